@@ -1,0 +1,95 @@
+"""The seal of a suite: which tests a kata has, and what its files said when it was shipped.
+
+`katas/NN_name/manifest.json` lists every test.  A kata unlocks only when each of them passed, so a run that
+left some out (`-k`, `--lf`, a node id, a stub that skips itself) unlocks nothing, however green it looks.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import json
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from dojo.curriculum import ROOT, Kata, Milestone
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """`suite` is the hash of the suite's files; `tests` are ids like `test_1_correctness.py::test_x`."""
+
+    suite: str
+    tests: tuple[str, ...]
+
+
+def path_of(kata: Kata | Milestone) -> Path:
+    return kata.path / "manifest.json"
+
+
+@functools.cache
+def read(kata: Kata | Milestone) -> Manifest:
+    """The manifest as shipped.
+
+    Raises:
+        FileNotFoundError: the kata is not written yet.
+        ValueError: the file is damaged; the message says how to restore it.
+    """
+    try:
+        content = json.loads(path_of(kata).read_text("utf-8"))
+        return Manifest(str(content["suite"]), tuple(map(str, content["tests"])))
+    except (ValueError, KeyError, TypeError) as damage:
+        name = path_of(kata).relative_to(ROOT).as_posix()
+        raise ValueError(f"{name} is damaged ({damage}); restore it with `git checkout {name}`") from damage
+
+
+def source_hash(path: Path) -> str:
+    """16 hex digits that change when the text of `path` does; line endings do not count."""
+    return hashlib.sha256(path.read_bytes().replace(b"\r\n", b"\n")).hexdigest()[:16]
+
+
+def suite_hash(kata: Kata | Milestone) -> str:
+    """16 hex digits over every Python file of the kata's folder."""
+    digest = hashlib.sha256()
+    for file in sorted(kata.path.rglob("*.py")):
+        digest.update(f"{file.relative_to(kata.path).as_posix()} {source_hash(file)}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+def tests_of(kata: Kata | Milestone) -> list[str]:
+    """The ids that pytest collects for `kata`, asked of a pytest of its own.
+
+    Raises:
+        RuntimeError: the suite cannot be collected; the message is pytest's.
+    """
+    run = subprocess.run(
+        [sys.executable, "-m", "pytest", "--collect-only", "-qq", "-p", "no:cacheprovider"]
+        + ["--impl", "reference", "--override-ini", "addopts=--import-mode=importlib", str(kata.path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+    )
+    if run.returncode:
+        raise RuntimeError(f"cannot collect katas/{kata.folder}:\n{run.stdout}{run.stderr}")
+    prefix = kata.path.relative_to(ROOT).as_posix() + "/"
+    return [line.removeprefix(prefix) for line in run.stdout.splitlines() if line.startswith(prefix)]
+
+
+def text_of(kata: Kata | Milestone) -> str:
+    """What the manifest file should say now."""
+    content = {"suite": suite_hash(kata), "tests": tests_of(kata)}
+    return json.dumps(content, indent=1) + "\n"
+
+
+def write(kata: Kata | Milestone) -> None:
+    """Seal `kata`: for authors, after a change to its suite."""
+    path_of(kata).write_text(text_of(kata), encoding="utf-8", newline="\n")
+    read.cache_clear()
+
+
+def is_fresh(kata: Kata | Milestone) -> bool:
+    """Whether the manifest says what the suite is now."""
+    return path_of(kata).exists() and path_of(kata).read_text("utf-8") == text_of(kata)
