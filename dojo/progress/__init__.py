@@ -1,0 +1,235 @@
+"""What the student has passed, kept in progress.json at the root of the repository.
+
+The file is a cache: `dojo verify --all` can rebuild it from the stubs.  So reading it never fails, and a file
+that cannot be understood is set aside and never overwritten.  A pass is remembered with the hashes of what it
+was a pass *of*; when one of these changes the kata is *stale*, which locks nothing and is said plainly.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dojo import __version__
+from dojo.curriculum import BY_NUMBER, KATAS, ROOT, Kata, before
+from dojo.progress.storing import read, update
+
+PATH = ROOT / "progress.json"
+
+PASSED, STALE, OPEN, LOCKED, UNWRITTEN = "passed", "stale", "open", "locked", "unwritten"
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """What a pass is a pass of: the hashes of a kata's stub, of its suite, and of the stubs it needs.
+
+    A stub that is not there, or that cannot be read, has the empty hash.
+    """
+
+    stub: str = ""
+    suite: str = ""
+    needs: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Record:
+    """One pass.  `time` is UTC, as `2026-03-09T14:05:00Z`; a pass with an empty `stub` is not proven."""
+
+    time: str = ""
+    stub: str = ""
+    suite: str = ""
+    needs: dict[str, str] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+    seed: int = 0
+    measured: list[dict[str, Any]] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What progress.json said when it was read.  Ask `load()` again to see later changes to any file."""
+
+    katas: dict[str, Record] = field(default_factory=dict)
+    milestones: dict[str, Record] = field(default_factory=dict)
+    hints: dict[str, int] = field(default_factory=dict)
+    trouble: str | None = None
+    _reasons: dict[str, str | None] = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def passed(self) -> set[str]:
+        """The numbers of the katas that have passed, those that went stale since among them."""
+        return set(self.katas)
+
+    def frontier(self) -> Kata:
+        """The first kata that has not passed; the last one when all have."""
+        return next((kata for kata in KATAS if kata.number not in self.katas), KATAS[-1])
+
+    def reached(self, kata: Kata) -> bool:
+        """Whether every kata before this one has passed."""
+        return all(earlier.number in self.katas for earlier in before(kata))
+
+    def state(self, kata: Kata) -> str:
+        """`passed`, `stale`, `open`, `locked`, or `unwritten` when the course does not have it yet."""
+        if not kata.written:
+            return UNWRITTEN
+        if kata.number in self.katas:
+            return STALE if self.stale_because(kata) else PASSED
+        return OPEN if self.reached(kata) else LOCKED
+
+    def stale_because(self, kata: Kata) -> str | None:
+        """Why a pass of `kata` no longer holds, in one sentence; None when it holds or there is none."""
+        if kata.number not in self._reasons:
+            self._reasons[kata.number] = self._stale_because(kata)
+        return self._reasons[kata.number]
+
+    def _stale_because(self, kata: Kata) -> str | None:
+        record = self.katas.get(kata.number)
+        if record is None or not kata.written:
+            return None
+        if not record.stub:
+            return (
+                f"the record of {kata} was saved from a damaged or merged progress.json and is not proven yet"
+            )
+        now = fingerprint(kata)
+        if now.stub != record.stub:
+            return f"{_name(kata)} {_changed(now.stub)} since {kata} passed"
+        if now.suite != record.suite:
+            return f"the tests in katas/{kata.folder} have changed since {kata} passed"
+        for number in kata.needs:
+            if now.needs[number] != record.needs.get(number):
+                needed = _name(BY_NUMBER[number])
+                return f"{needed}, which {kata} needs, {_changed(now.needs[number])} since it passed"
+        for needed_kata in (BY_NUMBER[number] for number in kata.needs):
+            if needed_kata.number not in self.katas:
+                return f"{needed_kata}, which {kata} needs, has not passed"
+            if reason := self.stale_because(needed_kata):
+                return f"{needed_kata}, which {kata} needs, is stale: {reason}"
+        return None
+
+
+def load(path: Path | None = None) -> Progress:
+    """Read progress.json, or the file given: never raises, never writes.
+
+    No file is a blank course.  A file that cannot be understood gives as much as can be read of it, and
+    `trouble` says what is wrong and what to do.
+    """
+    contents = read(path or PATH)
+    return Progress(
+        katas={number: _record(record) for number, record in contents.data["katas"].items()},
+        milestones={number: _record(record) for number, record in contents.data["milestones"].items()},
+        hints=dict(contents.data["hints"]),
+        trouble=contents.trouble,
+    )
+
+
+def repair(path: Path | None = None) -> list[str]:
+    """Set a damaged or conflicted file aside and start anew with what could be read of it, unproven.
+
+    Returns:
+        What was done, or why it could not be; empty when there was nothing to do.
+    """
+    path = path or PATH
+    if read(path).trouble is None:
+        return []
+    return update(path, lambda data: None)
+
+
+def fingerprint(kata: Kata) -> Fingerprint:
+    """The hashes of `kata`'s stub and suite and of the stubs it needs, as they are on disk now."""
+    from dojo.manifest import suite_hash
+
+    needs = {number: _hash(BY_NUMBER[number]) for number in kata.needs}
+    return Fingerprint(_hash(kata), suite_hash(kata), needs)
+
+
+def record_pass(
+    kata: Kata,
+    measured: list[dict[str, Any]],
+    seed: int,
+    *,
+    proven: Fingerprint | None = None,
+    path: Path | None = None,
+) -> list[str]:
+    """Remember that `kata` passed.
+
+    Args:
+        proven: the fingerprint taken before the files were imported, so that an edit made while the tests ran
+            leaves the kata stale; without it, the files as they are now.
+
+    Returns:
+        What the student should know: a file that was set aside, or why nothing could be written.
+    """
+    proof = proven or fingerprint(kata)
+    record = {
+        "time": _now(),
+        "stub": proof.stub,
+        "suite": proof.suite,
+        "needs": proof.needs,
+        "versions": _versions(),
+        "seed": seed,
+        "measured": measured,
+    }
+    return update(path or PATH, _put("katas", kata.number, record))
+
+
+def record_hint(task: str, *, path: Path | None = None) -> int:
+    """Remember that one more hint for `task` (`06.3`) was shown; how many were before.
+
+    Where the file cannot be written the count stays as it was, and nothing is raised.
+    """
+    path = path or PATH
+    shown: int = read(path).data["hints"].get(task, 0)
+
+    def one_more(data: dict[str, Any]) -> None:
+        nonlocal shown
+        shown = data["hints"].get(task, 0)
+        data["hints"][task] = shown + 1
+
+    update(path, one_more)
+    return shown
+
+
+def _put(section: str, number: str, record: dict[str, Any]) -> Callable[[dict[str, Any]], None]:
+    def put(data: dict[str, Any]) -> None:
+        data[section][number] = {**data[section].get(number, {}), **record}
+
+    return put
+
+
+def _record(raw: dict[str, Any]) -> Record:
+    return Record(**{name: raw[name] for name in Record.__dataclass_fields__ if name in raw})
+
+
+def _hash(kata: Kata) -> str:
+    from dojo.manifest import source_hash
+
+    try:
+        return source_hash(kata.stub)
+    except OSError:
+        return ""
+
+
+def _name(kata: Kata) -> str:
+    return f"stubs/tinytorch/{kata.name}.py"
+
+
+def _changed(now: str) -> str:
+    return "has changed" if now else "is missing or cannot be read"
+
+
+def _now() -> str:
+    from datetime import datetime, timezone
+
+    return datetime.now(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _versions() -> dict[str, str]:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        numpy = version("numpy")
+    except PackageNotFoundError:  # imported from a path that has no metadata
+        numpy = str(getattr(sys.modules.get("numpy"), "__version__", "unknown"))
+    return {"python": ".".join(map(str, sys.version_info[:3])), "numpy": numpy, "dojo": __version__}

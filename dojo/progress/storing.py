@@ -1,0 +1,173 @@
+"""Reading and changing the file itself: one writer at a time, and never a half-written file.
+
+A change holds an operating-system lock on `progress.json.lock`, which a killed process gives up by dying, and
+replaces the file in one step.  Without the lock two test runs lose each other's passes; without the
+replacement a reader can see half a file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import stat
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+from dojo.progress.reading import CONFLICT, REPLACED, Contents, blank, parse, unreadable
+
+T = TypeVar("T")
+
+LOCK_TIMEOUT = 10.0  # seconds; a change takes milliseconds, so this is a process that hangs
+# Windows refuses for a moment while another process (a reader, a virus scanner) has the file open.
+ATTEMPTS = 20 if os.name == "nt" else 1
+NO_LOCKS_HERE = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}  # some network drives
+
+
+def read(path: Path) -> Contents:
+    """What the file says.  Never raises, never writes."""
+    try:
+        return parse(_patiently(path.read_bytes))
+    except FileNotFoundError:
+        return Contents(blank())
+    except OSError as error:
+        return unreadable(error)
+
+
+def update(path: Path, change: Callable[[dict[str, Any]], None]) -> list[str]:
+    """Apply `change` to the contents of the file, alone and in one step.
+
+    A damaged or conflicted file is set aside first; a newer or unreadable one is left alone.
+
+    Returns:
+        Messages for the student: what was set aside, or why nothing was written.  An OSError is one of them.
+    """
+    path = Path(os.path.realpath(path))  # replace the file, not a link to it
+    try:
+        with _lock(path) as locked:
+            contents = read(path)
+            messages = []
+            if contents.kind in REPLACED:
+                messages.append(_set_aside(path, contents))
+            elif contents.trouble:
+                return [contents.trouble]
+            change(contents.data)
+            # Under the lock one name will do, and what a killed writer left is written over.
+            _replace(path, contents.data, path.with_name(f"{path.name}.tmp{'' if locked else os.getpid()}"))
+            return messages
+    except OSError as error:
+        reason = error.strerror or str(error)
+        return [
+            f"progress was not recorded: {path} could not be written ({reason}); the tests are not affected"
+        ]
+
+
+@contextlib.contextmanager
+def _lock(path: Path) -> Iterator[bool]:
+    """Hold the lock beside `path`; yields whether this file system has locks at all."""
+    descriptor = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        deadline = time.monotonic() + LOCK_TIMEOUT
+        locked = True
+        while True:
+            try:
+                _take(descriptor)
+                break
+            except OSError as error:
+                if error.errno in NO_LOCKS_HERE:
+                    locked = False
+                    break
+                if error.errno not in (errno.EACCES, errno.EAGAIN, errno.EDEADLK):
+                    raise
+            if time.monotonic() > deadline:
+                raise TimeoutError(errno.ETIMEDOUT, "another process has kept it locked")
+            time.sleep(0.005)
+        yield locked
+    finally:
+        os.close(descriptor)  # gives the lock up
+
+
+def _take(descriptor: int) -> None:
+    """Take the lock or raise at once."""
+    if os.name == "nt":
+        import msvcrt
+
+        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore]
+    else:
+        import fcntl
+
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _replace(path: Path, data: dict[str, Any], temporary: Path) -> None:
+    """Write `data` beside `path` and put it in its place."""
+    mode = _mode(path)
+    if mode is not None and not mode & 0o222:
+        raise PermissionError(errno.EACCES, "it is read-only")
+    text = json.dumps(data, indent=1, sort_keys=True, default=_plain) + "\n"
+    temporary.unlink(missing_ok=True)
+    try:
+        with open(temporary, "x", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        if mode is not None:
+            temporary.chmod(mode)
+        _patiently(lambda: os.replace(temporary, path))
+    except BaseException:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        raise
+
+
+def _mode(path: Path) -> int | None:
+    try:
+        return stat.S_IMODE(path.stat().st_mode)
+    except FileNotFoundError:
+        return None
+
+
+def _set_aside(path: Path, contents: Contents) -> str:
+    """Copy the file to a name that nothing has yet, and say so.  A copy, so that it is never missing."""
+    raw = path.read_bytes()
+    label = "conflict" if contents.kind == CONFLICT else "corrupt"
+    kept = next((old for old in path.parent.glob(f"{path.name}.{label}-*") if old.read_bytes() == raw), None)
+    if kept is None:
+        kept = _write_new(path, f"{path.name}.{label}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}", raw)
+    katas = ", ".join(sorted(contents.data["katas"])) or "none"
+    what = "held the marks of a git merge" if contents.kind == CONFLICT else "was damaged"
+    return (
+        f"{path.name} {what}; it is kept as {kept.name}, and a new one has what could be read of it "
+        f"(katas passed: {katas}), to be proven again: run `dojo verify --all`"
+    )
+
+
+def _write_new(path: Path, name: str, raw: bytes) -> Path:
+    for count in range(1, 1000):
+        target = path.with_name(name if count == 1 else f"{name}-{count}")
+        try:
+            with open(target, "xb") as file:
+                file.write(raw)
+                os.fsync(file.fileno())
+            return target
+        except FileExistsError:
+            continue
+    raise FileExistsError(errno.EEXIST, f"too many files are called {name}")
+
+
+def _patiently(action: Callable[[], T]) -> T:
+    """Do it, and on Windows do it again for a second while it is refused."""
+    for _ in range(ATTEMPTS - 1):
+        try:
+            return action()
+        except PermissionError:
+            time.sleep(0.05)
+    return action()
+
+
+def _plain(value: Any) -> Any:
+    """A numpy scalar as a Python number; anything else that JSON does not know as its text."""
+    return value.item() if hasattr(value, "item") else str(value)
