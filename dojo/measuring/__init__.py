@@ -1,0 +1,47 @@
+"""Bytes, time, work and gradients, measured so that a correct solution never fails by accident.
+
+Everything is imported on first use: a test that counts bytes does not pay for the gradient checker, and
+`import dojo.measuring` alone does not import numpy.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dojo.measuring.budget import RECORDED, Budget
+    from dojo.measuring.growth import counted_growth, memory_growth, time_growth
+    from dojo.measuring.memory import kept_bytes, peak_bytes, retained_bytes
+    from dojo.measuring.probes import Probe, load_probes
+    from dojo.measuring.speed import Race, race
+
+__all__ = [
+    "RECORDED",
+    "Budget",
+    "Probe",
+    "Race",
+    "counted_growth",
+    "kept_bytes",
+    "load_probes",
+    "memory_growth",
+    "peak_bytes",
+    "race",
+    "retained_bytes",
+    "time_growth",
+]
+
+_HOME = {
+    "budget": ("RECORDED", "Budget"),
+    "growth": ("counted_growth", "memory_growth", "time_growth"),
+    "memory": ("kept_bytes", "peak_bytes", "retained_bytes"),
+    "probes": ("Probe", "load_probes"),
+    "speed": ("Race", "race"),
+}
+_MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module 'dojo.measuring' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"dojo.measuring.{_MODULE_OF[name]}"), name)

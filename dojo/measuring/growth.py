@@ -1,0 +1,106 @@
+"""How a cost grows with size, as the exponent of the last doubling: 1 is linear, 2 quadratic, 3 cubic.
+
+Small sizes are ruled by overhead and would pull a straight-line fit down, so only the two largest count.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from dojo.measuring.memory import peak_bytes
+from dojo.measuring.probes import Probe
+from dojo.measuring.quiet import undisturbed
+from dojo.measuring.speed import LONG_ENOUGH, MOST_LOOPS, clock
+
+if TYPE_CHECKING:
+    from numpy.random import Generator
+
+REPEATS = 9
+PATIENCE = 2.0  # seconds for all repeats of all sizes; each size is timed at least twice
+
+
+def exponent(sizes: Sequence[float], costs: Sequence[float]) -> float:
+    """log(cost ratio) / log(size ratio) of the last two.  A cost below 1e-12 counts as that."""
+    small, large = (max(cost, 1e-12) for cost in costs[-2:])
+    return math.log(large / small) / math.log(sizes[-1] / sizes[-2])
+
+
+def counted_growth(count: Callable[[int], float], sizes: Sequence[int]) -> float:
+    """The exponent by which `count(n)` grows over the last two sizes.
+
+    Counting (a WorkMeter's flops, a CountingElement's comparisons) is exact, where time at small sizes shows
+    overhead before it shows order.
+    """
+    return exponent(sizes, [count(n) for n in sizes[-2:]])
+
+
+def memory_growth(probe: Probe) -> float:
+    """The exponent by which the peak of `probe` grows over its last two sizes."""
+    return exponent(probe.sizes, [max(1, b) for b in peaks(probe, probe.sizes[-2:])])
+
+
+def time_growth(probe: Probe) -> float:
+    """The exponent by which the time of `probe` grows over its last two sizes.
+
+    Raises:
+        RuntimeError: tracemalloc is tracing, or a profiler or debugger is watching.
+    """
+    return exponent(probe.sizes, times(probe, probe.sizes[-2:]))
+
+
+def peaks(probe: Probe, sizes: Sequence[int]) -> list[int]:
+    """Bytes at the worst moment of the probe's call, for each size."""
+    found = []
+    for n in sizes:
+        args = probe.prepare(n, _rng(0))
+        found.append(peak_bytes(lambda args=args: probe.call(*args)))  # type: ignore[misc]
+    return found
+
+
+def times(probe: Probe, sizes: Sequence[int], call: Callable[..., object] | None = None) -> list[float]:
+    """The least CPU seconds of one call, for each size.
+
+    Sizes take turns, so that a burst of other work hits all of them, and each repeat has new arguments.
+    `call` stands in for the probe's own.
+
+    Raises:
+        RuntimeError: tracemalloc is tracing, or a profiler or debugger is watching.
+    """
+    call = call or probe.call
+    with undisturbed() as watcher:
+        if watcher:
+            raise RuntimeError(f"cannot time {probe.name!r}: {watcher}")
+        started = clock()
+        loops = {n: _loops(probe, call, n) for n in sizes}
+        best = dict.fromkeys(sizes, math.inf)
+        for repeat in range(REPEATS):
+            for n in sizes:
+                best[n] = min(best[n], _time(probe, call, n, repeat, loops[n]))
+            if repeat and clock() - started > PATIENCE:
+                break
+    return list(best.values())
+
+
+def _time(probe: Probe, call: Callable[..., object], n: int, seed: int, loops: int) -> float:
+    args = probe.prepare(n, _rng(seed))
+    begin = clock()
+    for _ in range(loops):
+        call(*args)
+    return (clock() - begin) / loops
+
+
+def _loops(probe: Probe, call: Callable[..., object], n: int) -> int:
+    """How many calls fill the clock, judged after a first one that warms up."""
+    _time(probe, call, n, 0, 1)
+    loops = 1
+    while loops < MOST_LOOPS and (spent := _time(probe, call, n, 0, loops) * loops) < LONG_ENOUGH:
+        loops = min(MOST_LOOPS, max(loops * 2, int(LONG_ENOUGH / spent * loops) if spent > 0 else loops * 10))
+    return loops
+
+
+def _rng(seed: int) -> Generator:
+    import numpy as np
+
+    return np.random.default_rng(seed)

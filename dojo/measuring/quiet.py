@@ -1,0 +1,53 @@
+"""Running code undisturbed: no garbage collection, and nobody watching each line."""
+
+from __future__ import annotations
+
+import gc
+import sys
+import tracemalloc
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+# sys.monitoring's numbers for kinds of tools (PEP 669), which is where Python >= 3.12 keeps some of them.
+_MONITORS = {0: "a debugger", 2: "a profiler"}
+
+
+@contextmanager
+def undisturbed() -> Iterator[str]:
+    """Switch off garbage collection and line tracing; give the reason why times mean nothing, or "".
+
+    A tracer slows Python code many times and numpy not at all, so that a ratio of times taken under it is
+    about the tracer.  Coverage and pdb (`sys.settrace`) are paused here and put back after; they see the
+    calls made outside this block.  coverage's core on `sys.monitoring` needs no pause: it stops listening
+    to a line once it has seen it.  Other debuggers and profilers cannot be paused from outside.
+
+    Raises:
+        RuntimeError: tracemalloc is on, which slows every allocation.
+    """
+    if tracemalloc.is_tracing():
+        raise RuntimeError(
+            "cannot time anything while tracemalloc is tracing: a tracemalloc.start() was not followed by "
+            "tracemalloc.stop() (put the stop in a `finally`), or python runs with -X tracemalloc"
+        )
+    collecting, tracer = gc.isenabled(), sys.gettrace()
+    gc.collect()
+    gc.disable()
+    if tracer is not None:
+        sys.settrace(None)
+    try:
+        yield _watcher()
+    finally:
+        if tracer is not None:
+            sys.settrace(tracer)
+        if collecting:
+            gc.enable()
+
+
+def _watcher() -> str:
+    if sys.getprofile() is not None:
+        return "a profiler is running"
+    monitoring = getattr(sys, "monitoring", None)
+    for number, kind in _MONITORS.items():
+        if monitoring is not None and monitoring.get_tool(number) is not None:
+            return f"{kind} is attached ({monitoring.get_tool(number)})"
+    return ""
