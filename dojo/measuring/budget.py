@@ -78,7 +78,8 @@ class Budget:
         if within:
             raise AssertionError(
                 f"{self.what}: this budget catches nothing: {self.naively} needed "
-                f"{_figure(value, self.limit)} {self.unit}, which is within the limit of {self.limit:g} (expected {_figure(self.naive)})"
+                f"{_figure(value, self.limit)} {self.unit}, which is within the limit of {self.limit:g} "
+                f"(expected {_figure(self.naive)})"
             )
 
     def _judge(self, measured: float | Race) -> tuple[float, bool]:

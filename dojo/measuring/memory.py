@@ -110,8 +110,8 @@ class _Meter:
         if not self.real["is_tracing"]() or tracemalloc.get_object_traceback(self.witness) is None:
             raise MeterError(
                 "the measured code stopped tracemalloc, or cleared its traces, while its memory was being "
-                "measured. Call it through the module, as tracemalloc.stop(), which a meter around it can see; "
-                "a name taken by `from tracemalloc import stop` goes behind its back"
+                "measured. Call it through the module, as tracemalloc.stop(), which a meter around it can "
+                "see; a name taken by `from tracemalloc import stop` goes behind its back"
             )
 
     def _now(self) -> tuple[int, int]:
