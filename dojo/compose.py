@@ -32,7 +32,7 @@ from dojo import progress
 from dojo.curriculum import BY_NUMBER, KATAS, REFERENCE, ROOT, Kata, before, find
 
 VARIABLE = "TINYTORCH_IMPL"
-PLANTED = "::"    # in a source, stands between a file of mistakes and the mistake's name
+PLANTED = "::"  # in a source, stands between a file of mistakes and the mistake's name
 
 
 class LockedError(ImportError):
@@ -71,7 +71,9 @@ class Composition:
         last = max(katas, key=KATAS.index)
         return cls(
             "stubs",
-            tuple((k.number, "stubs" if k.number in under_test else "reference") for k in (*before(last), last)),
+            tuple(
+                (k.number, "stubs" if k.number in under_test else "reference") for k in (*before(last), last)
+            ),
         )
 
     def __str__(self) -> str:
@@ -120,9 +122,10 @@ def choose(composition: Composition) -> None:
     """Take tinytorch's modules from these sources, in this process and its children.
 
     Raises:
-        RuntimeError: a module of tinytorch was imported already, from wherever it came then.
+        RuntimeError: a module of tinytorch was imported already, from another source.
     """
-    if imported := [m for m in sys.modules if m.startswith("tinytorch.")]:
+    imported = [name for name in sys.modules if name.startswith("tinytorch.")]
+    if imported and composition != current():
         raise RuntimeError(f"{imported[0]} was imported before its source was chosen")
     os.environ[VARIABLE] = str(composition)
 
@@ -221,6 +224,6 @@ def load_file(path: Path) -> ModuleType:
     if spec is None or spec.loader is None:
         raise ImportError(f"cannot load {path}")
     module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module    # dataclasses look their module up there
+    sys.modules[spec.name] = module  # dataclasses look their module up there
     spec.loader.exec_module(module)
     return module

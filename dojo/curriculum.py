@@ -111,7 +111,9 @@ KATAS: tuple[Kata, ...] = (
     Kata(
         "14", "transformers", "Blocks and a TinyGPT", "language", ("02", "03", "04", "05", "06", "12", "13")
     ),
-    Kata("15", "generation", "Sampling, caching and training a language model", "language", ("11", "13", "14")),
+    Kata(
+        "15", "generation", "Sampling, caching and training a language model", "language", ("11", "13", "14")
+    ),
     Kata("16", "profiling", "Profilers and rooflines", "systems", ("02", "03", "06")),
     Kata("17", "kernels", "Fused and blocked kernels", "systems", ("02", "04", "06", "07", "08")),
     Kata("18", "compression", "Pruning, quantisation and distillation", "systems", ("02", "03", "06", "10")),
@@ -125,6 +127,9 @@ MILESTONES: tuple[Milestone, ...] = (
     Milestone("m3", "language", "A TinyGPT that writes", after="15"),
     Milestone("m4", "competition", "The optimisation competition", after="20"),
 )
+
+Unit = Kata | Milestone
+UNITS: tuple[Unit, ...] = (*KATAS, *MILESTONES)
 
 BY_NUMBER = {kata.number: kata for kata in KATAS}
 

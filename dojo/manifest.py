@@ -64,9 +64,9 @@ def tests_of(kata: Kata | Milestone) -> list[str]:
     Raises:
         RuntimeError: the suite cannot be collected; the message is pytest's.
     """
+    ask = ["--collect-only", "-qq", "-p", "no:cacheprovider", "--impl", "reference"]
     run = subprocess.run(
-        [sys.executable, "-m", "pytest", "--collect-only", "-qq", "-p", "no:cacheprovider"]
-        + ["--impl", "reference", "--override-ini", "addopts=--import-mode=importlib", str(kata.path)],
+        [sys.executable, "-m", "pytest", *ask, str(kata.path)],
         cwd=ROOT,
         capture_output=True,
         text=True,

@@ -1,0 +1,90 @@
+"""The pytest plugin: `pytest katas/06_autograd` is the whole interface of a student.
+
+reach      which katas a run is about, and where tinytorch comes from
+gate       levels that wait for the ones before them
+explain    how failures read
+limits     endless loops and stubs that leave the process
+outcomes   what passed, and what that unlocks
+panel      the last words
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from dojo import compose, progress
+from dojo.plugin.explain import Explain, KataModule
+from dojo.plugin.gate import Gate
+from dojo.plugin.limits import Limits
+from dojo.plugin.measured import Measured
+from dojo.plugin.outcomes import SEED, Outcomes
+from dojo.plugin.panel import Panel
+from dojo.plugin.reach import Reach, choose_sources, keep_katas_whole, restore_environment
+from dojo.plugin.units import unit_of
+
+if TYPE_CHECKING:
+    import numpy as np
+
+BEFORE = pytest.StashKey[str | None]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("katas")
+    group.addoption(
+        "--impl",
+        metavar="SPEC",
+        help="where tinytorch comes from: stubs (yours), reference, or e.g. reference,06=stubs",
+    )
+    group.addoption(
+        "--borrow",
+        action="store_true",
+        help="take every kata before the one under test from reference/; such a run unlocks nothing",
+    )
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[BEFORE] = os.environ.get(compose.VARIABLE)
+    choose_sources(config)
+    keep_katas_whole(config)
+    for part in (Reach(config), Gate(), Explain(), Measured(), Limits(config)):
+        config.pluginmanager.register(part, f"dojo-{type(part).__name__.lower()}")
+    if not hasattr(config, "workerinput"):  # under xdist, only the controller keeps records and speaks
+        outcomes = Outcomes(config)
+        config.pluginmanager.register(outcomes, "dojo-outcomes")
+        config.pluginmanager.register(Panel(outcomes), "dojo-panel")
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    restore_environment(config.stash[BEFORE])
+
+
+def pytest_report_header() -> str:
+    composition = compose.current()
+    if composition.ordinary:
+        return f"tinytorch: yours; you are at {progress.load().frontier()}"
+    return f"tinytorch: {composition}; nothing is recorded"
+
+
+def pytest_pycollect_makemodule(module_path: Path, parent: Any) -> pytest.Module | None:
+    return KataModule.from_parent(parent, path=module_path) if unit_of(module_path) else None
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    """The same random numbers for every test, in every run."""
+    import numpy as np
+
+    return np.random.default_rng(SEED)
+
+
+@pytest.fixture
+def check_gradient() -> Any:
+    """`check_gradient(op, *arrays, **params)`: the op's rule against central differences."""
+    from dojo.measuring.gradients import check_gradient
+
+    return check_gradient

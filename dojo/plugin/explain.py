@@ -1,0 +1,248 @@
+"""How a failure reads: one line for a stub, the call and its values for a wrong answer.
+
+Nothing here changes whether a test passed.  With `--tb` given, pytest's own tracebacks are left alone.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import inspect
+import linecache
+import os
+import textwrap
+import types
+from collections.abc import Generator, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from dojo import compose
+from dojo.curriculum import KATAS, ROOT
+from dojo.plugin.units import unit_of
+
+LOCALS_SHOWN = 6
+MARK = "kata "  # how the message of a stub's NotImplementedError starts
+
+
+class Frame(NamedTuple):
+    """One step of a traceback, in a test or in the code under test."""
+
+    path: Path
+    line: int
+    function: str
+    locals: dict[str, Any]
+
+    def __str__(self) -> str:
+        return f"{relative(self.path)}:{self.line}"
+
+
+class Explain:
+    """Rewrites the text of a failed kata test."""
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(
+        self, item: pytest.Item, call: pytest.CallInfo[None]
+    ) -> Generator[None, Any, Any]:
+        report = yield
+        if not report.failed or call.excinfo is None or unit_of(item.path) is None:
+            return report
+        error = call.excinfo.value
+        if todo := find_todo(error):
+            report.todo = todo
+            report.longrepr = f"{todo['where']}: not written yet ({todo['task']})"
+            report.sections.clear()
+        elif item.config.getoption("tbstyle") == "auto" and not isinstance(item, StubTrouble):
+            report.longrepr = explain(error, item)
+            report.words = sorted(words_of(error))
+        return report
+
+
+def relative(path: Path) -> str:
+    """`path` from the repository's root, with forward slashes; as it is when it lies elsewhere."""
+    return path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else str(path)
+
+
+def is_under_test(path: Path) -> bool:
+    """Whether `path` is a module of tinytorch, wherever it was taken from."""
+    return path in _sources(os.environ.get(compose.VARIABLE))
+
+
+@functools.cache
+def _sources(spec: str | None) -> frozenset[Path]:
+    composition = compose.current()
+    return frozenset(composition.file_of(kata).resolve() for kata in KATAS)
+
+
+def frames(error: BaseException) -> Iterator[Frame]:
+    """The steps from test to failure that a student can act on: their own code and the suite's."""
+    step = error.__traceback__
+    while step:
+        path = Path(step.tb_frame.f_code.co_filename)
+        if path.is_absolute() and (is_under_test(path) or unit_of(path)):
+            yield Frame(path, step.tb_lineno, step.tb_frame.f_code.co_name, step.tb_frame.f_locals)
+        step = step.tb_next
+
+
+def find_todo(error: BaseException) -> dict[str, str] | None:
+    """Where a stub is not written yet, if that is why the test failed.
+
+    Hypothesis wraps several failures in an ExceptionGroup, so look inside.
+    """
+    for inner in getattr(error, "exceptions", ()):
+        if todo := find_todo(inner):
+            return todo
+    if not isinstance(error, NotImplementedError) or not str(error).startswith(MARK):
+        return None
+    steps = [frame for frame in frames(error) if is_under_test(frame.path)]
+    return {"where": str(steps[-1]), "task": str(error).splitlines()[0]} if steps else None
+
+
+def explain(error: BaseException, item: pytest.Item) -> str:
+    """The failing statements with the values in them, then what went wrong."""
+    if inner := getattr(error, "exceptions", None):
+        return explain(inner[0], item)
+    steps = list(frames(error))
+    if _timed_out(error):
+        where = next(
+            (f"{step}, in {step.function}" for step in reversed(steps) if is_under_test(step.path)), ""
+        )
+        return f"{where or item.nodeid}: still running when its time was up. Is there a loop that never ends?"
+    tests = [step for step in steps if not is_under_test(step.path)]
+    lines: list[str] = []
+    if tests and (doc := inspect.getdoc(getattr(item, "obj", None))):
+        lines += [doc, ""]
+    for step in steps:
+        lines.append(f"{step}: in {step.function}")
+        lines.append(textwrap.indent(_statement(step), "    "))
+        if tests and step is tests[-1]:
+            lines += _values(step)
+    lines.append("")
+    message = str(error) or type(error).__name__
+    if not isinstance(error, AssertionError):
+        message = f"{type(error).__name__}: {error}"
+    lines.append(message)
+    lines += getattr(error, "__notes__", [])
+    return "\n".join(lines)
+
+
+def words_of(error: BaseException) -> set[str]:
+    """The names that the failing statements use, by which the panel finds the task they are about."""
+    found: set[str] = set()
+    for step in frames(error):
+        found.add(step.function)
+        found |= set(_names(_statement(step)))
+    return found
+
+
+def _timed_out(error: BaseException) -> bool:
+    return isinstance(error, pytest.fail.Exception) and "from pytest-timeout" in str(error)
+
+
+def _statement(step: Frame) -> str:
+    """The whole statement at a line, dedented."""
+    source = "".join(linecache.getlines(str(step.path)))
+    try:
+        tree = ast.parse(source)
+    except SyntaxError:
+        return linecache.getline(str(step.path), step.line).strip()
+    best: ast.stmt | None = None
+    for node in ast.walk(tree):
+        if isinstance(node, ast.stmt) and node.lineno <= step.line <= (node.end_lineno or node.lineno):
+            best = node if best is None or node.lineno >= best.lineno else best
+    if best is None:
+        return linecache.getline(str(step.path), step.line).strip()
+    body = getattr(best, "body", None)
+    end = body[0].lineno - 1 if body else best.end_lineno or best.lineno
+    lines = source.splitlines()[best.lineno - 1 : max(end, best.lineno)]
+    return textwrap.dedent("\n".join(lines))
+
+
+def _names(statement: str) -> list[str]:
+    """The names in a statement, in order; attributes too."""
+    try:
+        tree = ast.parse(statement if not statement.endswith(":") else statement + " pass")
+    except SyntaxError:
+        return []
+    named = (
+        n.id if isinstance(n, ast.Name) else n.attr
+        for n in ast.walk(tree)
+        if isinstance(n, (ast.Name, ast.Attribute))
+    )
+    return list(dict.fromkeys(named))
+
+
+def _values(step: Frame) -> list[str]:
+    """What the names in the failing statement stood for; functions, classes and modules are left out."""
+    from dojo.expect import show
+
+    lines = []
+    for name in _names(_statement(step)):
+        value = step.locals.get(name, step)
+        dull = isinstance(value, (types.ModuleType, types.FunctionType, type)) or callable(value)
+        if value is not step and not dull and not name.startswith("@"):
+            lines.append(f"    where {name} = {_short(show(value))}")
+    return lines[:LOCALS_SHOWN]
+
+
+def _short(text: str) -> str:
+    lines = text.splitlines() or [""]
+    return "\n          ".join(lines[:6]) + (" ..." if len(lines) > 6 else "")
+
+
+class StubTrouble(pytest.Item):
+    """Stands for a test file that cannot even be imported, because of the stub that it tests."""
+
+    def __init__(self, *, trouble: str, **rest: Any) -> None:
+        super().__init__(**rest)
+        self.trouble = trouble
+
+    def runtest(self) -> None:
+        pytest.fail(self.trouble, pytrace=False)
+
+    def reportinfo(self) -> tuple[Path, int | None, str]:
+        return self.path, None, "the stub can be imported"
+
+
+class KataModule(pytest.Module):
+    """A test file of a kata.  A stub that breaks its import is one failure with a message, not a crash."""
+
+    def collect(self) -> Any:
+        try:
+            return list(super().collect())
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            if trouble := stub_trouble(error):
+                return [StubTrouble.from_parent(self, name="the_stub_can_be_imported", trouble=trouble)]
+            raise
+
+
+def stub_trouble(error: BaseException) -> str | None:
+    """Why a stub stopped a test file's import, in one line; None if it was something else."""
+    chain: list[BaseException] = []
+    cause: BaseException | None = error
+    while cause is not None and cause not in chain:
+        chain.append(cause)
+        cause = cause.__cause__ or cause.__context__
+    for cause in chain:
+        if isinstance(cause, SyntaxError) and cause.filename and is_under_test(Path(cause.filename)):
+            line = (cause.text or "").rstrip()
+            where = f"{relative(Path(cause.filename))}:{cause.lineno}"
+            return f"{where}: Python cannot read this: {cause.msg}\n    {line.strip()}"
+        if isinstance(cause, compose.LockedError):
+            return str(cause)
+        if todo := find_todo(cause):
+            return f"{todo['where']}: not written yet ({todo['task']}), and needed while it is imported"
+        steps = [step for step in frames(cause) if is_under_test(step.path)]
+        if steps:
+            what = f"{type(cause).__name__}: {cause}"
+            if isinstance(cause, SystemExit):
+                what = f"it leaves Python (exit status {cause.code})"
+            elif isinstance(cause, pytest.skip.Exception):
+                what = "it skips the tests"
+            return f"{steps[-1]}: while it is imported, {what}\n    {_statement(steps[-1])}"
+        if isinstance(cause, ImportError) and (cause.name or "").startswith("tinytorch"):
+            return f"{cause.msg}\nThe suite needs that name. `dojo reset` gives a fresh stub and keeps yours."
+    return None

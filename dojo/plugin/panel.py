@@ -1,0 +1,205 @@
+"""The last words of a run: how each level went, where you stand, and the one next thing to do."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import pytest
+
+from dojo import progress
+from dojo.curriculum import KATAS, MILESTONES, Kata, Unit
+from dojo.plugin.outcomes import Outcomes, Test
+
+NARROW = 60  # columns; below, a plain list
+WIDE = 100
+
+
+class Panel:
+    def __init__(self, outcomes: Outcomes) -> None:
+        self.outcomes = outcomes
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_terminal_summary(self, terminalreporter: Any, config: pytest.Config) -> None:
+        if config.option.collectonly or not (self.outcomes.tests or self.outcomes.troubles):
+            return
+        self._list_todos(terminalreporter)
+        lines = list(self._lines())
+        terminalreporter.ensure_newline()
+        if is_plain(terminalreporter, config):
+            terminalreporter.write_line("")
+            for line in lines:
+                terminalreporter.write_line(line)
+        else:
+            _draw(lines, terminalreporter)
+
+    def _list_todos(self, reporter: Any) -> None:
+        """One line for each stub that tests are waiting for."""
+        waiting: Counter[str] = Counter()
+        for test in self._tests():
+            if test.todo:
+                waiting[f"{test.todo['where']}: not written yet ({test.todo['task']})"] += 1
+        if waiting:
+            reporter.section("to do", sep="=")
+        for line, count in sorted(waiting.items(), key=lambda pair: _by_line(pair[0])):
+            reporter.write_line(f"{line}  {count} test{'s' * (count > 1)}")
+
+    def _tests(self) -> Iterator[Test]:
+        for tests in self.outcomes.tests.values():
+            yield from tests.values()
+
+    def _lines(self) -> Iterator[str]:
+        for unit in self.outcomes.units():
+            yield f"{unit}: {unit.title}"
+            for (level, title), tests in _levels(self.outcomes.tests[unit.number].values()):
+                yield f"  {level} {title:<12} {_tally(tests)}"
+        yield ""
+        yield _standing()
+        yield from self.outcomes.troubles
+        for verdict in self.outcomes.verdicts:
+            if verdict.unlocked:
+                yield f"{verdict.unit} is unlocked: it is part of your tinytorch from now on."
+            elif verdict.reason:
+                yield f"{verdict.unit}: all green, but progress is not recorded: {verdict.reason}."
+            yield from verdict.messages
+        yield from self._next()
+
+    def _next(self) -> Iterator[str]:
+        """The next thing to do, and where to read about it."""
+        for unit in self.outcomes.units():
+            tests = [t for t in self.outcomes.tests[unit.number].values() if t.state in ("todo", "failed")]
+            first = min(
+                tests, key=lambda test: (test.level, test.state == "todo", _by_line_of(test)), default=None
+            )
+            if first is None:
+                continue
+            if first.todo:
+                yield f"Next: {first.todo['where']}, {first.todo['task']}"
+                yield from _help(unit, first.todo["task"].removeprefix("kata ").partition(":")[0])
+            else:
+                yield f"Next: make this pass: {_name(first)}"
+                yield from _help(unit, _task_about(unit, first))
+            return
+        if self.outcomes.interrupted:
+            yield "The run was interrupted; nothing was recorded."
+            return
+        here = progress.load().frontier()
+        if here.number in progress.load().passed:
+            yield "You have built all of tinytorch."
+        elif not here.written:
+            yield f"Next would be {here}, which is not written yet: you have done everything there is."
+        elif here not in self.outcomes.units():
+            yield f"Next: read katas/{here.folder}/README.md, then {here.command}"
+        else:
+            yield f"Next: {here.command}"
+
+
+def _levels(tests: Iterable[Test]) -> list[tuple[tuple[int, str], list[Test]]]:
+    rows: dict[tuple[int, str], list[Test]] = {}
+    for test in tests:
+        rows.setdefault((test.level, test.title), []).append(test)
+    return sorted(rows.items())
+
+
+def _tally(tests: list[Test]) -> str:
+    """`ok 12/12`, or the counts that matter."""
+    states = Counter(test.state for test in tests)
+    if states["passed"] == len(tests):
+        return f"ok       {len(tests)}/{len(tests)}"
+    words = {"failed": "FAIL", "todo": "to do", "blocked": "blocked", "skipped": "skipped"}
+    worst = next(word for state, word in words.items() if states[state])
+    return f"{worst:<8} {states['passed']}/{len(tests)}"
+
+
+def _standing() -> str:
+    """The course on one line: passed, here, and ahead."""
+    now = progress.load()
+    here = now.frontier()
+    marks = "".join("#" if k.number in now.passed else ">" if k == here else "." for k in KATAS)
+    reached = sum(1 for milestone in MILESTONES if milestone.after in now.passed)
+    stale = [str(kata) for kata in KATAS if now.state(kata) == "stale"]
+    line = (
+        f"[{marks}] {len(now.passed)} of {len(KATAS)} katas passed, {reached} of {len(MILESTONES)} milestones"
+    )
+    return line + (f"; stale: {', '.join(stale)} (run again)" if stale else "")
+
+
+def _help(unit: Unit, task: str) -> Iterator[str]:
+    if not isinstance(unit, Kata):
+        return
+    readme = f"katas/{unit.folder}/README.md"
+    if line := _heading(unit, task):
+        yield f"Read: {readme}:{line}    Hint: dojo hint {task}"
+    else:
+        yield f"Read: {readme}    Hint: dojo hint {unit.number}"
+
+
+def _heading(unit: Kata, task: str) -> int:
+    """The line of the README at which a task begins; 0 if there is none."""
+    readme = unit.path / "README.md"
+    if not task or not readme.exists():
+        return 0
+    for number, line in enumerate(readme.read_text("utf-8").splitlines(), 1):
+        if line.startswith(f"### {task}") and not line[len(f"### {task}") :][:1].isdigit():
+            return number
+    return 0
+
+
+def _task_about(unit: Unit, test: Test) -> str:
+    """The number of the task that a failed test speaks of: one whose name its statement uses."""
+    if not isinstance(unit, Kata) or not unit.reference.exists():
+        return ""
+    from dojo import stubs
+
+    for task in stubs.tasks(unit):
+        if task.name.rpartition(".")[2] in test.words:
+            return task.number
+    return ""
+
+
+def _name(test: Test) -> str:
+    return test.id.partition("::")[2].replace("_", " ").removeprefix("test ")
+
+
+def _by_line(text: str) -> tuple[str, int]:
+    path, _, rest = text.partition(":")
+    line = rest.partition(":")[0]
+    return path, int(line) if line.isdigit() else 0
+
+
+def _by_line_of(test: Test) -> tuple[str, int]:
+    return _by_line(test.todo["where"]) if test.todo else ("", 0)
+
+
+def is_plain(reporter: Any, config: pytest.Config) -> bool:
+    """Whether to write lines without a frame: no terminal, no colour wanted, quiet, CI, or too narrow."""
+    quiet = config.option.verbose < 0
+    told = any(os.environ.get(name) for name in ("NO_COLOR", "CI"))
+    writer = reporter._tw
+    return quiet or told or not writer.hasmarkup or writer.fullwidth < NARROW
+
+
+def _draw(lines: list[str], reporter: Any) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.panel import Panel as Frame
+    from rich.text import Text
+
+    writer = reporter._tw
+    encoding = (getattr(writer._file, "encoding", None) or "ascii").lower().replace("-", "")
+    styles = {"ok": "green", "FAIL": "red bold", "to do": "yellow", "blocked": "cyan", "Next:": "bold"}
+    text = Text("\n".join(lines))
+    for word, style in styles.items():
+        text.highlight_regex(rf"(?m)(?<=\s){word}(?=\s)|^{word}", style)
+    console = Console(
+        file=writer._file,
+        force_terminal=True,
+        width=min(writer.fullwidth, WIDE),
+        emoji=False,
+        highlight=False,
+        legacy_windows=False,
+    )
+    frame = box.ROUNDED if encoding.startswith("utf") else box.ASCII
+    console.print(Frame(text, title="tinytorch katas", box=frame, expand=True))

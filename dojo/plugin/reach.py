@@ -1,0 +1,115 @@
+"""Which katas a run is about: those named, or those reached; and where tinytorch comes from."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from dojo import compose, progress
+from dojo.compose import Composition
+from dojo.curriculum import BY_NUMBER, KATAS, UNITS, Kata, Unit
+from dojo.plugin.units import order_of, place_of, unit_of
+
+
+def named_units(config: pytest.Config) -> list[Unit]:
+    """The katas and milestones that the command line names, by path or node id."""
+    if config.args_source is not pytest.Config.ArgsSource.ARGS:
+        return []
+    paths = (config.invocation_params.dir / arg.partition("::")[0] for arg in config.args)
+    return [unit for path in paths if (unit := unit_of(path))]
+
+
+def choose_sources(config: pytest.Config) -> None:
+    """Follow --impl, --borrow and TINYTORCH_IMPL.
+
+    Raises:
+        pytest.UsageError: they contradict each other or name what does not exist.
+    """
+    spec, borrow, named = config.getoption("impl"), config.getoption("borrow"), named_units(config)
+    if spec and borrow:
+        raise pytest.UsageError("--impl and --borrow both choose sources; use one of them")
+    if borrow and not named:
+        raise pytest.UsageError("--borrow needs to know the kata: pytest katas/03_layers --borrow")
+    try:
+        if borrow:
+            katas = [unit for unit in named if isinstance(unit, Kata)]
+            compose.choose(Composition.borrowing(katas) if katas else Composition("reference"))
+        elif spec:
+            compose.choose(Composition.parse(spec))
+        else:
+            compose.current()
+    except (ValueError, RuntimeError) as error:
+        raise pytest.UsageError(str(error)) from error
+
+
+def is_locked(unit: Unit) -> bool:
+    composition = compose.current()
+    if isinstance(unit, Kata):
+        return composition.locks(unit)
+    # A milestone runs on everything up to `after`, and is open when that has passed.
+    return composition.default == "stubs" and unit.after not in progress.load().passed
+
+
+class Reach:
+    """Collects what is reached, and refuses what is not."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self.closed = {unit for unit in UNITS if not unit.written or is_locked(unit)}
+        for unit in named_units(config):
+            if not unit.written:
+                raise pytest.UsageError(f"katas/{unit.folder} is not written yet. {_elsewhere()}")
+            if unit in self.closed:
+                raise pytest.UsageError(_refusal(unit))
+
+    def pytest_ignore_collect(self, collection_path: Path) -> bool | None:
+        unit = unit_of(collection_path)
+        return True if unit in self.closed else None
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_collection_modifyitems(self, config: pytest.Config, items: list[pytest.Item]) -> None:
+        """Run katas in the course's order and their levels in theirs, a kata in one process."""
+        places = {item: place_of(item) for item in items}
+        if config.pluginmanager.hasplugin("xdist"):
+            for item, place in places.items():
+                if place:
+                    item.add_marker(pytest.mark.xdist_group(place.unit.folder))
+
+        def key(item: pytest.Item) -> tuple[tuple[str, int], int]:
+            place = places[item]
+            return (order_of(place.unit), place.level) if place else (("", 0), 0)
+
+        items.sort(key=key)
+
+
+def keep_katas_whole(config: pytest.Config) -> None:
+    """Under xdist, keep a kata's levels on one worker, where they can wait for each other."""
+    if getattr(config.option, "numprocesses", None) and config.option.dist in ("no", "load"):
+        config.option.dist = "loadgroup"
+        config.option.maxworkerrestart = "0"
+
+
+def _refusal(unit: Unit) -> str:
+    here = progress.load().frontier()
+    trouble = progress.load().trouble
+    what = f"katas/{unit.folder} is locked: you are at katas/{here.folder}. Next: {here.command}"
+    borrow = f"To look ahead with the earlier katas borrowed from reference/: {unit.command} --borrow"
+    return "\n".join(filter(None, [what, borrow, trouble]))
+
+
+def _elsewhere() -> str:
+    written = [kata for kata in KATAS if kata.written]
+    here = progress.load().frontier()
+    where = here if here.written else (written[-1] if written else BY_NUMBER["01"])
+    return (
+        f"The course has katas {', '.join(k.number for k in written) or 'none'} so far. Next: {where.command}"
+    )
+
+
+def restore_environment(before: str | None) -> None:
+    """Undo what `choose_sources` put into the environment."""
+    if before is None:
+        os.environ.pop(compose.VARIABLE, None)
+    else:
+        os.environ[compose.VARIABLE] = before
