@@ -343,6 +343,13 @@ def build(root: Path) -> Course:
     return course
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that start whole pytests need more time than a kata's, on two busy cores."""
+    for item in items:
+        if item.path.is_relative_to(HERE / "tests") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(120))
+
+
 @pytest.fixture(scope="session")
 def pristine_course(tmp_path_factory: pytest.TempPathFactory) -> Course:
     """The made-up course as shipped; tests take a copy (`course`)."""
