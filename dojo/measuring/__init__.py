@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dojo.measuring.budget import RECORDED, Budget
+    from dojo.measuring.gradients import GradientError, check_gradient
     from dojo.measuring.growth import counted_growth, memory_growth, time_growth
     from dojo.measuring.memory import kept_bytes, peak_bytes, retained_bytes
     from dojo.measuring.probes import Probe, load_probes
@@ -19,8 +20,10 @@ if TYPE_CHECKING:
 __all__ = [
     "RECORDED",
     "Budget",
+    "GradientError",
     "Probe",
     "Race",
+    "check_gradient",
     "counted_growth",
     "kept_bytes",
     "load_probes",
@@ -33,6 +36,7 @@ __all__ = [
 
 _HOME = {
     "budget": ("RECORDED", "Budget"),
+    "gradients": ("GradientError", "check_gradient"),
     "growth": ("counted_growth", "memory_growth", "time_growth"),
     "memory": ("kept_bytes", "peak_bytes", "retained_bytes"),
     "probes": ("Probe", "load_probes"),
