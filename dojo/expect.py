@@ -183,7 +183,7 @@ def _worst(got: np.ndarray, expected: np.ndarray, where: tuple[Any, ...], wrong:
 
 
 def _report(got: Any, expected: Any, *remarks: str) -> str:
-    lines = [f"came back  {show(got)}", f"expected   {show(expected)}", *filter(None, remarks)]
+    lines = [hang("came back  ", show(got)), hang("expected   ", show(expected)), *filter(None, remarks)]
     return "\n".join(lines)
 
 
@@ -196,8 +196,12 @@ def show(value: Any, width: int = 90) -> str:
         text = repr(value)
         return text if len(text) <= 4 * width else text[: 4 * width] + "..."
     text = np.array2string(array, threshold=24, edgeitems=3, max_line_width=width, separator=", ")
-    text = text.replace("\n", "\n" + " " * len("came back  "))
     return f"{text}  {array.dtype}, shape {array.shape}"
+
+
+def hang(label: str, text: str) -> str:
+    """`text` after `label`, its further lines below its first."""
+    return label + text.replace("\n", "\n" + " " * len(label))
 
 
 def _unwrap(value: Any) -> Any:

@@ -20,9 +20,11 @@ import pytest
 
 from dojo import compose
 from dojo.curriculum import KATAS, ROOT
+from dojo.plugin.limits import TimeUp
 from dojo.plugin.units import unit_of
 
 LOCALS_SHOWN = 6
+STEPS_SHOWN = 8  # of a recursion that never ends
 MARK = "kata "  # how the message of a stub's NotImplementedError starts
 
 
@@ -56,6 +58,8 @@ class Explain:
         elif item.config.getoption("tbstyle") == "auto" and not isinstance(item, StubTrouble):
             report.longrepr = explain(error, item)
             report.words = sorted(words_of(error))
+            if timed_out(error):
+                report.sections.clear()  # pytest-timeout's dump of every thread's stack
         return report
 
 
@@ -80,7 +84,9 @@ def frames(error: BaseException) -> Iterator[Frame]:
     step = error.__traceback__
     while step:
         path = Path(step.tb_frame.f_code.co_filename)
-        if path.is_absolute() and (is_under_test(path) or unit_of(path)):
+        # Hypothesis gives its wrapper the test's own file and the line of its decorator.
+        wrapper = linecache.getline(str(path), step.tb_lineno).lstrip().startswith("@")
+        if path.is_absolute() and (is_under_test(path) or unit_of(path)) and not wrapper:
             yield Frame(path, step.tb_lineno, step.tb_frame.f_code.co_name, step.tb_frame.f_locals)
         step = step.tb_next
 
@@ -104,7 +110,7 @@ def explain(error: BaseException, item: pytest.Item) -> str:
     if inner := getattr(error, "exceptions", None):
         return explain(inner[0], item)
     steps = list(frames(error))
-    if _timed_out(error):
+    if timed_out(error):
         where = next(
             (f"{step}, in {step.function}" for step in reversed(steps) if is_under_test(step.path)), ""
         )
@@ -113,7 +119,11 @@ def explain(error: BaseException, item: pytest.Item) -> str:
     lines: list[str] = []
     if tests and (doc := inspect.getdoc(getattr(item, "obj", None))):
         lines += [doc, ""]
-    for step in steps:
+    for number, step in enumerate(steps):
+        if STEPS_SHOWN // 2 <= number < len(steps) - STEPS_SHOWN // 2:
+            if number == STEPS_SHOWN // 2:
+                lines.append(f"    ... {len(steps) - STEPS_SHOWN} more steps ...")
+            continue
         lines.append(f"{step}: in {step.function}")
         lines.append(textwrap.indent(_statement(step), "    "))
         if tests and step is tests[-1]:
@@ -136,8 +146,11 @@ def words_of(error: BaseException) -> set[str]:
     return found
 
 
-def _timed_out(error: BaseException) -> bool:
-    return isinstance(error, pytest.fail.Exception) and "from pytest-timeout" in str(error)
+def timed_out(error: BaseException) -> bool:
+    # The second is what pytest-timeout raises where our own alarm cannot be set.
+    return isinstance(error, TimeUp) or (
+        isinstance(error, pytest.fail.Exception) and "from pytest-timeout" in str(error)
+    )
 
 
 def _statement(step: Frame) -> str:
@@ -154,7 +167,8 @@ def _statement(step: Frame) -> str:
     if best is None:
         return linecache.getline(str(step.path), step.line).strip()
     body = getattr(best, "body", None)
-    end = body[0].lineno - 1 if body else best.end_lineno or best.lineno
+    whole = isinstance(best, ast.With) or not body    # of a loop or a function, the head will do
+    end = (best.end_lineno or best.lineno) if whole else body[0].lineno - 1
     lines = source.splitlines()[best.lineno - 1 : max(end, best.lineno)]
     return textwrap.dedent("\n".join(lines))
 
@@ -175,20 +189,20 @@ def _names(statement: str) -> list[str]:
 
 def _values(step: Frame) -> list[str]:
     """What the names in the failing statement stood for; functions, classes and modules are left out."""
-    from dojo.expect import show
+    from dojo.expect import hang, show
 
     lines = []
     for name in _names(_statement(step)):
         value = step.locals.get(name, step)
         dull = isinstance(value, (types.ModuleType, types.FunctionType, type)) or callable(value)
         if value is not step and not dull and not name.startswith("@"):
-            lines.append(f"    where {name} = {_short(show(value))}")
+            lines.append(hang(f"    where {name} = ", _short(show(value))))
     return lines[:LOCALS_SHOWN]
 
 
 def _short(text: str) -> str:
     lines = text.splitlines() or [""]
-    return "\n          ".join(lines[:6]) + (" ..." if len(lines) > 6 else "")
+    return "\n".join(lines[:6]) + (" ..." if len(lines) > 6 else "")
 
 
 class StubTrouble(pytest.Item):
@@ -239,7 +253,7 @@ def stub_trouble(error: BaseException) -> str | None:
         if steps:
             what = f"{type(cause).__name__}: {cause}"
             if isinstance(cause, SystemExit):
-                what = f"it leaves Python (exit status {cause.code})"
+                what = f"it leaves Python: {cause.code if isinstance(cause.code, str) else 'sys.exit()'}"
             elif isinstance(cause, pytest.skip.Exception):
                 what = "it skips the tests"
             return f"{steps[-1]}: while it is imported, {what}\n    {_statement(steps[-1])}"

@@ -4,16 +4,26 @@ from __future__ import annotations
 
 import faulthandler
 import os
+import signal
 import sys
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from pytest_timeout import is_debugging
 
 from dojo.plugin.units import unit_of
 
 GRACE = 5.0  # seconds past pytest-timeout's limit; what ignores its signal is killed then
+
+
+class TimeUp(BaseException):
+    """A test ran out of time.
+
+    Hypothesis takes pytest-timeout's own exception for a failing example, and goes on to shrink it: one more
+    run of the endless loop, with no alarm left.  What is not an Exception it lets through.
+    """
 
 
 class Limits:
@@ -43,6 +53,28 @@ class Limits:
                 return (yield)
         finally:
             faulthandler.cancel_dump_traceback_later()
+
+    @pytest.hookimpl(tryfirst=True, optionalhook=True)
+    def pytest_timeout_set_timer(self, item: pytest.Item, settings: Any) -> bool | None:
+        """Take pytest-timeout's alarm over, where there is one, to raise TimeUp."""
+        if settings.method != "signal" or unit_of(item.path) is None:
+            return None
+
+        def ring(number: int, frame: object) -> None:
+            if not is_debugging():
+                raise TimeUp(f"no answer after {settings.timeout:g} s")
+
+        signal.signal(signal.SIGALRM, ring)
+        signal.setitimer(signal.ITIMER_REAL, settings.timeout)
+        return True
+
+    @pytest.hookimpl(tryfirst=True, optionalhook=True)
+    def pytest_timeout_cancel_timer(self, item: pytest.Item) -> bool | None:
+        if not hasattr(signal, "setitimer") or unit_of(item.path) is None:
+            return None
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        return None  # pytest-timeout has its own to cancel
 
     @pytest.hookimpl(wrapper=True)
     def pytest_make_collect_report(self, collector: pytest.Collector) -> Generator[None, Any, Any]:

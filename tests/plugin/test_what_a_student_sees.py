@@ -1,0 +1,288 @@
+"""The words on the screen: one line for a stub, the values for a wrong answer, never a crash."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from tests.conftest import Course
+
+SUITE = "katas/01_setup"
+STUB = "stubs/tinytorch/setup.py"
+
+ARRAYS = '''\
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dojo.expect import expect, expect_error
+from tinytorch.setup import double
+
+
+def test_double_of_an_array():
+    """Twice each element."""
+    x = np.arange(6.0).reshape(2, 3)
+    expect(double(x), [[0.0, 2.0, 4.0], [6.0, 8.0, 10.0]])
+
+
+@settings(deadline=None, derandomize=True)
+@given(st.integers(0, 9))
+def test_double_of_any_number(x):
+    assert double(x) == 2 * x
+
+
+def test_double_of_nothing():
+    with expect_error(TypeError, "None"):
+        double(None)
+'''
+
+
+@pytest.fixture
+def solved(course: Course) -> Course:
+    course.write(f"{SUITE}/test_2_properties.py", ARRAYS)
+    course.seal()
+    course.solve("setup")
+    return course
+
+
+def see(course: Course, *args: str) -> str:
+    """What a failing run of kata 01 prints; it must not be a traceback of Python's or pytest's own."""
+    run = course.run(SUITE, *args)
+    assert run.returncode == 1, run.stdout + run.stderr
+    assert "Traceback" not in run.stdout + run.stderr
+    assert "INTERNALERROR" not in run.stdout + run.stderr
+    assert "Interrupted" not in run.stdout
+    return run.stdout
+
+
+def test_a_blank_stub_is_a_list_of_things_to_do(course: Course) -> None:
+    out = see(course)
+    assert "stubs/tinytorch/setup.py:9: not written yet (kata 01.1: double)  1 test" in out
+    assert "Next: stubs/tinytorch/setup.py:9, kata 01.1: double" in out
+    assert "Read: katas/01_setup/README.md:" in out
+    assert "Hint: dojo hint 01.1" in out
+    assert "2 to do" in out
+    assert "FAILURES" not in out
+
+
+def test_later_levels_wait(solved: Course) -> None:
+    solved.edit(STUB, "return text.upper()", "return text")
+    out = see(solved)
+    assert "2 properties   blocked  0/3" in out
+    assert "3 blocked" in out
+
+
+def test_a_wrong_answer_shows_the_call_the_values_and_the_worst_element(solved: Course) -> None:
+    solved.edit(STUB, "return x + x", "return x + x if isinstance(x, int) else x.copy()")
+    out = see(solved)
+    assert "Twice each element." in out
+    assert "expect(double(x), [[0.0, 2.0, 4.0], [6.0, 8.0, 10.0]])" in out
+    assert "where x = [[0., 1., 2.]," in out
+    assert "came back  [[0., 1., 2.]," in out
+    assert "expected   " in out
+    assert "worst at [1, 2] 5.0 instead of 10.0, off by 5; 5 of 6 elements differ" in out
+    assert "every element is 0.5 times what it should be" in out
+    assert "Next: make this pass: double of an array" in out
+    assert "Hint: dojo hint 01.1" in out  # the task is found by the name in the failing statement
+
+
+def test_a_failing_property_shows_its_example(solved: Course) -> None:
+    solved.edit(STUB, "return x + x", "return x if isinstance(x, int) and x == 7 else x + x")
+    out = see(solved)
+    assert "where x = 7" in out
+
+
+def test_a_missing_error_shows_the_whole_block(solved: Course) -> None:
+    solved.edit(STUB, "return x + x", "return 0 if x is None else x + x")
+    out = see(solved)
+    assert "double(None)" in out
+    assert "raised     nothing" in out
+
+
+def test_an_exception_shows_the_line_of_the_stub(solved: Course) -> None:
+    solved.edit(STUB, "return text.upper()", "return tex.upper()")
+    out = see(solved)
+    assert "stubs/tinytorch/setup.py:15: in shout" in out
+    assert "NameError: name 'tex' is not defined" in out
+
+
+def test_an_endless_recursion_is_abridged(solved: Course) -> None:
+    solved.edit(STUB, "return text.upper()", "return shout(text)")
+    out = see(solved)
+    assert "more steps" in out
+    assert "RecursionError" in out
+    assert len(out.splitlines()) < 60
+
+
+BROKEN = {
+    "syntax": ("-> str:", "-> str", "setup.py:12: Python cannot read this"),
+    "indentation": ('    """`text` in capitals."""', ' """`text` in capitals."""', "Python cannot read this"),
+    "import": ('"""Tools."""', "import nonsense", "setup.py:1: while it is imported, ModuleNotFoundError"),
+    "name": ("def shout", "def shoot", "cannot import name 'shout'"),
+    "sys.exit": ('"""Tools."""', "raise SystemExit(0)", "while it is imported, it leaves Python"),
+    "os._exit": ('"""Tools."""', "import os; os._exit(0)", "os._exit(0) was called"),
+    "later kata": ('"""Tools."""', "import tinytorch.layers", "tinytorch.layers is locked"),
+    "call of a stub": (
+        '"""Tools."""',
+        'def early():\n    raise NotImplementedError("kata 01.1: early")\nearly()',
+        "setup.py:2: not written yet (kata 01.1: early), and needed while it is imported",
+    ),
+}
+
+
+@pytest.mark.parametrize(("old", "new", "says"), BROKEN.values(), ids=BROKEN)
+def test_a_stub_that_cannot_be_imported_is_one_message(solved: Course, old: str, new: str, says: str) -> None:
+    solved.edit(STUB, old, new)
+    out = see(solved)
+    assert says in out
+    assert "the stub can be imported" in out
+    assert "blocked" in out
+
+
+def test_leaving_the_process_is_a_failure_like_any_other(solved: Course) -> None:
+    solved.edit(STUB, "return text.upper()", "import os; os._exit(0)")
+    out = see(solved)
+    assert "os._exit(0) was called" in out
+    assert "setup.py:15: in shout" in out
+
+
+posix = pytest.mark.parametrize("nothing", [None] if hasattr(signal, "setitimer") else [], ids=["alarm"])
+
+
+@posix
+@pytest.mark.parametrize("where", ["shout", "double"])
+def test_an_endless_loop_is_named_by_its_line(solved: Course, where: str, nothing: None) -> None:
+    """In a plain test, and under hypothesis, which would start the loop again to shrink it."""
+    loop = "while True: pass" if where == "shout" else "while x == 0: pass\n    return x + x"
+    solved.edit(STUB, "return text.upper()" if where == "shout" else "return x + x", loop)
+    started = time.monotonic()
+    out = see(solved, "--timeout", "2")
+    assert "still running when its time was up" in out
+    assert f"in {where}" in out
+    assert "Stack of" not in out
+    assert time.monotonic() - started < 60  # 2 s each for two tests, and a busy machine
+
+
+def test_a_loop_that_cannot_be_interrupted_is_killed(solved: Course) -> None:
+    """Inside C nothing can be raised: the process ends, and says where it was."""
+    solved.edit(STUB, "return text.upper()", "return sum(range(10**13))")
+    run = solved.run(SUITE, "--timeout", "1")
+    assert run.returncode != 0
+    assert "setup.py" in run.stderr
+    assert "in shout" in run.stderr
+    assert solved.passed() == set()
+
+
+def test_ctrl_c_leaves_the_panel_and_records_nothing(solved: Course) -> None:
+    if sys.platform == "win32":
+        return  # Windows sends its own event to a whole console; tried by hand
+    solved.edit(STUB, "return text.upper()", "import time; print('ready'); time.sleep(60)")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pytest", SUITE, "-s", "--timeout", "0"],
+        cwd=solved.root,
+        env=solved.environment(PYTHONUNBUFFERED="1"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert process.stdout is not None
+    for line in process.stdout:
+        if "ready" in line:
+            break
+    process.send_signal(signal.SIGINT)
+    out = process.stdout.read()
+    assert process.wait() == 2
+    assert "The run was interrupted; nothing was recorded." in out
+    assert solved.passed() == set()
+
+
+def test_a_locked_kata_is_refused_with_the_next_command(course: Course) -> None:
+    run = course.run("katas/02_tensor")
+    assert run.returncode == 4
+    assert "katas/02_tensor is locked: you are at katas/01_setup. Next: pytest katas/01_setup" in run.stderr
+    assert "--borrow" in run.stderr
+
+
+def test_borrowing_lets_a_locked_kata_run_and_unlocks_nothing(course: Course) -> None:
+    course.solve("tensor")
+    run = course.run("katas/02_tensor", "--borrow")
+    assert run.returncode == 0
+    assert "progress is not recorded" in run.stdout
+    assert course.passed() == set()
+
+
+def test_a_locked_kata_is_left_out_of_a_bare_run(course: Course) -> None:
+    out = see_all(course)
+    assert "01_setup" in out
+    assert "02_tensor" not in out
+
+
+def see_all(course: Course) -> str:
+    run = course.run()
+    assert run.returncode == 1
+    return run.stdout
+
+
+def test_an_unwritten_kata_says_so(course: Course) -> None:
+    run = course.run("katas/07_spatial")
+    assert run.returncode == 4
+    assert "katas/07_spatial is not written yet" in run.stderr
+    assert "Next: pytest katas/01_setup" in run.stderr
+
+
+def test_a_damaged_progress_is_set_aside_with_a_message(solved: Course) -> None:
+    solved.write("progress.json", '{"schema": 1, "katas": {"01":')
+    run = solved.run(SUITE)
+    assert run.returncode == 0
+    assert "progress.json.corrupt-" in run.stdout
+    assert solved.passed() == {"01"}
+    assert len(list(solved.root.glob("progress.json.corrupt-*"))) == 1
+
+
+@pytest.mark.parametrize("args", [["--tb=short"], ["--tb=long"], ["--tb=native"]])
+def test_an_asked_for_traceback_is_pytests_own(solved: Course, args: list[str]) -> None:
+    solved.edit(STUB, "return text.upper()", "return text")
+    run = solved.run(SUITE, *args)
+    assert "AssertionError" in run.stdout or "E   " in run.stdout
+
+
+@pytest.mark.parametrize("environment", [{"NO_COLOR": "1"}, {"CI": "true"}, {"PYTHONIOENCODING": "cp1252"}])
+def test_the_panel_is_plain_without_a_terminal(course: Course, environment: dict[str, str]) -> None:
+    run = course.run(SUITE, env=environment)
+    assert "Next: stubs/tinytorch/setup.py:9" in run.stdout
+    assert "\x1b" not in run.stdout
+    run.stdout.encode("cp1252")
+
+
+def test_in_colour_the_panel_has_a_frame(course: Course) -> None:
+    out = course.run(SUITE, "--color=yes", env={"COLUMNS": "80"}).stdout
+    assert "tinytorch katas" in out
+    assert "\x1b[" in out
+    narrow = course.run(SUITE, "--color=yes", env={"COLUMNS": "50"}).stdout
+    assert "tinytorch katas ─" not in narrow
+    assert "Next: stubs/tinytorch/setup.py:9" in narrow
+
+
+def test_test_explorers_can_collect(solved: Course) -> None:
+    run = solved.run("--collect-only", "-q")
+    assert run.returncode == 0
+    assert "katas/01_setup/test_1_correctness.py::test_double_is_twice" in run.stdout.splitlines()
+    assert "tinytorch katas" not in run.stdout
+
+
+def test_a_run_from_another_folder_works(solved: Course) -> None:
+    run = solved.run("01_setup", cwd=solved.path("katas"))
+    assert run.returncode == 0
+    assert solved.passed() == {"01"}
+
+
+def test_coverage_measures_the_students_file(solved: Course) -> None:
+    run = solved.python("-m", "coverage", "run", "--include", STUB, "-m", "pytest", SUITE)
+    assert run.returncode == 0
+    report = solved.python("-m", "coverage", "report").stdout
+    assert "stubs/tinytorch/setup.py" in report.replace("\\", "/")
+    assert "100%" in report
