@@ -1,0 +1,67 @@
+import numpy as np
+import pytest
+
+from dojo.measuring import Probe, counted_growth, load_probes, memory_growth, time_growth
+from dojo.measuring.growth import exponent, times
+
+
+def vectors(n, rng):
+    return (rng.normal(size=n),)
+
+
+LINEAR = Probe("sort of", (50_000, 100_000, 200_000), vectors, call=lambda x: np.sin(x))
+OUTER = Probe("outer", (128, 256, 512), vectors, call=lambda x: np.sin(np.multiply.outer(x, x)))
+VIEW = Probe("view", (1 << 18, 1 << 19), vectors, call=lambda x: x.reshape(2, -1))
+
+
+@pytest.mark.parametrize(("power", "base"), [(0, 7.0), (1, 3.0), (2, 0.5), (3, 1e-6)])
+def test_the_exponent_of_a_power_is_the_power(power, base):
+    assert exponent([8, 16, 48], [base * n**power for n in (8, 16, 48)]) == pytest.approx(power)
+
+
+def test_only_the_last_doubling_counts():
+    assert exponent([1, 2, 4], [100, 100, 200]) == pytest.approx(1)
+
+
+def test_time_grows_as_the_work_does():
+    assert 0.7 < time_growth(LINEAR) < 1.4
+    assert 1.6 < time_growth(OUTER) < 2.5
+
+
+def test_memory_grows_as_the_arrays_do():
+    assert memory_growth(LINEAR) == pytest.approx(1, abs=0.02)
+    assert memory_growth(OUTER) == pytest.approx(2, abs=0.02)
+    assert memory_growth(VIEW) == pytest.approx(0, abs=0.1)
+
+
+def test_counting_sees_the_order_that_overhead_hides():
+    assert counted_growth(lambda n: n * (n - 1) / 2, (100, 200, 400)) == pytest.approx(2, abs=0.01)
+
+
+def test_times_come_in_the_order_of_sizes_and_can_be_of_another_call():
+    small, large = times(OUTER, (64, 512))
+    assert small * 10 < large
+    assert times(OUTER, (512,), call=lambda x: None)[0] < large / 10
+
+
+def test_each_repeat_has_new_arguments():
+    seen = []
+    probe = Probe("sum", (200_000, 400_000), vectors, call=lambda x: seen.append(x[0]) or np.sin(x))
+    times(probe, probe.sizes)
+    assert len(set(seen)) >= 2 * 3
+
+
+@pytest.mark.parametrize("sizes", [(8,), (), (8, 8), (16, 8)])
+def test_sizes_must_grow(sizes):
+    with pytest.raises(ValueError, match="sizes"):
+        Probe("x", sizes, vectors, call=len)
+
+
+def test_probes_are_loaded_from_beside_the_test(tmp_path):
+    (tmp_path / "probes.py").write_text(
+        "from dojo.measuring import Probe\n"
+        "PROBES = (Probe('length', (1, 2), lambda n, rng: ([0] * n,), len, time=0),)\n"
+    )
+    probes = load_probes(str(tmp_path / "test_4_speed.py")).PROBES
+    assert [p.name for p in probes] == ["length"]
+    assert probes[0].call(*probes[0].prepare(3, None)) == 3
