@@ -77,8 +77,8 @@ def difference(got: Any, expected: Any, rtol: float | None = None, atol: float |
         same_dtype = isinstance(wanted, np.ndarray)
         return _array_difference(np.asarray(actual), np.asarray(wanted), same_dtype, rtol, atol)
     if isinstance(wanted, (float, np.floating)) and _is_real(actual):
-        a, b = np.asarray(actual, np.float64), np.asarray(wanted, np.float64)
-        return _report(got, expected) if _array_difference(a, b, False, rtol, atol) else None
+        wrong = _array_difference(np.asarray(actual), np.asarray(wanted), False, rtol, atol)
+        return _report(got, expected) if wrong else None
     if isinstance(wanted, (bool, np.bool_)) != isinstance(actual, (bool, np.bool_)):
         return _report(got, expected, f"that is a {type(got).__name__}")
     return None if bool(actual == wanted) else _report(got, expected)
