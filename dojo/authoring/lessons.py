@@ -1,0 +1,143 @@
+"""What a kata's README.md and hints.md must contain, so that panel, `dojo hint` and reader find their way."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from dojo import stubs
+from dojo.curriculum import ROOT, Kata
+
+SECTIONS = (
+    "What you will build",
+    "The ideas",
+    "Tasks",
+    "Memory",
+    "Performance",
+    "Scaling",
+    "In production",
+    "Common mistakes",
+    "Read more",
+)
+HINTS = 3  # a question, the idea, the shape of the key line
+
+_FENCE = re.compile(r" {0,3}(```+|~~~+)")
+_HEADING = re.compile(r"(#{1,6})\s+(.*?)\s*#*$")
+_ITEM = re.compile(r"(\d+)\.\s+\S")
+
+
+@dataclass(frozen=True)
+class Heading:
+    """A Markdown heading, with its number of `#` and the lines up to the next heading of any depth."""
+
+    depth: int
+    text: str
+    body: tuple[str, ...]
+
+
+def headings(markdown: str) -> list[Heading]:
+    """The headings of a Markdown text; what stands in fenced code blocks is not one."""
+    found: list[tuple[int, str, list[str]]] = []
+    fence = ""
+    for line in markdown.splitlines():
+        mark = _FENCE.match(line)
+        if mark and (not fence or mark[1].startswith(fence)):
+            fence = "" if fence else mark[1]
+        heading = None if fence or mark else _HEADING.fullmatch(line)
+        if heading:
+            found.append((len(heading[1]), heading[2], []))
+        elif found:
+            found[-1][2].append(line)
+    return [Heading(depth, text, tuple(body)) for depth, text, body in found]
+
+
+def section_problems(kata: Kata) -> list[str]:
+    """What is missing or misplaced among the README's sections."""
+    readme = kata.path / "README.md"
+    if not readme.exists():
+        return [f"{_shown(readme)} is missing; write it with the sections {', '.join(SECTIONS)}"]
+    there = [h.text for h in headings(readme.read_text("utf-8")) if h.depth == 2]
+    problems = [
+        f"{_shown(readme)} has no section `## {section}`" for section in SECTIONS if section not in there
+    ]
+    known = [section for section in there if section in SECTIONS]
+    wanted = [section for section in SECTIONS if section in there]
+    if known != wanted:
+        problems.append(f"{_shown(readme)} has its sections as {known}; the order is {wanted}")
+    return problems
+
+
+def task_problems(kata: Kata) -> list[str]:
+    """Tasks that the README does not explain, and explanations of tasks that do not exist."""
+    readme = kata.path / "README.md"
+    if not readme.exists():
+        return []  # section_problems says so
+    there = [h.text for h in headings(readme.read_text("utf-8")) if h.depth == 3]
+    numbers = [text.split()[0] for text in there if _is_number(text, kata)]
+    problems = [
+        f"{_shown(readme)} has no heading `### {number} {' '.join(names)}`"
+        for number, names in _tasks(kata).items()
+        if not any(_announces(text, number, names) for text in there)
+    ]
+    problems += _strangers(readme, numbers, kata)
+    return problems
+
+
+def hint_problems(kata: Kata) -> list[str]:
+    """Tasks without exactly three hints, and hints for tasks that do not exist."""
+    file = kata.path / "hints.md"
+    if not file.exists():
+        return [
+            f"{_shown(file)} is missing; write `## {kata.number}.1 name` and three numbered hints for each"
+        ]
+    there = [h for h in headings(file.read_text("utf-8")) if h.depth == 2 and _is_number(h.text, kata)]
+    problems = []
+    for number, names in _tasks(kata).items():
+        section = next((h for h in there if _announces(h.text, number, names)), None)
+        if section is None:
+            problems.append(f"{_shown(file)} has no section `## {number} {' '.join(names)}`")
+            continue
+        items = [int(item[1]) for line in section.body if (item := _ITEM.match(line))]
+        if items != list(range(1, HINTS + 1)):
+            problems.append(
+                f"{_shown(file)}: {number} should have the hints 1., 2. and 3. (a question; the idea; the "
+                f"shape of the key line) and has {', '.join(f'{i}.' for i in items) or 'none'}"
+            )
+    return problems + _strangers(file, [h.text.split()[0] for h in there], kata)
+
+
+def _tasks(kata: Kata) -> dict[str, list[str]]:
+    """The names that each task number of the reference stands for."""
+    tasks: dict[str, list[str]] = {}
+    for task in stubs.tasks(kata):
+        tasks.setdefault(task.number, []).append(task.name)
+    return tasks
+
+
+def _is_number(text: str, kata: Kata) -> bool:
+    return bool(re.match(rf"{kata.number}\.\d+(\s|$)", text))
+
+
+def _announces(text: str, number: str, names: list[str]) -> bool:
+    """Whether a heading is that of a task: its number, then the name of (one of) what is to be written."""
+    first, _, rest = text.replace("`", "").partition(" ")
+    words = re.findall(r"[\w.]+", rest)
+    return first == number and any(name in words or name.rpartition(".")[2] in words for name in names)
+
+
+def _strangers(file: Path, numbers: list[str], kata: Kata) -> list[str]:
+    known = _tasks(kata)
+    problems = [
+        f"{_shown(file)} speaks of task {number}, which {_shown(kata.reference)} does not have"
+        for number in dict.fromkeys(numbers)
+        if number not in known
+    ]
+    problems += [
+        f"{_shown(file)} has {number} twice" for number in dict.fromkeys(numbers) if numbers.count(number) > 1
+    ]
+    return problems
+
+
+def _shown(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()

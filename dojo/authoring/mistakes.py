@@ -1,0 +1,82 @@
+"""Plants each believable wrong solution in a process of its own, and sees at which level it is caught."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+from dojo import compose
+from dojo.authoring import suites
+from dojo.curriculum import REFERENCE, ROOT, Kata
+from dojo.mistakes import level_of
+
+FOLDER = REFERENCE.parent / "mistakes"
+
+
+@dataclass(frozen=True)
+class Caught:
+    """How a mistake fared: `level` is where it was caught, None when nowhere, and `by` which tests."""
+
+    name: str
+    claimed: int
+    level: int | None
+    by: tuple[str, ...]
+    trouble: str = ""
+
+    @property
+    def problem(self) -> str:
+        """What is wrong with the claim; empty when it holds."""
+        if self.trouble:
+            return f"{self.name}: {self.trouble}"
+        if self.level is None:
+            return f"{self.name} is not caught; a test of level {self.claimed} should notice it"
+        if self.level != self.claimed:
+            return (
+                f"{self.name} claims level {self.claimed}, but {self.by[0]} of level {self.level} catches it"
+            )
+        return ""
+
+
+def mistakes_file(kata: Kata) -> Path:
+    return FOLDER / f"{kata.folder}.py"
+
+
+def load(kata: Kata) -> ModuleType | None:
+    """The module with a kata's mistakes; None if it has none."""
+    file = mistakes_file(kata)
+    return compose.load_file(file) if file.exists() else None
+
+
+def listed(kata: Kata) -> dict[str, int]:
+    """The mistakes of a kata, in the order of its file, and the level that each claims."""
+    module = load(kata)
+    members = vars(module) if module else {}
+    return {name: level for name, value in members.items() if (level := level_of(value)) is not None}
+
+
+def run_all(kata: Kata) -> list[Caught]:
+    """Plant each mistake of `kata` and run its suite."""
+    return suites.side_by_side(lambda pair: run_one(kata, *pair), listed(kata).items())
+
+
+def run_one(kata: Kata, name: str, claimed: int) -> Caught:
+    source = f"{mistakes_file(kata)}{compose.PLANTED}{name}"
+    return judge(name, claimed, suites.run(kata, suites.planted(kata, source), steady=True))
+
+
+def judge(name: str, claimed: int, run: suites.SuiteRun) -> Caught:
+    """What a run of the suite says about the mistake planted in it."""
+    failed = run.failed
+    level = min((outcome.level for outcome in failed), default=None)
+    by = tuple(outcome.id for outcome in failed if outcome.level == level)
+    trouble = run.trouble
+    if any(test.endswith("::the_stub_can_be_imported") for test in by):
+        trouble = f"it cannot be planted: {failed[0].words}"
+    elif skipped := run.having("skipped"):
+        trouble = trouble or f"{skipped[0].id} was skipped: {skipped[0].words}"
+    return Caught(name, claimed, level, by, trouble)
+
+
+def shown_file(kata: Kata) -> str:
+    return mistakes_file(kata).relative_to(ROOT).as_posix()

@@ -1,0 +1,97 @@
+"""A pytest plugin that writes what each test did, one JSON object a line, for `suites` to read.
+
+pytest -p dojo.authoring.outcomes katas/02_tensor     with DOJO_OUTCOMES=some/file
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+import pytest
+
+VARIABLE = "DOJO_OUTCOMES"
+STEADY = "DOJO_STEADY"  # set: hypothesis draws the same examples every time, and does not shrink
+
+WORST_LAST = ("passed", "skipped", "blocked", "todo", "failed")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if VARIABLE in os.environ:
+        # Registered late, so that `report.kata` is there when a report arrives.
+        config.pluginmanager.register(_Writer(os.environ[VARIABLE]), "dojo-outcome-writer")
+    if STEADY in os.environ:
+        make_hypothesis_steady()
+
+
+def make_hypothesis_steady() -> None:
+    """The same examples in every run, none from a database, and no time spent on the smallest one."""
+    from hypothesis import HealthCheck, Phase, settings
+
+    settings.register_profile(
+        "dojo-steady",
+        derandomize=True,
+        database=None,
+        deadline=None,
+        phases=(Phase.explicit, Phase.generate),
+        report_multiple_bugs=False,
+        suppress_health_check=list(HealthCheck),
+        print_blob=False,
+    )
+    settings.load_profile("dojo-steady")
+
+
+def state_of(report: Any) -> str:
+    """passed, skipped, blocked, todo or failed; an expected failure (xfail) counts as skipped."""
+    if hasattr(report, "wasxfail"):
+        return "skipped"
+    state: str = getattr(report, "kata", {}).get("state", report.outcome)
+    return state
+
+
+class _Writer:
+    """Line by line, so that a run that is killed still says how far it came."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def _write(self, **line: Any) -> None:
+        with open(self.path, "a", encoding="utf-8") as file:
+            file.write(json.dumps(line) + "\n")
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        kata = getattr(report, "kata", None)
+        if not kata:
+            return
+        self._write(
+            kind="test",
+            id=kata["id"],
+            level=kata["level"],
+            state=state_of(report),
+            seconds=report.duration,
+            words=_words(report),
+        )
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        if report.failed:
+            self._write(kind="trouble", words=f"{report.nodeid}: {_words(report)}")
+
+    def pytest_internalerror(self, excrepr: object) -> None:
+        self._write(kind="trouble", words=str(excrepr).strip().splitlines()[-1])
+
+    def pytest_sessionfinish(self, exitstatus: int) -> None:
+        self._write(kind="end", code=int(exitstatus))
+
+
+def _words(report: Any) -> str:
+    """The reason of a failure or skip in one line; empty for a pass."""
+    if report.longrepr is None:
+        return ""
+    if isinstance(report.longrepr, tuple):  # a skip: file, line, reason
+        return str(report.longrepr[2])
+    crash = getattr(report.longrepr, "reprcrash", None)
+    # dojo.plugin.explain shows the statements first, then a blank line and what went wrong.
+    text = crash.message if crash else str(report.longrepr).strip().rpartition("\n\n")[2]
+    return text.strip().partition("\n")[0]

@@ -1,0 +1,151 @@
+"""Run a kata's suite in a child process and read what each of its tests did."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from dojo import stubs
+from dojo.authoring.outcomes import STEADY, VARIABLE, WORST_LAST
+from dojo.curriculum import ROOT, Kata
+
+PATIENCE = 300.0  # seconds for one run of a suite, which takes a few; then something hangs
+JOBS = min(2, os.cpu_count() or 1)  # runs at a time: speed is compared within a run, so two do not disturb
+TWIN = "test_the_twin_"  # how the name of a test begins that runs a naive version against a budget
+
+# What a person or a CI job may have set, and what would make a run mean something else.
+OURS_ALONE = ("PYTEST", "TINYTORCH_IMPL", "COVERAGE", "COV_", "PYTHONOPTIMIZE", "PYTHONHASHSEED", "DOJO_")
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one test did: `state` is that of its worst phase, as in `report.kata`."""
+
+    id: str
+    level: int
+    state: str
+    words: str = ""
+    seconds: float = 0.0
+
+    @property
+    def is_twin(self) -> bool:
+        return self.id.partition("::")[2].startswith(TWIN)
+
+
+@dataclass(frozen=True)
+class SuiteRun:
+    """`trouble` says why the run tells nothing about some or all tests; empty when it went to its end."""
+
+    outcomes: tuple[Outcome, ...]
+    trouble: str = ""
+
+    def having(self, *states: str) -> list[Outcome]:
+        return [outcome for outcome in self.outcomes if outcome.state in states]
+
+    @property
+    def failed(self) -> list[Outcome]:
+        return self.having("failed", "todo")
+
+
+def environment(**extra: str) -> dict[str, str]:
+    """This process's environment without what would change a run of pytest; hashes are random again."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(OURS_ALONE)}
+    path = os.pathsep.join(filter(None, [str(ROOT), kept.get("PYTHONPATH", "")]))
+    quiet = {"PYTHONIOENCODING": "utf-8", "NO_COLOR": "1", "PYTHONPATH": path}
+    return kept | quiet | extra
+
+
+def run(kata: Kata, spec: str, *args: str, files: Sequence[str] = (), steady: bool = False) -> SuiteRun:
+    """`pytest katas/NN_name --impl SPEC ARGS`, or only some `files` of the suite.
+
+    `steady` makes hypothesis draw the same examples every time; without it the run is a student's run.
+    """
+    with tempfile.TemporaryDirectory(prefix="dojo-") as folder:
+        lines = Path(folder) / "outcomes.jsonl"
+        paths = [str(kata.path / file) for file in files] or [str(kata.path)]
+        command = [sys.executable, "-m", "pytest", *paths, "--impl", spec, "-q", "--no-header"]
+        command += ["-p", "dojo.authoring.outcomes", "-p", "no:cacheprovider", *args]
+        try:
+            process = subprocess.run(
+                command,
+                cwd=ROOT,
+                env=environment(**{VARIABLE: str(lines)} | ({STEADY: "1"} if steady else {})),
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                encoding="utf-8",
+                errors="replace",
+                timeout=PATIENCE,
+            )
+        except subprocess.TimeoutExpired:
+            return read(lines, f"it did not finish within {PATIENCE:.0f} s")
+        words = (process.stderr.strip() or process.stdout.strip()).splitlines()
+        return read(lines, f"pytest ended early: {words[-1] if words else f'exit {process.returncode}'}")
+
+
+def read(lines: Path, otherwise: str) -> SuiteRun:
+    """The run that the plugin wrote to `lines`; `otherwise` is the trouble if it did not get to its end."""
+    worst: dict[str, Outcome] = {}
+    troubles, ended = [], False
+    text = lines.read_text("utf-8") if lines.exists() else ""
+    for line in map(json.loads, text.splitlines()):
+        if line["kind"] == "test":
+            now = Outcome(line["id"], line["level"], line["state"], line["words"], line["seconds"])
+            worst[now.id] = _worse(worst.get(now.id), now)
+        elif line["kind"] == "trouble":
+            troubles.append(line["words"])
+        else:
+            ended = True
+    if not ended:
+        troubles.append(otherwise)
+    return SuiteRun(tuple(worst.values()), "; ".join(troubles))
+
+
+def _worse(before: Outcome | None, now: Outcome) -> Outcome:
+    """A test's set-up, call and tear-down as one outcome."""
+    if before is None:
+        return now
+    worse = max(before, now, key=lambda outcome: WORST_LAST.index(outcome.state))
+    return Outcome(now.id, now.level, worse.state, worse.words, before.seconds + now.seconds)
+
+
+def planted(kata: Kata, source: str | Path) -> str:
+    """The composition that takes everything from the reference, but `kata` from `source`."""
+    return f"reference,{kata.number}={source}"
+
+
+@contextmanager
+def blank_stub(kata: Kata) -> Iterator[Path]:
+    """A file with the stub as generated now: what is in stubs/ may be a student's work.
+
+    Raises:
+        SyntaxError: a mark in the reference is misplaced.
+    """
+    text = stubs.stub_text(kata.reference.read_text("utf-8"), str(kata.reference))
+    with tempfile.TemporaryDirectory(prefix="dojo-") as folder:
+        path = Path(folder) / f"{kata.name}.py"
+        path.write_text(text, encoding="utf-8", newline="\n")
+        yield path
+
+
+def side_by_side(function: Callable[[T], R], items: Iterable[T]) -> list[R]:
+    """`function` of each item, JOBS at a time, in order; on an error or Ctrl-C nothing new is started."""
+    with ThreadPoolExecutor(JOBS) as pool:
+        futures = [pool.submit(function, item) for item in items]
+        try:
+            return [future.result() for future in futures]
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
