@@ -55,7 +55,7 @@ class Progress:
     milestones: dict[str, Record] = field(default_factory=dict)
     hints: dict[str, int] = field(default_factory=dict)
     trouble: str | None = None
-    _reasons: dict[str, str | None] = field(default_factory=dict, repr=False, compare=False)
+    _causes: dict[str, tuple[Kata, str] | None] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def passed(self) -> set[str]:
@@ -80,33 +80,40 @@ class Progress:
 
     def stale_because(self, kata: Kata) -> str | None:
         """Why a pass of `kata` no longer holds, in one sentence; None when it holds or there is none."""
-        if kata.number not in self._reasons:
-            self._reasons[kata.number] = self._stale_because(kata)
-        return self._reasons[kata.number]
+        cause = self._cause(kata)
+        if cause is None:
+            return None
+        at, reason = cause
+        return reason if at == kata else f"{at}, which {kata} stands on, is stale: {reason}"
 
-    def _stale_because(self, kata: Kata) -> str | None:
+    def _cause(self, kata: Kata) -> tuple[Kata, str] | None:
+        """Why `kata` is stale and the kata where that began: itself, or one that it stands on."""
+        if kata.number not in self._causes:
+            self._causes[kata.number] = self._find_cause(kata)
+        return self._causes[kata.number]
+
+    def _find_cause(self, kata: Kata) -> tuple[Kata, str] | None:
         record = self.katas.get(kata.number)
         if record is None or not kata.written:
             return None
         if not record.stub:
             return (
-                f"the record of {kata} was saved from a damaged or merged progress.json and is not proven yet"
+                kata,
+                f"the pass of {kata} was saved from a damaged or merged progress.json: it is not proven",
             )
         now = fingerprint(kata)
         if now.stub != record.stub:
-            return f"{_name(kata)} {_changed(now.stub)} since {kata} passed"
+            return kata, f"{_what_happened(kata, now.stub)} since {kata} passed"
         if now.suite != record.suite:
-            return f"the tests in katas/{kata.folder} have changed since {kata} passed"
-        for number in kata.needs:
-            if now.needs[number] != record.needs.get(number):
-                needed = _name(BY_NUMBER[number])
-                return f"{needed}, which {kata} needs, {_changed(now.needs[number])} since it passed"
-        for needed_kata in (BY_NUMBER[number] for number in kata.needs):
-            if needed_kata.number not in self.katas:
-                return f"{needed_kata}, which {kata} needs, has not passed"
-            if reason := self.stale_because(needed_kata):
-                return f"{needed_kata}, which {kata} needs, is stale: {reason}"
-        return None
+            return kata, f"the tests in katas/{kata.folder} changed since {kata} passed"
+        needs = [BY_NUMBER[number] for number in kata.needs]
+        for needed in needs:
+            if now.needs[needed.number] != record.needs.get(needed.number):
+                what = _what_happened(needed, now.needs[needed.number])
+                return kata, f"{what} since {kata}, which needs it, passed"
+            if needed.number not in self.katas:
+                return kata, f"{needed}, which {kata} needs, has no pass on record"
+        return next(filter(None, map(self._cause, needs)), None)
 
 
 def load(path: Path | None = None) -> Progress:
@@ -211,12 +218,8 @@ def _hash(kata: Kata) -> str:
         return ""
 
 
-def _name(kata: Kata) -> str:
-    return f"stubs/tinytorch/{kata.name}.py"
-
-
-def _changed(now: str) -> str:
-    return "has changed" if now else "is missing or cannot be read"
+def _what_happened(kata: Kata, now: str) -> str:
+    return f"stubs/tinytorch/{kata.name}.py " + ("changed" if now else "went missing or became unreadable")
 
 
 def _now() -> str:
