@@ -126,7 +126,7 @@ class Tensor:
     def span(self) -> float:
         """From the smallest to the largest."""
         # TODO 02.3: two built-ins.
-        raise NotImplementedError("kata 02.3: span")
+        raise NotImplementedError("kata 02.3: Tensor.span")
 ''',
     "katas/02_tensor/test_1_correctness.py": """\
 from tinytorch.tensor import mean, total
@@ -184,7 +184,7 @@ def test_centre_has_mean_zero():
 
 TASKS = {
     "01_setup": {"01.1": "double", "01.2": "shout"},
-    "02_tensor": {"02.1": "total", "02.2": "mean", "02.3": "span"},
+    "02_tensor": {"02.1": "total", "02.2": "mean", "02.3": "Tensor.span"},
     "03_layers": {"03.1": "centre"},
 }
 
