@@ -129,7 +129,8 @@ def test_an_unfinished_autograd_does_not_reach_the_tests_before_it(course: Cours
     course.write(
         "reference/tinytorch/autograd.py", "from tinytorch import tensor\ntensor.set_recorder('on')\n"
     )
-    test = "import tinytorch.autograd\nfrom tinytorch import tensor\ndef test_recorder():\n    assert tensor.recorder {}\n"
+    start = "import tinytorch.autograd\nfrom tinytorch import tensor\n"
+    test = start + "def test_recorder():\n    assert tensor.recorder {}\n"
     course.write("katas/02_tensor/test_1_correctness.py", test.format("is None"))
     course.write("katas/06_autograd/test_1_correctness.py", test.format("== 'on'"))
     course.write("katas/06_autograd/manifest.json", "{}")
