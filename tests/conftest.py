@@ -188,6 +188,14 @@ TASKS = {
     "03_layers": {"03.1": "centre"},
 }
 
+# What a passed suite records, without running it.
+RECORD = """
+import sys
+from dojo import curriculum, progress
+for folder in sys.argv[1:]:
+    assert not progress.record_pass(curriculum.find(folder), [], 0)
+"""
+
 # Written by a child in the made-up course; the ids come from the files above, not from dojo.
 SEAL = """
 import json, sys
@@ -244,6 +252,12 @@ class Course:
             self.solve(kata)
             done = self.run(f"katas/{kata}")
             assert done.returncode == 0, done.stdout + done.stderr
+
+    def record(self, *katas: str) -> None:
+        """Solve katas and put them on record without running their suites, which is quicker."""
+        self.solve(*katas)
+        done = self.python("-c", RECORD, *katas)
+        assert done.returncode == 0, done.stderr
 
     def environment(self, **extra: str) -> dict[str, str]:
         """The environment of a student at a plain 100-column terminal, whatever runs these tests."""

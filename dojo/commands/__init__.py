@@ -1,0 +1,59 @@
+"""One module for each command of `dojo`: `add_arguments(parser)`, and `run(args) -> int`, the exit status."""
+
+from __future__ import annotations
+
+import argparse
+
+from dojo.curriculum import KATAS, MILESTONES, Kata, Unit, find
+
+
+class BadInput(Exception):
+    """What was typed makes no sense.  The message is one line that says what would."""
+
+    status = 2
+
+
+class Refused(Exception):
+    """What was asked cannot be done as things are.  The message says what to do first."""
+
+    status = 1
+
+
+def kata(text: str) -> Kata:
+    """An argument that names a kata, for `add_argument(type=kata)`."""
+    try:
+        return find(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def unit(text: str) -> Unit:
+    """An argument that names a kata or a milestone (`m2`, `m2_vision`)."""
+    word = text.replace("\\", "/").rstrip("/").rpartition("/")[2]
+    for milestone in MILESTONES:
+        if word in (milestone.number, milestone.folder):
+            return milestone
+    return kata(text)
+
+
+def written(katas: list[Kata]) -> list[Kata]:
+    """`katas` as they are, or all that the course has when none was named.
+
+    Raises:
+        Refused: one of them is not written yet.
+    """
+    for missing in (k for k in katas if not k.written):
+        raise Refused(f"kata {missing} is not written yet; {so_far()}")
+    return katas or [k for k in KATAS if k.written]
+
+
+def so_far() -> str:
+    """Which katas the course has."""
+    numbers = [k.number for k in KATAS if k.written]
+    if not numbers:
+        return "the course has none so far"
+    return (
+        f"the course has {numbers[0]} to {numbers[-1]} so far"
+        if len(numbers) > 1
+        else f"only {numbers[0]} is"
+    )

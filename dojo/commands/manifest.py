@@ -1,0 +1,50 @@
+"""Seal suites: write down which tests each kata has, so that a run of some of them unlocks nothing."""
+
+from __future__ import annotations
+
+import argparse
+
+from dojo import manifest
+from dojo.commands import Refused, unit
+from dojo.console.terminal import say
+from dojo.curriculum import ROOT, UNITS, Unit
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "units", nargs="*", type=unit, metavar="KATA", help="a kata or milestone; all of them, unless named"
+    )
+    parser.add_argument(
+        "--check", action="store_true", help="write nothing; fail if one is not as it should be"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    units: list[Unit] = args.units or [one for one in UNITS if has_suite(one)]
+    for missing in (one for one in units if not has_suite(one)):
+        raise Refused(f"{_folder(missing)} has no test_*.py to seal")
+    wrong = 0
+    for one in units:
+        name = f"{_folder(one)}/manifest.json"
+        try:
+            fresh = manifest.is_fresh(one)
+            if not fresh and not args.check:
+                manifest.write(one)
+        except RuntimeError as error:
+            raise Refused(str(error)) from error
+        wrong += not fresh
+        if fresh:
+            say(f"{name} is as it should be")
+        elif args.check:
+            say(f"{name} does not match its suite: run `dojo manifest {one.number}`")
+        else:
+            say(f"wrote {name}")
+    return 1 if args.check and wrong else 0
+
+
+def has_suite(unit: Unit) -> bool:
+    return any(unit.path.glob("test_*.py"))
+
+
+def _folder(unit: Unit) -> str:
+    return unit.path.relative_to(ROOT).as_posix()

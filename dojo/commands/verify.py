@@ -1,0 +1,114 @@
+"""Prove katas again: run their suites and write down anew what passes.
+
+Without arguments, those that went stale.  `--all` proves every kata from the first on, and rebuilds a
+progress.json that was damaged, or that git could not merge.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from collections.abc import Mapping
+
+from dojo import compose, hints, progress
+from dojo.commands import Refused, kata, written
+from dojo.commands.next import advise, stale
+from dojo.console import children
+from dojo.console.terminal import say
+from dojo.curriculum import KATAS, Kata
+
+TAIL = 40  # lines of pytest's output worth showing: what failed comes last
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("katas", nargs="*", type=kata, metavar="KATA")
+    parser.add_argument("--all", action="store_true", help="every kata that you have come to")
+    parser.add_argument("--keep-going", action="store_true", help="do not stop at the first that fails")
+    parser.add_argument(
+        "--limit",
+        type=float,
+        default=children.LIMIT,
+        metavar="SECONDS",
+        help="end a suite that takes longer (default %(default)g)",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    chosen = _chosen(args)
+    for message in progress.repair():
+        say(message)
+    if trouble := progress.load().trouble:
+        raise Refused(trouble)  # newer or unreadable: nothing could be recorded
+    if not chosen:
+        say("No kata is stale. `dojo verify --all` proves every kata again all the same.")
+        return 0
+    failed: list[Kata] = []
+    passed = 0
+    for one in chosen:
+        now = progress.load()
+        if args.all and one.number not in now.passed and (todos := hints.unwritten(one)):
+            say(f"{one!s:<17}not finished: {todos[0].where} is not written yet ({todos[0].task})")
+            break
+        if not now.reached(one):
+            here = now.frontier()
+            say(f"{one!s:<17}locked: {here} comes first ({here.command})")
+            failed.append(one)
+        elif prove(one, args.limit):
+            passed += 1
+            continue
+        else:
+            failed.append(one)
+        if not args.keep_going:
+            break
+    summary = f"{passed} passed, {len(failed)} failed"
+    rest = len(chosen) - passed - len(failed)
+    say("", f"{summary}, {rest} not run" if rest else summary)
+    if command := advise(progress.load()).command:
+        say(f"Next: {failed[0].command if failed else command}")
+    return 1 if failed else 0
+
+
+def _chosen(args: argparse.Namespace) -> list[Kata]:
+    """The katas to prove, in the course's order.
+
+    Raises:
+        Refused: one that was named is not written yet.
+    """
+    if args.all:
+        return written([])
+    if args.katas:
+        return sorted(set(written(args.katas)), key=KATAS.index)
+    now = progress.load()
+    if now.trouble:
+        return written([])
+    return stale(now)
+
+
+def prove(kata: Kata, limit: float) -> bool:
+    """Run the whole suite of `kata` in a process of its own, which records a pass; says how it went."""
+    print(f"{kata!s:<17}", end="", flush=True)
+    began = time.monotonic()
+    status, output = children.run(
+        ["-m", "pytest", str(kata.path), "-q", "--color=no"], limit, env=environment(os.environ)
+    )
+    took = f"({time.monotonic() - began:.1f} s)"
+    if status is None:
+        say(f"stopped after {limit:g} s. Is there a loop that never ends?")
+    elif status:
+        say(f"FAIL {took}")
+    elif progress.load().state(kata) != progress.PASSED:
+        say(f"green, but not recorded {took}")
+    else:
+        say(f"passed {took}")
+        return True
+    say(*(f"  {line}" for line in output.rstrip().splitlines()[-TAIL:]))
+    return False
+
+
+def environment(outer: Mapping[str, str]) -> dict[str, str]:
+    """`outer` without what would make a run of pytest prove less than everything."""
+    unwanted = (compose.VARIABLE, "PYTEST_ADDOPTS", "PYTHONOPTIMIZE")
+    return {name: value for name, value in outer.items() if name not in unwanted} | {
+        "PYTHONIOENCODING": "utf-8"
+    }

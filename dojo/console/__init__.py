@@ -1,0 +1,1 @@
+"""What commands share of terminal and system: output, keys, child processes, saved files."""
