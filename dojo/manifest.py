@@ -64,7 +64,7 @@ def tests_of(kata: Kata | Milestone) -> list[str]:
     Raises:
         RuntimeError: the suite cannot be collected; the message is pytest's.
     """
-    ask = ["--collect-only", "-qq", "-p", "no:cacheprovider", "--impl", "reference"]
+    ask = ["--collect-only", "-q", "-p", "no:cacheprovider", "--impl", "reference"]
     run = subprocess.run(
         [sys.executable, "-m", "pytest", *ask, str(kata.path)],
         cwd=ROOT,
