@@ -19,21 +19,21 @@ class Refused(Exception):
     status = 1
 
 
-def kata(text: str) -> Kata:
-    """An argument that names a kata, for `add_argument(type=kata)`."""
+def kata_named(text: str) -> Kata:
+    """An argument that names a kata, for `add_argument(type=kata_named)`."""
     try:
         return find(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
 
 
-def unit(text: str) -> Unit:
+def unit_named(text: str) -> Unit:
     """An argument that names a kata or a milestone (`m2`, `m2_vision`)."""
     word = text.replace("\\", "/").rstrip("/").rpartition("/")[2]
     for milestone in MILESTONES:
         if word in (milestone.number, milestone.folder):
             return milestone
-    return kata(text)
+    return kata_named(text)
 
 
 def written(katas: list[Kata]) -> list[Kata]:

@@ -7,7 +7,7 @@ import difflib
 from collections.abc import Iterator
 
 from dojo import progress
-from dojo.commands import Refused, kata, so_far
+from dojo.commands import Refused, kata_named, so_far
 from dojo.console import terminal
 from dojo.console.terminal import say
 from dojo.curriculum import ROOT, Kata
@@ -17,7 +17,7 @@ ROOMY = 140  # columns from which two files fit beside each other
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("kata", type=kata, metavar="KATA")
+    parser.add_argument("kata", type=kata_named, metavar="KATA")
     parser.add_argument("--force", action="store_true", help="show the solution although it has not passed")
     parser.add_argument("--unified", action="store_true", help="one column, also in a wide terminal")
 

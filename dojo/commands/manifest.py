@@ -5,14 +5,18 @@ from __future__ import annotations
 import argparse
 
 from dojo import manifest
-from dojo.commands import Refused, unit
+from dojo.commands import Refused, unit_named
 from dojo.console.terminal import say
 from dojo.curriculum import ROOT, UNITS, Unit
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "units", nargs="*", type=unit, metavar="KATA", help="a kata or milestone; all of them, unless named"
+        "units",
+        nargs="*",
+        type=unit_named,
+        metavar="KATA",
+        help="katas and milestones; all, unless named",
     )
     parser.add_argument(
         "--check", action="store_true", help="write nothing; fail if one is not as it should be"

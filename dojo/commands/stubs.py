@@ -11,13 +11,13 @@ import subprocess
 from pathlib import Path
 
 from dojo import progress, stubs
-from dojo.commands import Refused, kata
+from dojo.commands import Refused, kata_named
 from dojo.console.terminal import say
 from dojo.curriculum import KATAS, REFERENCE, ROOT, STUBS, Kata
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("katas", nargs="*", type=kata, metavar="KATA", help="all of them, unless named")
+    parser.add_argument("katas", nargs="*", type=kata_named, metavar="KATA", help="all of them, unless named")
     parser.add_argument("--check", action="store_true", help="write nothing; fail if a stub is not fresh")
 
 

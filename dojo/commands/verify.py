@@ -9,10 +9,10 @@ from __future__ import annotations
 import argparse
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from dojo import compose, hints, progress
-from dojo.commands import Refused, kata, written
+from dojo.commands import Refused, kata_named, written
 from dojo.commands.next import advise, stale
 from dojo.console import children
 from dojo.console.terminal import say
@@ -22,7 +22,7 @@ TAIL = 40  # lines of pytest's output worth showing: what failed comes last
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("katas", nargs="*", type=kata, metavar="KATA")
+    parser.add_argument("katas", nargs="*", type=kata_named, metavar="KATA")
     parser.add_argument("--all", action="store_true", help="every kata that you have come to")
     parser.add_argument("--keep-going", action="store_true", help="do not stop at the first that fails")
     parser.add_argument(
@@ -43,30 +43,35 @@ def run(args: argparse.Namespace) -> int:
     if not chosen:
         say("No kata is stale. `dojo verify --all` proves every kata again all the same.")
         return 0
-    failed: list[Kata] = []
-    passed = 0
-    for one in chosen:
+    results = list(_prove_in_order(chosen, args))
+    passed, failed = results.count(True), results.count(False)
+    rest = len(chosen) - len(results)
+    say("", f"{passed} passed, {failed} failed" + (f", {rest} not run" if rest else ""))
+    if failed:
+        first = chosen[results.index(False)]
         now = progress.load()
-        if args.all and one.number not in now.passed and (todos := hints.unwritten(one)):
-            say(f"{one!s:<17}not finished: {todos[0].where} is not written yet ({todos[0].task})")
-            break
-        if not now.reached(one):
-            here = now.frontier()
-            say(f"{one!s:<17}locked: {here} comes first ({here.command})")
-            failed.append(one)
-        elif prove(one, args.limit):
-            passed += 1
-            continue
-        else:
-            failed.append(one)
-        if not args.keep_going:
-            break
-    summary = f"{passed} passed, {len(failed)} failed"
-    rest = len(chosen) - passed - len(failed)
-    say("", f"{summary}, {rest} not run" if rest else summary)
+        say(f"Next: {(first if now.reached(first) else now.frontier()).command}")
+        return 1
     if command := advise(progress.load()).command:
-        say(f"Next: {failed[0].command if failed else command}")
-    return 1 if failed else 0
+        say(f"Next: {command}")
+    return 0
+
+
+def _prove_in_order(katas: list[Kata], args: argparse.Namespace) -> Iterator[bool]:
+    """Whether each kata passed, for as many as are to be run."""
+    for kata in katas:
+        now = progress.load()
+        if args.all and kata.number not in now.passed and (todos := hints.unwritten(kata)):
+            say(f"{kata!s:<17}not finished: {todos[0].where} is not written yet ({todos[0].task})")
+            return
+        if now.reached(kata):
+            passed = prove(kata, args.limit)
+        else:
+            say(f"{kata!s:<17}locked: {now.frontier()} comes first ({now.frontier().command})")
+            passed = False
+        yield passed
+        if not passed and not args.keep_going:
+            return
 
 
 def _chosen(args: argparse.Namespace) -> list[Kata]:
@@ -102,7 +107,8 @@ def prove(kata: Kata, limit: float) -> bool:
     else:
         say(f"passed {took}")
         return True
-    say(*(f"  {line}" for line in output.rstrip().splitlines()[-TAIL:]))
+    troubles = progress.doubt(kata) if status != 0 else []
+    say(*troubles, *(f"  {line}" for line in output.rstrip().splitlines()[-TAIL:]))
     return False
 
 

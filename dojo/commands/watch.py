@@ -14,7 +14,7 @@ from pathlib import Path
 from types import FrameType
 
 from dojo import compose, progress
-from dojo.commands import Refused, hint, kata, so_far
+from dojo.commands import Refused, hint, kata_named, so_far
 from dojo.commands.next import advise
 from dojo.console import children
 from dojo.console.keyboard import Keyboard, keyboard
@@ -27,7 +27,7 @@ KEYS = "Keys: r run again, h hint, n next, q quit"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("kata", nargs="?", type=kata, metavar="KATA", help="the one you are at, unless named")
+    parser.add_argument("kata", nargs="?", type=kata_named, metavar="KATA", help="else the one you are at")
     parser.add_argument(
         "--limit",
         type=float,

@@ -99,7 +99,8 @@ class Progress:
         if not record.stub:
             return (
                 kata,
-                f"the pass of {kata} was saved from a damaged or merged progress.json: it is not proven",
+                f"the pass of {kata} is not proven: it is from a damaged or merged progress.json, or "
+                "its tests failed when they were run again",
             )
         now = fingerprint(kata)
         if now.stub != record.stub:
@@ -179,6 +180,20 @@ def record_pass(
         "measured": measured,
     }
     return update(path or PATH, _put("katas", kata.number, record))
+
+
+def doubt(kata: Kata, *, path: Path | None = None) -> list[str]:
+    """Take `kata`'s pass, if it has one, as not proven: its tests failed although nothing had changed.
+
+    Returns:
+        What the student should know, as `record_pass` does.
+    """
+
+    def take_back(data: dict[str, Any]) -> None:
+        if record := data["katas"].get(kata.number):
+            record["stub"] = ""
+
+    return update(path or PATH, take_back)
 
 
 def record_hint(task: str, *, path: Path | None = None) -> int:
