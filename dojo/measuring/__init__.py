@@ -11,18 +11,23 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dojo.measuring.budget import RECORDED, Budget
+    from dojo.measuring.counting import CountingElement, Looks
     from dojo.measuring.gradients import GradientError, check_gradient
     from dojo.measuring.growth import counted_growth, memory_growth, time_growth
     from dojo.measuring.memory import kept_bytes, peak_bytes, retained_bytes
     from dojo.measuring.probes import Probe, load_probes
     from dojo.measuring.speed import Race, race
+    from dojo.measuring.work import WorkMeter
 
 __all__ = [
     "RECORDED",
     "Budget",
+    "CountingElement",
     "GradientError",
+    "Looks",
     "Probe",
     "Race",
+    "WorkMeter",
     "check_gradient",
     "counted_growth",
     "kept_bytes",
@@ -36,11 +41,13 @@ __all__ = [
 
 _HOME = {
     "budget": ("RECORDED", "Budget"),
+    "counting": ("CountingElement", "Looks"),
     "gradients": ("GradientError", "check_gradient"),
     "growth": ("counted_growth", "memory_growth", "time_growth"),
     "memory": ("kept_bytes", "peak_bytes", "retained_bytes"),
     "probes": ("Probe", "load_probes"),
     "speed": ("Race", "race"),
+    "work": ("WorkMeter",),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
