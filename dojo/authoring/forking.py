@@ -1,0 +1,211 @@
+"""Forked children: one that answers with a value, and many that run tests until one of them fails.
+
+POSIX only.  A child costs a few milliseconds, because everything is imported already.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import mmap
+import os
+import signal
+import struct
+import sys
+import time
+import traceback
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+POSSIBLE = hasattr(os, "fork")
+PAGE = 4096
+ROOM = 2 << 30  # bytes of address space that a child may add: a mutant may ask for an absurd array
+WALL = 30.0  # seconds that a child may live per CPU second of its limit; only a sleeping child needs them
+
+# How a child that ran tests may end, as its exit status.
+SURVIVED, CAUGHT, UNSWAPPABLE, NOT_PYTHON, BROKEN = 0, 10, 11, 12, 13
+ENDLESS, CRASHED = -1, -2  # these end by a signal
+HOW = {CAUGHT: "failed", ENDLESS: "never ended", CRASHED: "crashed"}
+
+
+def in_child(work: Callable[[], Any]) -> Any:
+    """What `work()` returns in a forked child, as JSON; this process stays as it is.
+
+    Raises:
+        RuntimeError: the child did not get to its end.
+    """
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            os.close(reader)
+            with os.fdopen(writer, "w", encoding="utf-8") as answer:
+                json.dump(work(), answer)
+            status = 0
+        except BaseException:
+            traceback.print_exc()
+            sys.stderr.flush()
+        finally:
+            os._exit(status)
+    os.close(writer)
+    with os.fdopen(reader, encoding="utf-8") as answer:
+        text = answer.read()
+    _, status = os.waitpid(pid, 0)
+    if status:
+        raise RuntimeError(f"a child process ended with status {status}")
+    return json.loads(text)
+
+
+class Page:
+    """A little memory shared with a child: the test it is at, and what went wrong in it."""
+
+    def __init__(self) -> None:
+        self.memory = mmap.mmap(-1, PAGE)
+
+    @property
+    def at(self) -> int:
+        number: int = struct.unpack_from("i", self.memory)[0]
+        return number
+
+    @at.setter
+    def at(self, index: int) -> None:
+        struct.pack_into("i", self.memory, 0, index)
+
+    @property
+    def words(self) -> str:
+        return bytes(self.memory[4:]).rstrip(b"\0").decode("utf-8", "replace")
+
+    @words.setter
+    def words(self, text: str) -> None:
+        raw = text.encode("utf-8")[-(PAGE - 4) :]
+        self.memory[4 : 4 + len(raw)] = raw
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a child ended, and the number of the test that it was at; -1 while it imported and collected."""
+
+    status: int
+    at: int
+    words: str = ""
+
+
+@dataclass(frozen=True)
+class Task:
+    """A mutant, and the numbers of the tests to run against it.
+
+    `confirming` runs a test that has just failed once more, and `rest` are the others of its task.  `last` is
+    the stage of survivors: the tests of speed.
+    """
+
+    mutant: int
+    tests: tuple[int, ...]
+    confirming: bool = False
+    rest: tuple[int, ...] = ()
+    last: bool = False
+
+
+def run_tasks(
+    tasks: Iterable[Task],
+    jobs: int,
+    work: Callable[[Task, Page], int],
+    seconds: Callable[[Task], float],
+    settle: Callable[[Task, Ending], Iterable[Task]],
+) -> None:
+    """Run `work` on each task in a child, `jobs` at a time, until none is left.
+
+    `work` returns the child's exit status; `seconds` is what it may take in CPU time, all told; `settle` gets
+    the ending and may return further tasks, which come next.
+    """
+    waiting = deque(tasks)
+    running: dict[int, tuple[Task, Page, float]] = {}  # by process: what, where, until when
+    parent = os.getppid()
+    try:
+        while waiting or running:
+            while waiting and len(running) < jobs:
+                task, page = waiting.popleft(), Page()
+                until = time.monotonic() + WALL + 3 * seconds(task)
+                running[_start(task, page, work)] = (task, page, until)
+            statuses = {
+                pid: status for pid in running if (status := _status(pid, running[pid][2])) is not None
+            }
+            ended = list(statuses)
+            for pid in ended:
+                task, page, _ = running.pop(pid)
+                ending = Ending(statuses.pop(pid), page.at, page.words)
+                page.memory.close()
+                waiting.extendleft(reversed(list(settle(task, ending))))
+            if not ended:
+                if os.getppid() != parent:
+                    raise KeyboardInterrupt("the process that asked for this is gone")
+                time.sleep(0.001)
+    finally:
+        for pid in running:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
+
+
+def _status(pid: int, until: float) -> int | None:
+    """How a child ended; None while it runs."""
+    if time.monotonic() > until:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        return ENDLESS
+    done, status = os.waitpid(pid, os.WNOHANG)
+    if not done:
+        return None
+    if os.WIFSIGNALED(status):
+        return ENDLESS if os.WTERMSIG(status) == signal.SIGPROF else CRASHED
+    return os.WEXITSTATUS(status)
+
+
+def _start(task: Task, page: Page, work: Callable[[Task, Page], int]) -> int:
+    pid = os.fork()
+    if pid == 0:
+        _be_child(task, page, work)
+    return pid
+
+
+def _be_child(task: Task, page: Page, work: Callable[[Task, Page], int]) -> NoReturn:
+    leave, status = os._exit, BROKEN
+    try:
+        _contain()
+        status = work(task, page)
+    except (KeyboardInterrupt, SystemExit):
+        status = CAUGHT
+    except BaseException:
+        page.words = traceback.format_exc()
+    finally:
+        leave(status)
+
+
+def end_group(leader: int) -> None:
+    """Kill a session's leader and everything that it forked."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(leader, signal.SIGKILL)
+
+
+def limit_cpu(seconds: float) -> None:
+    """End this process by SIGPROF once it has used so much CPU time from now on; nothing can catch that."""
+    signal.setitimer(signal.ITIMER_PROF, seconds)
+
+
+def _contain() -> None:
+    """Keep a child quiet, and off the whole of the memory."""
+    import resource
+
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for stream in (0, 1, 2):
+        os.dup2(nothing, stream)
+    signal.signal(signal.SIGPROF, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if sys.platform == "linux":
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        most = pages * os.sysconf("SC_PAGE_SIZE") + ROOM
+        _, hard = resource.getrlimit(resource.RLIMIT_AS)
+        if hard == resource.RLIM_INFINITY or most <= hard:
+            resource.setrlimit(resource.RLIMIT_AS, (most, hard))
