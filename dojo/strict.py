@@ -1,27 +1,31 @@
 """What a trusted grade asks of a kata: arrays in, arrays out.
 
-A grader that is to be trusted runs a student's code in a process of its own, which knows neither the tests nor
-the reference.  So `katas/NN_name/strict.py` states each check in three parts:
+A grader that is to be trusted runs a student's code in a worker, a process of its own that has neither the
+tests nor the reference.  So `katas/NN_name/strict.py` states each check in three parts:
 
-    draw(rng)              in the grader: fresh arrays from a secret seed
-    run(student, **arrays) in the worker, beside the student's code: build what the code needs from the arrays,
-                           call it, and give back one array
-    expected(**arrays)     in the grader, after the reply has come: what it should be, by plain numpy and
-                           without the student's code
+    draw_x(rng)                 in the grader: fresh arrays from a secret seed
+    run_x(student, **arrays)    in the worker, beside the student's code: make what the code needs from the
+                                arrays, call it, and give back one array
+    expected_x(**arrays)        in the grader, when the reply has come: what it should have been, by plain
+                                numpy and without the student's code
 
-`student` is the kata's own module (`tinytorch.tensor` for kata 02), with everything that it imports.  Only
-arrays of bool, int64, float32 and float64 travel, so `draw` gives such arrays, and `run` gives one.
+`student` is the kata's own module (`tinytorch.tensor` for kata 02); what it imports of earlier katas is the
+student's too.  Only arrays of bool, int64, float32 and float64 travel.
 
     def draw_sums(rng):
         return {"x": rng.normal(size=(rng.integers(1, 9), 4))}
 
-    def run_sums(tensor, x):
-        return tensor.Tensor(x).sum(axis=0).data
+    def run_sums(student, x):
+        return student.Tensor(x).sum(axis=0).data
 
-    CHECKS = (Check("sum over rows", draw_sums, run_sums, lambda x: x.sum(axis=0)),)
+    def expected_sums(x):
+        return x.sum(axis=0)
 
-A strict.py imports nothing but the standard library, numpy and this module: it is read on both sides, and the
-worker has no reference to look at.  Its functions keep no state; each call of `draw` is a new problem.
+    CHECKS = (Check("sum over rows", draw_sums, run_sums, expected_sums),)
+
+The worker gets the imports at the top of the file and the functions called `run_...`, and no more: an
+`expected_...` that lay beside the student's code could be found and called by it.  So a `run_...` uses no
+other function of its file, and no constant.  A strict.py imports only the standard library, numpy and `Check`.
 """
 
 from __future__ import annotations
@@ -40,7 +44,7 @@ class Check:
 
     The reply must have the shape and dtype of what `expected` gives, and be within `atol + rtol * |expected|`
     of it; nan equals nan, and ints and bools must be equal.  `seconds` and `megabytes` are generous limits on
-    one call of `run`, for stopping what would never end: what the teaching suite measures, it measures better.
+    one call of `run`, to stop what would never end; the teaching suite is what measures.
     """
 
     name: str
