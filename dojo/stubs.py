@@ -16,7 +16,6 @@ for when the signature would give the answer away.  Everything else stays, byte 
 
 from __future__ import annotations
 
-import ast
 import io
 import os
 import re
@@ -82,7 +81,7 @@ class _Source:
     """A reference file, cut into physical lines, logical lines and comments."""
 
     def __init__(self, source: str, filename: str) -> None:
-        ast.parse(source, filename)  # says what is wrong with a broken file better than tokenize does
+        compile(source, filename, "exec", dont_inherit=True)  # says what is wrong better than tokenize does
         self.filename = filename
         self.text = list(io.StringIO(source))  # str.splitlines would also split at a form feed
         self.comments: list[tokenize.TokenInfo] = []

@@ -446,7 +446,7 @@ def record(stub: str, time_of: str = "2026-01-01T00:00:00Z") -> dict[str, Any]:
     return {**GOOD_RECORD, "time": time_of, "stub": stub, "versions": {}, "measured": []}
 
 
-def document(katas: dict[str, Any], hints: dict[str, int] | None = None, **more: Any) -> str:
+def document(katas: dict[str, Any], hints: dict[str, Any] | None = None, **more: Any) -> str:
     data = {"schema": 1, "katas": katas, "milestones": {}, "hints": hints or {}, **more}
     return json.dumps(data, indent=1, sort_keys=True) + "\n"
 
@@ -513,6 +513,14 @@ def test_records_are_found_where_neither_side_of_a_merge_is_json(file: Path) -> 
     now = progress.load(file)
     assert now.passed == {"01", "02"}
     assert now.hints == {"01.4": 3}
+
+
+@pytest.mark.parametrize("later", ["ours", "theirs"])
+def test_of_two_records_of_one_kata_the_later_one_is_kept(file: Path, later: str) -> None:
+    times = {side: f"2026-0{2 if side == later else 1}-01T00:00:00Z" for side in ("ours", "theirs")}
+    ours, theirs = (document({"01": record("a", times[side])}) for side in ("ours", "theirs"))
+    file.write_text(f"<<<<<<< HEAD\n{ours}=======\n{theirs}>>>>>>> theirs\n")
+    assert progress.load(file).katas["01"].time == "2026-02-01T00:00:00Z"
 
 
 @pytest.mark.parametrize("left", ["<<<<<<< HEAD\n", "=======\n", ">>>>>>> theirs\n"])
@@ -682,6 +690,24 @@ def test_two_hundred_updates_from_four_processes_are_all_kept(file: Path) -> Non
     now = progress.load(file)
     assert now.hints == {"06.3": 200}
     assert now.passed == {"01", "02", "03", "04"}
+    assert others(file) == []
+
+
+def die_in_mid_write(file: Path) -> None:
+    vars(os)["fsync"] = lambda _: os._exit(9)  # the new contents are written by then, beside the old ones
+    progress.record_hint("01.1", path=file)
+
+
+def test_what_a_dead_writer_left_is_cleared_away_by_the_next(file: Path) -> None:
+    file.write_bytes(BLANK)
+    writer = START.Process(target=die_in_mid_write, args=(file,))
+    writer.start()
+    writer.join()
+    assert writer.exitcode == 9
+    assert len(others(file)) == 1
+    assert file.read_bytes() == BLANK
+    assert progress.record_pass(SETUP, [], 0, proven=PROVEN, path=file) == []
+    assert progress.load(file).passed == {"01"}
     assert others(file) == []
 
 
