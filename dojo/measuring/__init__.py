@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from dojo.measuring.budget import RECORDED, Budget
     from dojo.measuring.counting import CountingElement, Looks
+    from dojo.measuring.formula import check_formula
     from dojo.measuring.gradients import GradientError, check_gradient
     from dojo.measuring.growth import counted_growth, memory_growth, time_growth
     from dojo.measuring.memory import kept_bytes, peak_bytes, retained_bytes
@@ -28,6 +29,7 @@ __all__ = [
     "Probe",
     "Race",
     "WorkMeter",
+    "check_formula",
     "check_gradient",
     "counted_growth",
     "kept_bytes",
@@ -42,6 +44,7 @@ __all__ = [
 _HOME = {
     "budget": ("RECORDED", "Budget"),
     "counting": ("CountingElement", "Looks"),
+    "formula": ("check_formula",),
     "gradients": ("GradientError", "check_gradient"),
     "growth": ("counted_growth", "memory_growth", "time_growth"),
     "memory": ("kept_bytes", "peak_bytes", "retained_bytes"),

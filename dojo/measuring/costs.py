@@ -55,7 +55,7 @@ def dot(a: Array, b: Array) -> int:
     """np.dot: for n-d arrays every row of `a` with every column of `b`."""
     if a.ndim == 0 or b.ndim == 0:
         return max(a.size, b.size)
-    return 2 * a.size * (b.size // b.shape[-2 if b.ndim > 1 else -1])
+    return int(2 * a.size * (b.size // b.shape[-2 if b.ndim > 1 else -1]))
 
 
 def einsum(args: Sequence[Any]) -> int:
