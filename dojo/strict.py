@@ -25,7 +25,7 @@ student's too.  Only arrays of bool, int64, float32 and float64 travel.
 
 The worker gets the imports at the top of the file and the functions called `run_...`, and no more: an
 `expected_...` that lay beside the student's code could be found and called by it.  So a `run_...` uses no
-other function of its file, and no constant.  A strict.py imports only the standard library, numpy and `Check`.
+other function of its file, and no constant.  It may import the standard library and numpy.
 """
 
 from __future__ import annotations
