@@ -46,22 +46,18 @@ def parse(raw: bytes) -> Contents:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError:
         return _damaged(blank(), "it is not UTF-8 text")
-    if MARKER.search(text):
-        return _conflicted(text)
     try:
         data = json.loads(text)
     except (ValueError, RecursionError) as error:
-        why = (
-            f"it stops making sense at line {error.lineno}"
-            if isinstance(error, json.JSONDecodeError)
-            else "nonsense"
-        )
-        return _damaged(_scan(text), why if text.strip() else "it is empty")
+        if MARKER.search(text):
+            return _conflicted(text)
+        return _damaged(_scan(text), _nonsense(text, error))
+    # The usual case is settled first: it is met several times at every import of tinytorch.
     fault = _fault(data)
+    if fault is None and data["schema"] <= SCHEMA:
+        return Contents({**blank(), **data})
     clean = _clean(data)
-    if clean["schema"] > SCHEMA:
-        return _newer(clean)
-    return _damaged(clean, fault) if fault else Contents(clean)
+    return _newer(clean) if clean["schema"] > SCHEMA else _damaged(clean, fault or "")
 
 
 def unreadable(error: OSError) -> Contents:
@@ -74,6 +70,14 @@ def unreadable(error: OSError) -> Contents:
 def _damaged(data: dict[str, Any], why: str) -> Contents:
     advice = "run `dojo verify --all`, which sets it aside and proves your katas again"
     return Contents(_unproven(data), DAMAGED, f"progress.json is damaged ({why}): {advice}")
+
+
+def _nonsense(text: str, error: Exception) -> str:
+    if not text.strip():
+        return "it is empty"
+    if isinstance(error, json.JSONDecodeError):
+        return f"it stops making sense at line {error.lineno}"
+    return "its values make no sense"
 
 
 def _newer(data: dict[str, Any]) -> Contents:

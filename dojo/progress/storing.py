@@ -12,6 +12,7 @@ import errno
 import json
 import os
 import stat
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -85,21 +86,37 @@ def _lock(path: Path) -> Iterator[bool]:
             if time.monotonic() > deadline:
                 raise TimeoutError(errno.ETIMEDOUT, "another process has kept it locked")
             time.sleep(0.005)
-        yield locked
+        try:
+            yield locked
+        finally:
+            if locked:
+                _give_up(descriptor)
     finally:
-        os.close(descriptor)  # gives the lock up
+        os.close(descriptor)
 
 
 def _take(descriptor: int) -> None:
     """Take the lock or raise at once."""
-    if os.name == "nt":
+    if sys.platform == "win32":
         import msvcrt
 
-        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined,unused-ignore]
+        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
     else:
         import fcntl
 
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def _give_up(descriptor: int) -> None:
+    """Give the lock up now: Windows may take its time about one that is merely closed."""
+    if sys.platform == "win32":
+        import msvcrt
+
+        msvcrt.locking(descriptor, msvcrt.LK_UNLCK, 1)
+    else:
+        import fcntl
+
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
 
 
 def _replace(path: Path, data: dict[str, Any], temporary: Path) -> None:
