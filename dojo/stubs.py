@@ -199,18 +199,14 @@ class _Source:
 
 
 def _parentheses(line: _Line) -> tuple[tokenize.TokenInfo, tokenize.TokenInfo]:
-    """The tokens around the arguments of a def line; square brackets before them hold type parameters."""
-    depth, opening = 0, None
-    for token in line.tokens:
-        if token.string in ("(", "[", "{"):
-            if depth == 0 and token.string == "(" and opening is None:
-                opening = token
-            depth += 1
-        elif token.string in (")", "]", "}"):
-            depth -= 1
-            if depth == 0 and opening is not None:
-                return opening, token
-    raise AssertionError("a def line has parentheses")
+    """The tokens around the arguments of a def line."""
+    brackets = [token for token in line.tokens if token.string in ("(", "[", "{", ")", "]", "}")]
+    depth = 0
+    for token in brackets:
+        depth += 1 if token.string in ("(", "[", "{") else -1
+        if depth == 0:
+            return brackets[0], token
+    raise AssertionError("Python has compiled this line, so its brackets match")
 
 
 def stub_text(source: str, filename: str) -> str:

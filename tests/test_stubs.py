@@ -109,6 +109,13 @@ def test_a_hint_may_spill_onto_the_comment_lines_that_follow() -> None:
     )
 
 
+def test_a_comment_indented_otherwise_is_not_of_the_hint() -> None:
+    same(
+        "def f(x):\n    # kata 06.1: think\n        # x is large\n    return x\n",
+        'def f(x):\n    # TODO 06.1: think\n    raise NotImplementedError("kata 06.1: f")\n',
+    )
+
+
 def test_a_hint_may_be_missing() -> None:
     same(
         "def f():\n    # kata 06.12\n    return 1\n",
@@ -591,6 +598,14 @@ def test_a_checkout_with_windows_line_endings_is_not_stale(root: Path) -> None:
     stubs.write()
     SETUP.stub.write_bytes(SETUP.stub.read_bytes().replace(b"\n", b"\r\n"))
     assert stubs.stale() == []
+
+
+def test_the_line_endings_of_a_reference_are_those_of_its_stub(root: Path) -> None:
+    SETUP.reference.write_bytes(b"def f():\r\n    # kata 01.1: one\r\n    return 1\r\n")
+    stubs.write([SETUP])
+    assert SETUP.stub.read_bytes() == (
+        b'def f():\r\n    # TODO 01.1: one\r\n    raise NotImplementedError("kata 01.1: f")\r\n'
+    )
 
 
 def test_a_file_is_saved_aside_with_its_bytes_and_never_over_another(root: Path) -> None:
