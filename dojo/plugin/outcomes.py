@@ -48,7 +48,7 @@ class Outcomes:
         self.interrupted = False
         self.troubles = [] if config.option.collectonly else progress.repair()
         # What is unlocked is what was tested: a stub saved in mid-run is not.
-        self.stubs = {k.number: _hash_or_none(k) for k in KATAS if k.written}
+        self.before = {k.number: progress.fingerprint(k) for k in KATAS if k.written}
 
     def pytest_runtest_logreport(self, report: Any) -> None:
         info = getattr(report, "kata", None)
@@ -87,8 +87,8 @@ class Outcomes:
             return Verdict(unit, reason=reason)
         measured = [figure for test in tests for figure in test.measured]
         first = unit.number not in progress.load().passed
-        messages = progress.record_pass(unit, measured, SEED)
-        return Verdict(unit, unlocked=first and not messages, messages=messages)
+        messages = progress.record_pass(unit, measured, SEED, proven=self.before[unit.number])
+        return Verdict(unit, first and unit.number in progress.load().passed, messages=messages)
 
     def _why_not(self, kata: Kata) -> str:
         """Why a kata whose tests all passed is not recorded; empty if it is to be."""
@@ -111,10 +111,6 @@ class Outcomes:
                 f"its suite was edited; `git checkout katas/{kata.folder}` restores it "
                 f"(an author seals a new one with `dojo manifest {kata.number}`)"
             )
-        if self.stubs.get(kata.number) != _hash_or_none(kata):
-            return "the stub was saved while its tests were running; run them once more"
+        if self.before[kata.number] != progress.fingerprint(kata):
+            return "a stub was saved while its tests were running; run them once more"
         return ""
-
-
-def _hash_or_none(kata: Kata) -> str | None:
-    return manifest.source_hash(kata.stub) if kata.stub.exists() else None
