@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from dojo.measuring.growth import counted_growth, memory_growth, time_growth
     from dojo.measuring.memory import kept_bytes, peak_bytes, retained_bytes
     from dojo.measuring.probes import Probe, load_probes
+    from dojo.measuring.roofline import Roofline, measure_roofline
     from dojo.measuring.speed import Race, race
     from dojo.measuring.work import WorkMeter
 
@@ -28,12 +29,14 @@ __all__ = [
     "Looks",
     "Probe",
     "Race",
+    "Roofline",
     "WorkMeter",
     "check_formula",
     "check_gradient",
     "counted_growth",
     "kept_bytes",
     "load_probes",
+    "measure_roofline",
     "memory_growth",
     "peak_bytes",
     "race",
@@ -49,6 +52,7 @@ _HOME = {
     "growth": ("counted_growth", "memory_growth", "time_growth"),
     "memory": ("kept_bytes", "peak_bytes", "retained_bytes"),
     "probes": ("Probe", "load_probes"),
+    "roofline": ("Roofline", "measure_roofline"),
     "speed": ("Race", "race"),
     "work": ("WorkMeter",),
 }

@@ -59,43 +59,41 @@ def peaks(probe: Probe, sizes: Sequence[int]) -> list[int]:
     return found
 
 
-def times(probe: Probe, sizes: Sequence[int], call: Callable[..., object] | None = None) -> list[float]:
+def times(probe: Probe, sizes: Sequence[int]) -> list[float]:
     """The least CPU seconds of one call, for each size.
 
     Sizes take turns, so that a burst of other work hits all of them, and each repeat has new arguments.
-    `call` stands in for the probe's own.
 
     Raises:
         RuntimeError: tracemalloc is tracing, or a profiler or debugger is watching.
     """
-    call = call or probe.call
     with undisturbed() as watcher:
         if watcher:
             raise RuntimeError(f"cannot time {probe.name!r}: {watcher}")
         started = clock()
-        loops = {n: _loops(probe, call, n) for n in sizes}
+        loops = {n: _loops(probe, n) for n in sizes}
         best = dict.fromkeys(sizes, math.inf)
         for repeat in range(REPEATS):
             for n in sizes:
-                best[n] = min(best[n], _time(probe, call, n, repeat, loops[n]))
+                best[n] = min(best[n], _time(probe, n, repeat, loops[n]))
             if repeat and clock() - started > PATIENCE:
                 break
     return list(best.values())
 
 
-def _time(probe: Probe, call: Callable[..., object], n: int, seed: int, loops: int) -> float:
+def _time(probe: Probe, n: int, seed: int, loops: int) -> float:
     args = probe.prepare(n, _rng(seed))
     begin = clock()
     for _ in range(loops):
-        call(*args)
+        probe.call(*args)
     return (clock() - begin) / loops
 
 
-def _loops(probe: Probe, call: Callable[..., object], n: int) -> int:
+def _loops(probe: Probe, n: int) -> int:
     """How many calls fill the clock, judged after a first one that warms up."""
-    _time(probe, call, n, 0, 1)
+    _time(probe, n, 0, 1)
     loops = 1
-    while loops < MOST_LOOPS and (spent := _time(probe, call, n, 0, loops) * loops) < LONG_ENOUGH:
+    while loops < MOST_LOOPS and (spent := _time(probe, n, 0, loops) * loops) < LONG_ENOUGH:
         loops = min(MOST_LOOPS, max(loops * 2, int(LONG_ENOUGH / spent * loops) if spent > 0 else loops * 10))
     return loops
 
