@@ -166,8 +166,8 @@ def _statement(step: Frame) -> str:
             best = node if best is None or node.lineno >= best.lineno else best
     if best is None:
         return linecache.getline(str(step.path), step.line).strip()
-    body = getattr(best, "body", None)
-    whole = isinstance(best, ast.With) or not body    # of a loop or a function, the head will do
+    body: list[ast.stmt] = getattr(best, "body", [])
+    whole = isinstance(best, ast.With) or not body  # of a loop or a function, the head will do
     end = (best.end_lineno or best.lineno) if whole else body[0].lineno - 1
     lines = source.splitlines()[best.lineno - 1 : max(end, best.lineno)]
     return textwrap.dedent("\n".join(lines))

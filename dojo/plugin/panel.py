@@ -151,9 +151,9 @@ def _task_about(unit: Unit, test: Test) -> str:
     """The number of the task that a failed test speaks of: one whose name its statement uses."""
     if not isinstance(unit, Kata) or not unit.reference.exists():
         return ""
-    from dojo import stubs
+    from dojo.stubs import tasks
 
-    for task in stubs.tasks(unit):
+    for task in tasks(unit):
         if task.name.rpartition(".")[2] in test.words:
             return task.number
     return ""
