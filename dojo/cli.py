@@ -9,7 +9,7 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import NoReturn
 
 from dojo import __version__
 from dojo.commands import BadInput, Refused
@@ -66,34 +66,37 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(argv: list[str]) -> int:
-    parser = Parser(prog="dojo", description="The harness of the TinyTorch katas.", allow_abbrev=False)
-    parser.add_argument("--version", action="version", version=f"dojo {__version__}")
-    name = next((word for word in argv if not word.startswith("-")), None)
-    if name is None:
-        _describe(parser)
+    if not argv or argv[0].startswith("-"):
+        parser = _overview()
         parser.parse_args(argv)
         parser.print_help()
         return 0
+    name, *rest = argv
     if name not in COMMANDS:
         near = difflib.get_close_matches(name, COMMANDS, n=1)
         meant = f"did you mean `dojo {near[0]}`?" if near else f"the commands are {', '.join(COMMANDS)}"
         raise BadInput(f"there is no command {name!r}; {meant}")
     module = importlib.import_module(f"dojo.commands.{name}")
-    subparsers = parser.add_subparsers(dest="command", parser_class=Parser)
-    command = subparsers.add_parser(name, description=module.__doc__, allow_abbrev=False)
-    command.formatter_class = argparse.RawDescriptionHelpFormatter
-    module.add_arguments(command)
-    args: Any = parser.parse_args(argv)
-    status: int = module.run(args)
+    parser = Parser(prog=f"dojo {name}", description=module.__doc__, allow_abbrev=False)
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    module.add_arguments(parser)
+    status: int = module.run(parser.parse_args(rest))
     return status
 
 
-def _describe(parser: argparse.ArgumentParser) -> None:
-    """Put the list of commands into the help, without importing any of them."""
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.usage = "dojo COMMAND ..."
+def _overview() -> Parser:
+    """The parser of `dojo` by itself; its help lists the commands without importing any of them."""
     listed = "\n".join(f"  {name:<9} {summary}" for name, summary in COMMANDS.items())
-    parser.epilog = f"commands:\n{listed}\n\n`dojo COMMAND --help` says more; `dojo next` is a good start."
+    parser = Parser(
+        prog="dojo",
+        usage="dojo COMMAND ...",
+        description="The harness of the TinyTorch katas.",
+        epilog=f"commands:\n{listed}\n\n`dojo COMMAND --help` says more; `dojo next` is a good start.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"dojo {__version__}")
+    return parser
 
 
 def _forget_output() -> None:

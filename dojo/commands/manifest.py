@@ -31,19 +31,19 @@ def run(args: argparse.Namespace) -> int:
     for one in units:
         name = f"{_folder(one)}/manifest.json"
         try:
-            fresh = manifest.is_fresh(one)
-            if not fresh and not args.check:
-                manifest.write(one)
+            text = manifest.text_of(one)
         except RuntimeError as error:
             raise Refused(str(error)) from error
-        wrong += not fresh
-        if fresh:
+        file = manifest.path_of(one)
+        if file.exists() and file.read_text("utf-8") == text:
             say(f"{name} is as it should be")
         elif args.check:
             say(f"{name} does not match its suite: run `dojo manifest {one.number}`")
+            wrong += 1
         else:
+            file.write_text(text, encoding="utf-8", newline="\n")
             say(f"wrote {name}")
-    return 1 if args.check and wrong else 0
+    return 1 if wrong else 0
 
 
 def has_suite(unit: Unit) -> bool:

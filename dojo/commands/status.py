@@ -135,23 +135,26 @@ def _lines(now: Progress) -> Iterator[str]:
 
 
 def _draw(head: str, now: Progress) -> None:
+    from rich import box
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(title=head, title_style="bold", title_justify="left", pad_edge=False)
-    table.add_column("kata", no_wrap=True)
-    if terminal.width() >= terminal.WIDEST:
-        table.add_column("title", no_wrap=True)
-    table.add_column("state", no_wrap=True)
-    table.add_column("", overflow="fold")
+    wide = terminal.width() >= terminal.WIDEST
+    frame = box.ROUNDED if terminal.is_unicode() else box.ASCII
+    table = Table(title=head, title_style="bold", title_justify="left", show_header=False, box=frame)
+    table.add_column(no_wrap=True)
+    if wide:
+        table.add_column(no_wrap=True, style="dim")
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
     phase = ""
     for row in rows(now):
         if row.phase != phase:
             table.add_section()
             phase = row.phase
-            table.add_row(Text(phase, "italic"))
+            table.add_row(Text(phase, "bold"))
         cells = [Text(f"  {row.unit}"), Text(row.word, STYLES[row.state]), Text(row.note)]
-        if len(table.columns) > len(cells):
+        if wide:
             cells.insert(1, Text(row.unit.title))
         table.add_row(*cells)
     terminal.console().print(table)

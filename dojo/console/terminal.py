@@ -27,6 +27,11 @@ def is_plain(environment: Mapping[str, str] = os.environ) -> bool:
     return bool(told) or not sys.stdout.isatty() or width() < NARROW
 
 
+def is_unicode() -> bool:
+    """Whether frames can be drawn with lines rather than with - and |."""
+    return (sys.stdout.encoding or "").lower().startswith("utf")
+
+
 def console() -> Console:
     """A rich console for standard output, for where `is_plain` says no."""
     from rich.console import Console
