@@ -31,6 +31,8 @@ def save(report: Report, file: Path) -> None:
         for panel, order in ((left, comparison.time), (right, comparison.memory)):
             panel.set_title(comparison.name + (f" (expected n^{order:g})" if order is not None else ""))
             panel.set_xlabel("n")
+            panel.set_xticks(comparison.sizes, [str(n) for n in comparison.sizes])
+            panel.tick_params(axis="x", which="minor", labelbottom=False)
             panel.legend()
     figure.tight_layout()
     try:

@@ -11,6 +11,7 @@ from dojo.measuring.comparing import REFERENCE, YOURS, Comparison, Report, Serie
 # An exponent this much above the expected one is worth a word.  The last doubling of a right solution was
 # found within 0.3 of its order at the sizes of the course.
 BEYOND = 0.5
+ROOF = "of the roof"
 
 
 def show(report: Report) -> None:
@@ -45,7 +46,7 @@ def table(comparison: Comparison, report: Report) -> tuple[list[str], list[list[
     yours = next(iter(with_figures), None)
     head = ["n", *(f"time {s.source}" for s in with_figures), *(f"peak {s.source}" for s in counted)]
     roofs = bool(yours and report.roofline and (comparison.flops or comparison.moved))
-    head += [f"{yours.source}: FLOP/s", "of the roof"] if yours and roofs else []
+    head += [f"{yours.source}: FLOP/s", ROOF] if yours and roofs else []
     body = []
     for i, n in enumerate(comparison.sizes):
         row = [str(n)]
@@ -66,7 +67,7 @@ def _roof(comparison: Comparison, report: Report, series: Series, i: int) -> lis
     moved = comparison.moved[i] if comparison.moved else None
     least, bound = report.roofline.seconds(flops, moved, comparison.dtype)
     rate = f"{flops / series.seconds[i] / 1e9:.3g} G" if flops else "-"
-    return [rate, f"{100 * least / series.seconds[i]:.2g} % of {bound}"]
+    return [rate, f"{100 * least / series.seconds[i]:.2g} % {bound}"]
 
 
 def _expected(comparison: Comparison) -> str:
@@ -100,10 +101,10 @@ def _draw(title: str, head: list[str], body: list[list[str]]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    frame = box.ROUNDED if terminal.is_unicode() else box.ASCII
+    frame = box.SIMPLE if terminal.is_unicode() else box.ASCII
     drawn = Table(title=Text(title, "bold"), title_justify="left", box=frame)
     for name in head:
-        drawn.add_column(Text(name), justify="right")
+        drawn.add_column(Text(name), justify="right", no_wrap=name == ROOF)
     for row in body[:-1]:
         drawn.add_row(*map(Text, row))
     drawn.add_section()

@@ -117,7 +117,7 @@ def printed(capsys, *comparisons, troubles=None):
 def test_a_table_has_a_row_for_each_size_and_one_for_growth(capsys):
     head, body = tables.table(comparison(YOURS, REFERENCE, TORCH), Report("04", ROOF, ()))
     assert head[:6] == ["n", "time yours", "time reference", "time PyTorch", "peak yours", "peak reference"]
-    assert body[0] == ["100", *["1 us"] * 3, *["0.977 KiB"] * 2, "4 G", "80 % of memory"]
+    assert body[0] == ["100", *["1 us"] * 3, *["0.977 KiB"] * 2, "4 G", "80 % memory"]
     assert body[-1] == ["growth", "n^2", "n^1", "n^1", "n^2", "n^1", "", ""]
 
 
