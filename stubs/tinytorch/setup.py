@@ -111,7 +111,7 @@ def check_requirement(
         ValueError: the line is not a requirement; the message shows it.  (`Requirement` sees to that.)
     """
     # TODO 01.3: `Requirement` takes the line apart into a name, a specifier and a marker (or None).
-    # A specifier turns pre-releases down unless told otherwise.
+    # Until packaging 26, a specifier turned pre-releases down unless told otherwise.
     raise NotImplementedError("kata 01.3: check_requirement")
 
 
@@ -305,10 +305,10 @@ def numerical_gradient(
 ) -> NDArray[np.float64]:
     """The slope of `f` at `x` in the direction of each element, by central differences.
 
-    `f` takes a float64 array of the shape of `x` and returns a number, or an array of one.  An element v moves by
-    `step * max(1, |v|)` either way while the others stay exactly where they are; so `f` is called twice an
-    element.  `x` is left alone; it may be of any layout and of any real dtype.  Returns float64, of the
-    shape of `x`.
+    `f` takes a float64 array of the shape of `x` and returns a number, or an array of one.  An element v
+    moves by `step * max(1, |v|)` either way while the others stay exactly where they are; so `f` is called
+    twice an element.  `x` is left alone; it may be of any layout and of any real dtype.  Returns float64, of
+    the shape of `x`.
 
     Raises:
         ValueError: `f` returned more than one number; the message names its shape.
