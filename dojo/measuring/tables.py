@@ -102,7 +102,7 @@ def _draw(title: str, head: list[str], body: list[list[str]]) -> None:
     from rich.text import Text
 
     frame = box.SIMPLE if terminal.is_unicode() else box.ASCII
-    drawn = Table(title=Text(title, "bold"), title_justify="left", box=frame)
+    drawn = Table(title=Text(title, "bold"), title_justify="left", box=frame, collapse_padding=True)
     for name in head:
         drawn.add_column(Text(name), justify="right", no_wrap=name == ROOF)
     for row in body[:-1]:
