@@ -252,7 +252,7 @@ def resolve_shape(old: Shape, new: Shape) -> Shape:
     # kata 02.6: and if an axis is 0 long?
     size, known = math.prod(old), math.prod(n for n in new if n != -1)
     resolved = tuple(size // known if n == -1 and known else n for n in new)
-    if new.count(-1) > 1 or -1 in resolved or math.prod(resolved) != size:
+    if new.count(-1) > 1 or min(resolved, default=0) < 0 or math.prod(resolved) != size:
         raise ValueError(f"shape {old} has {size} elements and cannot become {new}")
     return resolved
 
@@ -373,7 +373,7 @@ def compare(a: Any, b: Any, *, test: Callable[..., Any]) -> Any: return elementw
 @op
 def neg(a: Any) -> Any: return -a
 @op
-def absolute(a: Any) -> Any: return np.abs(a)
+def absolute(a: Any) -> Any: return np.abs(as_array(a))
 @op
 def exp(a: Any) -> Any: return np.exp(floating(a))
 @op
@@ -395,7 +395,7 @@ def div(a: Any, b: Any) -> Any:
 @op
 def power(a: Any, b: Any) -> Any:
     """a ** b. Of integers it is an integer, and a negative exponent then a ValueError."""
-    # kata 02.12: for an array and the number 2, `**` squares, four times as fast as np.power.
+    # kata 02.12: array ** 2 is one multiplication each; np.power(array, 2) is not.
     if b.__class__ in (int, float) and floating(a) is a:
         return a**b
     return elementwise(np.power, a, b)
@@ -433,8 +433,8 @@ def matmul(a: Any, b: Any) -> Any:
         return np.matmul(a, b)
     except ValueError:
         raise ValueError(
-            f"shapes {a.shape} and {b.shape} cannot be multiplied: the last axis of the first must be as long "
-            "as the last but one of the second, and the axes before must broadcast"
+            f"shapes {a.shape} and {b.shape} do not multiply: the last axis of the first must be as long as "
+            "the last but one of the second, and the axes before must broadcast"
         ) from None
 
 
@@ -451,8 +451,8 @@ def total(a: Array, *, axis: Axis = None, keepdims: bool = False) -> Any:
 @op
 def mean(a: Array, *, axis: Axis = None, keepdims: bool = False) -> Any:
     """The mean, in floats; nan of nothing."""
-    # kata 02.14: no second array as large as `a`.
-    return floating(a).mean(axis, keepdims=keepdims)
+    # kata 02.14: and no second array as large as `a` on the way.
+    return a.mean(axis, None if a.dtype.kind == "f" else np.float32, keepdims=keepdims)
 
 
 @op
@@ -574,7 +574,7 @@ def join(*arrays: Any, axis: int) -> tuple[Array, list[int]]:
 
     Where lengths differ elsewhere than at `axis`, or there is no array, a ValueError names the shapes.
     """
-    # kata 02.19: one allocation, of the dtype in which all meet.
+    # kata 02.18: one allocation, of the dtype in which all meet.
     shapes = [np.shape(a) for a in arrays]
     try:
         joined = np.concatenate(arrays, axis=axis, dtype=result_type(*arrays))
@@ -593,7 +593,7 @@ def stack(tensors: Sequence[Any], axis: int = 0) -> Tensor:
 
     Where shapes differ, or there is no tensor, a ValueError names the shapes.
     """
-    # kata 02.19: made of two operations that you have.
+    # kata 02.18: made of two operations that you have.
     shapes = [np.shape(t) for t in tensors]
     if len(set(shapes)) != 1:
         raise ValueError(f"cannot stack shapes {shapes}: one shape is needed")
@@ -618,32 +618,32 @@ def ones(*shape: Any, dtype: DTypeLike = np.float32) -> Tensor:
 
 def full(shape: Shape, value: float, dtype: DTypeLike | None = None) -> Tensor:
     """`value` everywhere, in the dtype that `Tensor(value)` has unless told."""
-    # kata 02.20: 1 gives int64, 1.0 float32.
+    # kata 02.19: 1 gives int64, 1.0 float32.
     return Tensor(np.full(shape, value, as_array(value).dtype if dtype is None else dtype))
 
 
 def eye(n: int, m: int | None = None, dtype: DTypeLike = np.float32) -> Tensor:
     """(n, m), or (n, n), with ones on the diagonal and zeros elsewhere."""
-    # kata 02.20: numpy has it, in another dtype.
+    # kata 02.19: numpy has it, in another dtype.
     return Tensor(np.eye(n, m, dtype=dtype))
 
 
 def arange(start: float, stop: float | None = None, step: float = 1) -> Tensor:
-    """start, start + step, ... and short of stop; `arange(n)` counts from 0."""
-    # kata 02.20: int64, unless a float is among the three.
+    """start, start + step, ... and short of stop, each rounded once; `arange(n)` counts from 0."""
+    # kata 02.19: int64, unless a float is among the three; count in numpy's dtype, then convert.
     first, end = (0, start) if stop is None else (start, stop)
     return Tensor(np.arange(first, end, step).astype(result_type(first, end, step), copy=False))
 
 
 def rand(*shape: Any, rng: np.random.Generator, dtype: Any = np.float32) -> Tensor:
     """Uniform on [0, 1), drawn from `rng` in float32 or float64."""
-    # kata 02.20: drawing float64 and converting takes three times the memory.
+    # kata 02.19: drawing float64 and converting takes three times the memory.
     return Tensor(rng.random(as_shape(shape), dtype))
 
 
 def randn(*shape: Any, rng: np.random.Generator, dtype: Any = np.float32) -> Tensor:
     """Normal, with mean 0 and variance 1, drawn from `rng` in float32 or float64."""
-    # kata 02.20: like rand.
+    # kata 02.19: like rand.
     return Tensor(rng.standard_normal(as_shape(shape), dtype))
 
 
@@ -753,7 +753,7 @@ class Tensor:
 
     def __getitem__(self, index: Any) -> Tensor:
         """Elements, rows, slices: all that numpy takes as an index, and Tensors of integers or bools."""
-        # kata 02.18: an index may be a Tensor, and so may a part of it.
+        # kata 02.20: an index may be a Tensor, and so may a part of it.
         parts = index if isinstance(index, tuple) else (index,)
         return getitem(self, index=tuple(p.data if isinstance(p, Tensor) else p for p in parts))
 

@@ -304,7 +304,7 @@ def compare(a: Any, b: Any, *, test: Callable[..., Any]) -> Any: return elementw
 @op
 def neg(a: Any) -> Any: return -a
 @op
-def absolute(a: Any) -> Any: return np.abs(a)
+def absolute(a: Any) -> Any: return np.abs(as_array(a))
 @op
 def exp(a: Any) -> Any: return np.exp(floating(a))
 @op
@@ -326,7 +326,7 @@ def div(a: Any, b: Any) -> Any:
 @op
 def power(a: Any, b: Any) -> Any:
     """a ** b. Of integers it is an integer, and a negative exponent then a ValueError."""
-    # TODO 02.12: for an array and the number 2, `**` squares, four times as fast as np.power.
+    # TODO 02.12: array ** 2 is one multiplication each; np.power(array, 2) is not.
     raise NotImplementedError("kata 02.12: power")
 
 
@@ -370,7 +370,7 @@ def total(a: Array, *, axis: Axis = None, keepdims: bool = False) -> Any:
 @op
 def mean(a: Array, *, axis: Axis = None, keepdims: bool = False) -> Any:
     """The mean, in floats; nan of nothing."""
-    # TODO 02.14: no second array as large as `a`.
+    # TODO 02.14: and no second array as large as `a` on the way.
     raise NotImplementedError("kata 02.14: mean")
 
 
@@ -480,8 +480,8 @@ def join(*arrays: Any, axis: int) -> tuple[Array, list[int]]:
 
     Where lengths differ elsewhere than at `axis`, or there is no array, a ValueError names the shapes.
     """
-    # TODO 02.19: one allocation, of the dtype in which all meet.
-    raise NotImplementedError("kata 02.19: join")
+    # TODO 02.18: one allocation, of the dtype in which all meet.
+    raise NotImplementedError("kata 02.18: join")
 
 
 def concatenate(tensors: Sequence[Any], axis: int = 0) -> Tensor:
@@ -494,8 +494,8 @@ def stack(tensors: Sequence[Any], axis: int = 0) -> Tensor:
 
     Where shapes differ, or there is no tensor, a ValueError names the shapes.
     """
-    # TODO 02.19: made of two operations that you have.
-    raise NotImplementedError("kata 02.19: stack")
+    # TODO 02.18: made of two operations that you have.
+    raise NotImplementedError("kata 02.18: stack")
 
 
 # Factories. `zeros(2, 3)` and `zeros((2, 3))` mean the same.
@@ -516,32 +516,32 @@ def ones(*shape: Any, dtype: DTypeLike = np.float32) -> Tensor:
 
 def full(shape: Shape, value: float, dtype: DTypeLike | None = None) -> Tensor:
     """`value` everywhere, in the dtype that `Tensor(value)` has unless told."""
-    # TODO 02.20: 1 gives int64, 1.0 float32.
-    raise NotImplementedError("kata 02.20: full")
+    # TODO 02.19: 1 gives int64, 1.0 float32.
+    raise NotImplementedError("kata 02.19: full")
 
 
 def eye(n: int, m: int | None = None, dtype: DTypeLike = np.float32) -> Tensor:
     """(n, m), or (n, n), with ones on the diagonal and zeros elsewhere."""
-    # TODO 02.20: numpy has it, in another dtype.
-    raise NotImplementedError("kata 02.20: eye")
+    # TODO 02.19: numpy has it, in another dtype.
+    raise NotImplementedError("kata 02.19: eye")
 
 
 def arange(start: float, stop: float | None = None, step: float = 1) -> Tensor:
-    """start, start + step, ... and short of stop; `arange(n)` counts from 0."""
-    # TODO 02.20: int64, unless a float is among the three.
-    raise NotImplementedError("kata 02.20: arange")
+    """start, start + step, ... and short of stop, each rounded once; `arange(n)` counts from 0."""
+    # TODO 02.19: int64, unless a float is among the three; count in numpy's dtype, then convert.
+    raise NotImplementedError("kata 02.19: arange")
 
 
 def rand(*shape: Any, rng: np.random.Generator, dtype: Any = np.float32) -> Tensor:
     """Uniform on [0, 1), drawn from `rng` in float32 or float64."""
-    # TODO 02.20: drawing float64 and converting takes three times the memory.
-    raise NotImplementedError("kata 02.20: rand")
+    # TODO 02.19: drawing float64 and converting takes three times the memory.
+    raise NotImplementedError("kata 02.19: rand")
 
 
 def randn(*shape: Any, rng: np.random.Generator, dtype: Any = np.float32) -> Tensor:
     """Normal, with mean 0 and variance 1, drawn from `rng` in float32 or float64."""
-    # TODO 02.20: like rand.
-    raise NotImplementedError("kata 02.20: randn")
+    # TODO 02.19: like rand.
+    raise NotImplementedError("kata 02.19: randn")
 
 
 class Tensor:
@@ -650,8 +650,8 @@ class Tensor:
 
     def __getitem__(self, index: Any) -> Tensor:
         """Elements, rows, slices: all that numpy takes as an index, and Tensors of integers or bools."""
-        # TODO 02.18: an index may be a Tensor, and so may a part of it.
-        raise NotImplementedError("kata 02.18: Tensor.__getitem__")
+        # TODO 02.20: an index may be a Tensor, and so may a part of it.
+        raise NotImplementedError("kata 02.20: Tensor.__getitem__")
 
     def __len__(self) -> int:
         if self.ndim == 0:
