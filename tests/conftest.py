@@ -7,12 +7,15 @@ nothing a test does there can touch the real stubs or progress.json.
 from __future__ import annotations
 
 import compileall
+import contextlib
 import json
 import os
 import re
+import select
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -189,6 +192,14 @@ TASKS = {
     "03_layers": {"03.1": "centre"},
 }
 
+# Take the terminal that is our standard input for our own, so that Ctrl-C typed there is for us.
+AT_A_TERMINAL = """
+import fcntl, sys, termios
+fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+from dojo.cli import main
+sys.exit(main())
+"""
+
 # What a passed suite records, without running it.
 RECORD = """
 import sys
@@ -301,6 +312,42 @@ class Course:
     def dojo(self, *args: str, **options: Any) -> subprocess.CompletedProcess[str]:
         """`dojo ARGS` in the course."""
         return self.python("-m", "dojo", *args, **options)
+
+    if sys.platform != "win32":
+
+        @contextlib.contextmanager
+        def terminal(
+            self, *args: str, env: dict[str, str] | None = None
+        ) -> Iterator[tuple[subprocess.Popen[bytes], int, int]]:
+            """`dojo ARGS` at a terminal of its own: the process, our end of the terminal and its end."""
+            ours, theirs = os.openpty()
+            child = subprocess.Popen(
+                [sys.executable, "-c", AT_A_TERMINAL, *args],
+                cwd=self.root,
+                env=self.environment(**(env or {})),
+                stdin=theirs,
+                stdout=theirs,
+                stderr=theirs,
+                start_new_session=True,
+            )
+            try:
+                yield child, ours, theirs
+            finally:
+                if child.poll() is None:
+                    child.kill()
+                    child.wait()
+                os.close(theirs)
+                os.close(ours)
+
+        def typed(self, *args: str, keys: str = "", **env: str) -> tuple[int, str]:
+            """`dojo ARGS` at a terminal, answered with `keys`: its exit status and what was on the screen."""
+            shown = b""
+            with self.terminal(*args, env=env) as (child, ours, _):
+                os.write(ours, keys.encode())
+                while child.poll() is None or select.select([ours], [], [], 0)[0]:
+                    if select.select([ours], [], [], 0.02)[0]:
+                        shown += os.read(ours, 4096)
+                return child.returncode, shown.decode("utf-8").replace("\r\n", "\n")
 
     def seal(self) -> None:
         """Write the manifest of every suite, as its files are now (plain test functions only)."""

@@ -67,6 +67,10 @@ def show(asked: Asked, *, everything: bool = False) -> list[str]:
     if not tasks:
         raise Refused(f"kata {kata} has no hints yet; {so_far()}")
     if task is None:
+        if not kata.stub.is_file():
+            raise Refused(
+                f"stubs/tinytorch/{kata.name}.py is missing; `dojo reset {kata.number}` brings it back"
+            )
         todos = hints.unwritten(kata)
         if not todos:
             return _nothing_to_write(kata, tasks)

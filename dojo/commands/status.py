@@ -82,10 +82,10 @@ def _kata(now: Progress, kata: Kata) -> Row:
 
 def local_time(utc: str) -> str:
     """`2026-03-09T14:05:00Z` as the reader's clock says it; anything else as it is."""
-    from datetime import datetime, timezone
+    from datetime import datetime
 
     try:
-        moment = datetime.strptime(utc, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=timezone.utc)
+        moment = datetime.fromisoformat(utc.replace("Z", "+00:00"))  # Python 3.10 does not know the Z
         return moment.astimezone().strftime("%Y-%m-%d %H:%M")
     except (ValueError, OverflowError, OSError):
         return utc

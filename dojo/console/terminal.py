@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import sys
 import textwrap
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
 NARROW = 60  # columns; a table needs more
 WIDEST = 100  # prose is not spread further
+ITEM = re.compile(r"([-*]|\d+\.) +")
 
 
 def width() -> int:
@@ -45,34 +47,37 @@ def say(*lines: str) -> None:
 
 
 def fold(text: str, indent: str = "") -> str:
-    """`text` with its paragraphs filled to the terminal, and its indented or fenced code as it is."""
-    columns = min(width(), WIDEST)
+    """Markdown `text` with its paragraphs and list items filled to the terminal, and its code as it is."""
     filled: list[str] = []
     paragraph: list[str] = []
     fenced = False
 
     def close() -> None:
         if paragraph:
-            filled.append(
-                textwrap.fill(
-                    " ".join(paragraph),
-                    columns,
-                    initial_indent=indent,
-                    subsequent_indent=indent,
-                    break_long_words=False,
-                    break_on_hyphens=False,
-                )
-            )
+            filled.append(_fill(paragraph, indent))
             paragraph.clear()
 
     for line in text.splitlines():
         fence = line.lstrip().startswith("```")
-        code = fenced or fence or line.startswith("    ")
-        if code or not line.strip():
+        if fenced or fence or line.startswith("    ") or not line.strip():
             close()
             filled.append((indent + line).rstrip())
         else:
+            if ITEM.match(line):
+                close()
             paragraph.append(line.strip())
         fenced ^= fence
     close()
     return "\n".join(filled)
+
+
+def _fill(lines: list[str], indent: str) -> str:
+    item = ITEM.match(lines[0])
+    return textwrap.fill(
+        " ".join(lines),
+        min(width(), WIDEST),
+        initial_indent=indent,
+        subsequent_indent=indent + " " * (item.end() if item else 0),
+        break_long_words=False,
+        break_on_hyphens=False,
+    )

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+import pytest
+
+from tests.conftest import Course
+
+pytestmark = pytest.mark.timeout(60)
 
 
-def test_a_blank_kata_fails_and_a_solved_one_is_recorded(course: Any) -> None:
+def test_a_blank_kata_fails_and_a_solved_one_is_recorded(course: Course) -> None:
     assert course.run("katas/01_setup").returncode == 1
     assert course.passed() == set()
     course.solve("01_setup")

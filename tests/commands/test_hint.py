@@ -106,3 +106,18 @@ def test_code_in_a_hint_keeps_its_lines(course: Course) -> None:
     told = course.dojo("hint").stdout
     assert "  Look closely.\n" in told
     assert "  a = 1\n  b = 2\n" in told
+
+
+def test_a_list_in_a_hint_stays_a_list(course: Course) -> None:
+    course.write(
+        "katas/01_setup/hints.md",
+        "## 01.1 double\n\n1. Either\n\n   - add it\n     to itself, or\n   - multiply\n2. B.\n3. C.\n",
+    )
+    assert "  Either\n\n  - add it to itself, or\n  - multiply\n" in course.dojo("hint").stdout
+
+
+def test_a_missing_stub_is_not_a_finished_one(course: Course) -> None:
+    course.path("stubs/tinytorch/setup.py").unlink()
+    refused = course.dojo("hint")
+    assert refused.returncode == 1
+    assert "dojo reset 01" in refused.stderr

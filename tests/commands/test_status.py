@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from typing import Any
+
+import pytest
 
 from tests.conftest import Course
 
@@ -179,3 +182,29 @@ def test_a_damaged_progress_file_is_said_by_both(course: Course) -> None:
         assert told.returncode == 0
         assert "progress.json is damaged" in told.stdout
     assert course.read("progress.json") == "{"
+
+
+if sys.platform != "win32":
+
+    def test_a_terminal_gets_a_table(course: Course) -> None:
+        status, shown = course.typed("status")
+        assert status == 0
+        assert "\u2502" in shown  # a vertical line
+        assert "\x1b[" in shown
+        assert "Tensors, strides and broadcasting" in shown
+        assert "pytest katas/01_setup" in shown
+        _, narrower = course.typed("status", COLUMNS="70")
+        assert "Tensors, strides" not in narrower
+        assert "02 tensor" in narrower
+
+    def test_a_table_at_a_terminal_without_such_lines_is_ascii(course: Course) -> None:
+        _, shown = course.typed("status", PYTHONIOENCODING="cp1252")
+        assert "| " in shown
+        assert shown.isascii()
+
+    @pytest.mark.parametrize("told", [{"NO_COLOR": "1"}, {"TERM": "dumb"}, {"COLUMNS": "59"}], ids=str)
+    def test_where_it_is_not_wanted_there_is_no_table(course: Course, told: dict[str, str]) -> None:
+        _, shown = course.typed("status", **told)
+        assert "  01 setup         open" in shown
+        assert shown.isascii()
+        assert "\x1b" not in shown

@@ -5,7 +5,11 @@ from __future__ import annotations
 import json
 import re
 
+import pytest
+
 from tests.conftest import Course
+
+pytestmark = pytest.mark.timeout(60)  # each runs several suites, in turn
 
 
 def words(output: str) -> list[str]:

@@ -65,13 +65,15 @@ def watching(course: Course, *args: str) -> Iterator[Watch]:
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
+        creationflags=subprocess.CREATE_NEW_PROCESS_GROUP if sys.platform == "win32" else 0,
     )
     assert child.stdout is not None
     watch = Watch(child, child.stdout, ends=True)  # type: ignore[arg-type]
     try:
         yield watch
     finally:
-        child.terminate()
+        # Asked to stop, it ends the suite that it is running too.
+        child.send_signal(signal.CTRL_BREAK_EVENT if sys.platform == "win32" else signal.SIGTERM)
         watch.ended()
         child.stdout.close()
 
@@ -152,38 +154,13 @@ def test_a_locked_or_unwritten_kata_is_refused(course: Course) -> None:
 
 
 if sys.platform != "win32":
-    import pty
     import termios
 
     @contextlib.contextmanager
     def at_a_terminal(course: Course, *args: str) -> Iterator[tuple[Watch, int, int]]:
         """Watch at a terminal of its own: the watch, and both ends of the terminal."""
-        ours, theirs = pty.openpty()
-        termios.tcsetwinsize(theirs, (40, 100)) if hasattr(termios, "tcsetwinsize") else None
-        child = subprocess.Popen(
-            [
-                sys.executable,
-                "-c",
-                "import os, sys; os.setsid(); import fcntl, termios;"
-                "fcntl.ioctl(0, termios.TIOCSCTTY, 0); from dojo.cli import main; sys.exit(main())",
-                "watch",
-                *args,
-            ],
-            cwd=course.root,
-            env=course.environment(**QUICKER),
-            stdin=theirs,
-            stdout=theirs,
-            stderr=theirs,
-        )
-        watch = Watch(child, os.fdopen(os.dup(ours), "rb"), ends=False)
-        try:
-            yield watch, ours, theirs
-        finally:
-            if child.poll() is None:
-                child.kill()
-                child.wait()
-            os.close(theirs)
-            os.close(ours)
+        with course.terminal("watch", *args, env=QUICKER) as (child, ours, theirs):
+            yield Watch(child, os.fdopen(os.dup(ours), "rb"), ends=False), ours, theirs
 
     def modes(terminal: int) -> int:
         """The bits that cbreak changes."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import sys
 from pathlib import Path
 
 from tests.conftest import FILES, Course
@@ -132,3 +133,31 @@ def test_a_misplaced_mark_is_named_by_its_line(course: Course) -> None:
     assert refused.returncode == 1
     assert "reference/tinytorch/setup.py:8: " in refused.stderr
     assert "Traceback" not in refused.stderr
+
+
+if sys.platform != "win32":
+
+    def test_reset_asks_at_a_terminal(course: Course) -> None:
+        course.solve("02_tensor")
+        mine = course.read(STUB)
+        status, shown = course.typed("reset", "02", keys="n\n")
+        assert status == 1
+        assert "the whole of stubs/tinytorch/tensor.py? [y/N]" in shown
+        assert "Nothing was changed." in shown
+        assert course.read(STUB) == mine
+        assert course.typed("reset", "02", keys="y\n")[0] == 0
+        assert course.read(STUB) == BLANK
+        course.write(STUB, mine)
+        assert course.typed("reset", "02", "--yes")[0] == 0
+        assert course.read(STUB) == BLANK
+
+    def test_diff_is_beside_each_other_in_a_wide_terminal(course: Course) -> None:
+        course.record("01_setup")
+        course.edit("stubs/tinytorch/setup.py", "return x + x", "return 2 * x")
+        _, wide = course.typed("diff", "01", COLUMNS="160")
+        (line,) = (line for line in wide.splitlines() if "return 2 * x" in line)
+        assert "return x + x" in line
+        for options, columns in ((["--unified"], "160"), ([], "100")):
+            _, shown = course.typed("diff", "01", *options, COLUMNS=columns)
+            assert "-    return 2 * x" in shown
+            assert "+    return x + x" in shown
