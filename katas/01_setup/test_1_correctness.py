@@ -42,7 +42,7 @@ class Clock:
     """A clock that moves only when somebody spends time."""
 
     def __init__(self):
-        self.now, self.reads = 0.0, 0
+        self.now, self.reads = 1000.0, 0
 
     def __call__(self):
         self.reads += 1
@@ -622,6 +622,7 @@ def test_what_was_there_before_does_not_count():
     tracemalloc.start()
     before = bytearray(4 * MIB)
     memory = memory_of(lambda: bytearray(MIB))
+    assert MIB <= memory.peak < MIB + NOISE
     assert MIB <= memory.kept < MIB + NOISE
     assert len(before) == 4 * MIB
 
@@ -750,6 +751,11 @@ def test_small_unsigned_integers_do_not_wrap_around():
     expect(find_mismatch(got, expected, atol=2.0), Mismatch((0,), 0, 255, 1, 1))  # and 0 - 255 is 1
 
 
+def test_the_size_of_the_smallest_integer_does_not_wrap_around_either():
+    got, expected = np.array([-100], np.int8), np.array([-128], np.int8)
+    expect(find_mismatch(got, expected, rtol=0.25), None)  # in int8, abs(-128) is -128
+
+
 def test_booleans_and_integers_compare_by_value():
     expect(find_mismatch([True, False], [1, 0]), None)
     expect(find_mismatch([True, False], [True, True]), Mismatch((1,), 0, 1, 1, 2))
@@ -800,6 +806,12 @@ def test_the_message_names_the_worst_element_and_counts_the_wrong_ones():
 def test_the_message_names_both_shapes():
     with expect_error(AssertionError, "(2, 3)", "(3, 2)"):
         assert_close(np.zeros((2, 3)), np.zeros((3, 2)))
+
+
+def test_the_relative_tolerance_is_a_share_of_what_was_expected():
+    assert_close([90.0], [100.0], rtol=0.1, atol=0.0)
+    with expect_error(AssertionError, "100", "90"):
+        assert_close([100.0], [90.0], rtol=0.1, atol=0.0)
 
 
 def test_the_tolerances_can_be_chosen():

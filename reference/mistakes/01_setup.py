@@ -441,6 +441,21 @@ def small_integers_wrap_around(m):
 
 
 @caught_by(1)
+def got_and_expected_change_places(m):
+    right = m.find_mismatch
+
+    def assert_close(got, expected, *, rtol=1e-5, atol=1e-8):
+        if np.shape(got) != np.shape(expected):
+            raise AssertionError(f"{np.shape(got)} {np.shape(expected)}")
+        if worst := right(expected, got, rtol=rtol, atol=atol):
+            raise AssertionError(
+                f"{worst.count} of {worst.total}, {worst.index}: {worst.expected} {worst.got}"
+            )
+
+    m.assert_close = assert_close
+
+
+@caught_by(1)
 def the_tolerance_follows_the_larger_of_the_two(m):
     _find_mismatch(
         m, lambda a, b, far, rtol, atol: _same(a, b) | _within(np.maximum(abs(a), abs(b)), far, rtol, atol)
@@ -713,3 +728,30 @@ def the_line_is_fitted_the_other_way_round(m):
 @caught_by(3)
 def every_problem_is_made_first(m):
     _scaling_exponent(m, _least_squares, all_first=True)
+
+
+_GIVEN = "the class is given, and nothing changes its objects; frozen says so to the reader"
+
+EQUIVALENT = {
+    "check_requirement: need.specifier.contains(found, prereleases=True) -> need.specifier.contains(found)": (
+        "since packaging 26 a single version has no alternatives, so a pre-release is accepted by default; "
+        "with an older packaging, test_an_installed_release_candidate_is_compared_like_any_version fails"
+    ),
+    "memory_of: if not was_on: -> if True:": "tracemalloc.start() does nothing while it is tracing",
+    "memory_of: del result -> pass": "the result lives until the function returns, after the last reading",
+    "find_mismatch: np.subtract(a, b, dtype=np.float64) -> np.subtract(b, a, dtype=np.float64)": (
+        "only the absolute value of the difference is used"
+    ),
+    "find_mismatch: np.where(close, -1.0, np.where(np.isnan(distance), np.inf, distance)) -> "
+    "np.where(close, 0.0, np.where(np.isnan(distance), np.inf, distance))": (
+        "an element that is not close is more than 0 off, so it still beats those that are"
+    ),
+    "Check: dataclass(frozen=True) -> dataclass()": _GIVEN,
+    "Check: dataclass(frozen=True) -> dataclass(frozen=False)": _GIVEN,
+    "Memory: dataclass(frozen=True) -> dataclass()": _GIVEN,
+    "Memory: dataclass(frozen=True) -> dataclass(frozen=False)": _GIVEN,
+    "Mismatch: dataclass(frozen=True) -> dataclass()": _GIVEN,
+    "Mismatch: dataclass(frozen=True) -> dataclass(frozen=False)": _GIVEN,
+    "Outcome: dataclass(frozen=True) -> dataclass()": _GIVEN,
+    "Outcome: dataclass(frozen=True) -> dataclass(frozen=False)": _GIVEN,
+}
