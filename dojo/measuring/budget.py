@@ -84,6 +84,7 @@ class Budget:
 
     def _judge(self, measured: float | Race) -> tuple[float, bool]:
         """The figure to print, and whether it is within the limit."""
+        from dojo.measuring.quiet import not_judged
         from dojo.measuring.speed import Race
 
         if not isinstance(measured, Race):
@@ -92,9 +93,7 @@ class Budget:
         if measured.limit != self.limit:
             raise ValueError(f"{self.what}: raced to {measured.limit:g}, but the limit is {self.limit:g}")
         if measured.within is None:
-            import pytest
-
-            pytest.skip(f"{self.what}: speed was not judged, because {measured.unjudged}")
+            not_judged(self.what, measured.unjudged)
         return measured.ratio, measured.within
 
 

@@ -1,3 +1,5 @@
+import sys
+
 import numpy as np
 import pytest
 
@@ -48,6 +50,19 @@ def test_each_repeat_has_new_arguments():
     probe = Probe("sum", (200_000, 400_000), vectors, call=lambda x: seen.append(x[0]) or np.sin(x))
     times(probe, probe.sizes)
     assert len(set(seen)) >= 2 * 3
+
+
+def test_under_a_profiler_growth_is_not_judged(monkeypatch):
+    before = sys.getprofile()
+    sys.setprofile(lambda *_: None)
+    try:
+        with pytest.raises(pytest.skip.Exception, match="outer: speed was not judged"):
+            time_growth(OUTER)
+        monkeypatch.delenv("PYTEST_CURRENT_TEST")
+        with pytest.raises(RuntimeError, match="a profiler is running"):
+            time_growth(OUTER)
+    finally:
+        sys.setprofile(before)
 
 
 @pytest.mark.parametrize("sizes", [(8,), (), (8, 8), (16, 8)])
