@@ -47,6 +47,8 @@ def end(child: subprocess.Popen[str]) -> None:
 
 
 def _signal_group(group: int, number: int) -> None:
+    if sys.platform == "win32":
+        raise OSError("Windows has no process groups to signal")
     # macOS answers PermissionError for a group of which only zombies are left.
     with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(group, number)

@@ -45,12 +45,12 @@ class NoKeyboard:
 if sys.platform == "win32":
     import msvcrt
 
-    class WindowsKeyboard:
+    class TerminalKeyboard:
         """A console, which has no mode to put back."""
 
         interactive = True
 
-        def __enter__(self) -> WindowsKeyboard:
+        def __enter__(self) -> TerminalKeyboard:
             return self
 
         def __exit__(self, *_: Any) -> None:
@@ -77,7 +77,7 @@ else:
     import termios
     import tty
 
-    class PosixKeyboard:
+    class TerminalKeyboard:
         """A terminal in cbreak mode; where that cannot be had, a line at a time: `h` and Enter."""
 
         interactive = True
@@ -87,7 +87,7 @@ else:
             self.before: list[Any] | None = None
             self.resumed: Any = None
 
-        def __enter__(self) -> PosixKeyboard:
+        def __enter__(self) -> TerminalKeyboard:
             with contextlib.suppress(termios.error):
                 self.before = termios.tcgetattr(self.fd)
             self._to_cbreak()
@@ -133,6 +133,4 @@ def keyboard() -> Keyboard:
     """The keyboard of this process's terminal, or one that never types."""
     if sys.stdin is None or not sys.stdin.isatty():
         return NoKeyboard()
-    if sys.platform == "win32":
-        return WindowsKeyboard()
-    return PosixKeyboard()
+    return TerminalKeyboard()
