@@ -5,11 +5,12 @@ outcomes   the pytest plugin in that child that writes it down
 checks     reference green, blank stubs red, and everything that belongs to a kata is there
 lessons    what README.md and hints.md must contain
 budgets    a budget has a twin
+strictly   strict checks hold for the reference, and not for a blank stub
 mistakes   believable wrong solutions, each caught at the level it claims
 changes    what may stand in place of a piece of code
 mutants    every such change to a reference, under a name that lasts
 warm       runs a suite against many mutants from one process
 mutation   reads the result against the list of mutants that nobody could tell apart
-coverage   the branches of the reference that its suite reaches
+branches   what of the reference its suite does not reach
 load       false alarms and missed twins, on an idle and on a busy machine
 """

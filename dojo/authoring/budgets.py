@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
-from pathlib import Path
 
 from dojo.authoring.suites import TWIN
 from dojo.curriculum import Kata
@@ -73,17 +72,3 @@ def _used(function: ast.FunctionDef, method: str) -> Iterator[str]:
 def _last_name(node: ast.expr) -> str:
     """`Budget` of `Budget` and of `dojo.measuring.Budget`."""
     return ast.unparse(node).rpartition(".")[2]
-
-
-def strict_checks(file: Path) -> int:
-    """How many checks a strict.py lists in `CHECKS`; 0 if there is no such file or list."""
-    if not file.exists():
-        return 0
-    for statement in ast.parse(file.read_text("utf-8"), str(file)).body:
-        targets = statement.targets if isinstance(statement, ast.Assign) else []
-        if isinstance(statement, ast.AnnAssign):
-            targets = [statement.target]
-        if any(ast.unparse(target) == "CHECKS" for target in targets):
-            value = statement.value if isinstance(statement, (ast.Assign, ast.AnnAssign)) else None
-            return len(value.elts) if isinstance(value, (ast.Tuple, ast.List)) else 0
-    return 0

@@ -172,7 +172,9 @@ def _other_calls(node: ast.Call) -> Iterator[ast.expr]:
         first, second, *rest = node.args
         yield _with(node, args=[second, first, *rest])
     for index, keyword in enumerate(node.keywords):
-        if keyword.arg not in UNSEEN_KEYWORDS and keyword.arg is not None:
+        # A flag is turned over instead (see _other_constants), which nearly always comes to the same.
+        flag = isinstance(keyword.value, ast.Constant) and isinstance(keyword.value.value, bool)
+        if keyword.arg not in UNSEEN_KEYWORDS and keyword.arg is not None and not flag:
             yield _with(node, keywords=node.keywords[:index] + node.keywords[index + 1 :])
 
 

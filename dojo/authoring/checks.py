@@ -8,15 +8,15 @@ from pathlib import Path
 
 from dojo import manifest, stubs
 from dojo.authoring import suites
-from dojo.authoring.budgets import budget_problems, strict_checks
+from dojo.authoring.budgets import budget_problems
 from dojo.authoring.lessons import hint_problems, section_problems, task_problems
 from dojo.authoring.mistakes import listed, mistakes_file
+from dojo.authoring.strictly import strict_problems
 from dojo.curriculum import REFERENCE, ROOT, Kata
 
 LEVELS = (1, 2, 3, 4)
 MISTAKES = 10
 ALTERNATIVES = 2
-STRICT_CHECKS = 5
 ALTERNATIVES_FOLDER = REFERENCE.parent / "alternatives"
 
 
@@ -108,14 +108,6 @@ def has_mistakes(kata: Kata) -> list[str]:
     return []
 
 
-def has_strict_checks(kata: Kata) -> list[str]:
-    """Enough checks for a trusted grade are written down."""
-    count = strict_checks(kata.path / "strict.py")
-    if count < STRICT_CHECKS:
-        return [f"katas/{kata.folder}/strict.py lists {count} checks in CHECKS; a kata needs {STRICT_CHECKS}"]
-    return []
-
-
 def exports_are_literal(kata: Kata) -> list[str]:
     """`__all__` of the reference is a literal list: dojo reads it without running the file."""
     for statement in ast.parse(kata.reference.read_text("utf-8")).body:
@@ -166,7 +158,7 @@ CHECKS: dict[str, Callable[[Kata], list[str]]] = {
     "README: tasks": task_problems,
     "budgets have twins": budget_problems,
     "mistakes listed": has_mistakes,
-    "strict checks": has_strict_checks,
+    "strict checks": strict_problems,
     "alternatives pass": alternatives_pass,
 }
 

@@ -5,7 +5,6 @@ POSIX only.  A child costs a few milliseconds, because everything is imported al
 
 from __future__ import annotations
 
-import contextlib
 import json
 import mmap
 import os
@@ -181,12 +180,6 @@ def _be_child(task: Task, page: Page, work: Callable[[Task, Page], int]) -> NoRe
         page.words = traceback.format_exc()
     finally:
         leave(status)
-
-
-def end_group(leader: int) -> None:
-    """Kill a session's leader and everything that it forked."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(leader, signal.SIGKILL)
 
 
 def limit_cpu(seconds: float) -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
-from dojo import stubs
+from dojo import hints, stubs
 from dojo.curriculum import ROOT, Kata
 
 SECTIONS = (
@@ -24,32 +24,26 @@ HINTS = 3  # a question, the idea, the shape of the key line
 
 _FENCE = re.compile(r" {0,3}(```+|~~~+)")
 _HEADING = re.compile(r"(#{1,6})\s+(.*?)\s*#*$")
-_ITEM = re.compile(r"(\d+)\.\s+\S")
 
 
-@dataclass(frozen=True)
-class Heading:
-    """A Markdown heading, with its number of `#` and the lines up to the next heading of any depth."""
+class Heading(NamedTuple):
+    """A Markdown heading, with its number of `#`."""
 
     depth: int
     text: str
-    body: tuple[str, ...]
 
 
 def headings(markdown: str) -> list[Heading]:
     """The headings of a Markdown text; what stands in fenced code blocks is not one."""
-    found: list[tuple[int, str, list[str]]] = []
+    found = []
     fence = ""
     for line in markdown.splitlines():
         mark = _FENCE.match(line)
         if mark and (not fence or mark[1].startswith(fence)):
             fence = "" if fence else mark[1]
-        heading = None if fence or mark else _HEADING.fullmatch(line)
-        if heading:
-            found.append((len(heading[1]), heading[2], []))
-        elif found:
-            found[-1][2].append(line)
-    return [Heading(depth, text, tuple(body)) for depth, text, body in found]
+        elif not fence and (heading := _HEADING.fullmatch(line)):
+            found.append(Heading(len(heading[1]), heading[2]))
+    return found
 
 
 def section_problems(kata: Kata) -> list[str]:
@@ -91,20 +85,21 @@ def hint_problems(kata: Kata) -> list[str]:
         return [
             f"{_shown(file)} is missing; write `## {kata.number}.1 name` and three numbered hints for each"
         ]
-    there = [h for h in headings(file.read_text("utf-8")) if h.depth == 2 and _is_number(h.text, kata)]
+    there = [h.text for h in headings(file.read_text("utf-8")) if h.depth == 2]
+    found = hints.read(kata)
     problems = []
     for number, names in _tasks(kata).items():
-        section = next((h for h in there if _announces(h.text, number, names)), None)
-        if section is None:
+        if not any(_announces(text, number, names) for text in there):
             problems.append(f"{_shown(file)} has no section `## {number} {' '.join(names)}`")
             continue
-        items = [int(item[1]) for line in section.body if (item := _ITEM.match(line))]
-        if items != list(range(1, HINTS + 1)):
+        texts = found[number].texts if number in found else ()
+        if len(texts) != HINTS or not all(texts):
+            count = len([text for text in texts if text])
             problems.append(
-                f"{_shown(file)}: {number} should have the hints 1., 2. and 3. (a question; the idea; the "
-                f"shape of the key line) and has {', '.join(f'{i}.' for i in items) or 'none'}"
+                f"{_shown(file)}: {number} has {count} hints; it needs a list from 1. to {HINTS}.: "
+                "a question, the idea, the shape of the key line"
             )
-    return problems + _strangers(file, [h.text.split()[0] for h in there], kata)
+    return problems + _strangers(file, [text.split()[0] for text in there if _is_number(text, kata)], kata)
 
 
 def _tasks(kata: Kata) -> dict[str, list[str]]:

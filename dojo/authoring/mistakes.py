@@ -11,6 +11,7 @@ from dojo.authoring import suites
 from dojo.curriculum import REFERENCE, ROOT, Kata
 from dojo.mistakes import level_of
 
+ENOUGH = "--maxfail=3"  # levels come in order, so the first failures are at the level that catches it
 FOLDER = REFERENCE.parent / "mistakes"
 
 
@@ -62,7 +63,7 @@ def run_all(kata: Kata) -> list[Caught]:
 
 def run_one(kata: Kata, name: str, claimed: int) -> Caught:
     source = f"{mistakes_file(kata)}{compose.PLANTED}{name}"
-    return judge(name, claimed, suites.run(kata, suites.planted(kata, source), steady=True))
+    return judge(name, claimed, suites.run(kata, suites.planted(kata, source), ENOUGH, steady=True))
 
 
 def judge(name: str, claimed: int, run: suites.SuiteRun) -> Caught:

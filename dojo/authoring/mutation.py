@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -18,7 +17,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dojo.authoring import forking, mistakes, suites
-from dojo.curriculum import ROOT, Kata
+from dojo.console import children
+from dojo.curriculum import Kata
 
 LIST = "EQUIVALENT"
 ENOUGH = 0.95  # of all mutants, equivalent ones included
@@ -134,16 +134,12 @@ def _process(kata: Kata) -> Iterator[tuple[Iterator[dict[str, Any]], Callable[[]
     """The lines of a warm process, and what gives its last words; all its children end with the block."""
     environment = suites.environment(**dict.fromkeys(BLAS, "1"), COVERAGE_CORE="ctrace")
     with tempfile.TemporaryFile("w+", encoding="utf-8") as errors:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "dojo.authoring.warm", kata.number, str(suites.JOBS)],
-            cwd=ROOT,
+        process = children.start(
+            ["-m", "dojo.authoring.warm", kata.number, str(suites.JOBS)],
             env=environment,
-            stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=errors,
-            text=True,
             encoding="utf-8",
-            start_new_session=True,
         )
 
         def complaints() -> str:
@@ -156,5 +152,4 @@ def _process(kata: Kata) -> Iterator[tuple[Iterator[dict[str, Any]], Callable[[]
             with process.stdout:
                 yield map(json.loads, process.stdout), complaints
         finally:
-            forking.end_group(process.pid)
-            process.wait()
+            children.end(process)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,9 +15,9 @@ from typing import TypeVar
 
 from dojo import stubs
 from dojo.authoring.outcomes import STEADY, VARIABLE, WORST_LAST
+from dojo.console import children
 from dojo.curriculum import ROOT, Kata
 
-PATIENCE = 300.0  # seconds for one run of a suite, which takes a few; then something hangs
 JOBS = min(2, os.cpu_count() or 1)  # runs at a time: speed is compared within a run, so two do not disturb
 TWIN = "test_the_twin_"  # how the name of a test begins that runs a naive version against a budget
 
@@ -75,24 +74,37 @@ def run(kata: Kata, spec: str, *args: str, files: Sequence[str] = (), steady: bo
     with tempfile.TemporaryDirectory(prefix="dojo-") as folder:
         lines = Path(folder) / "outcomes.jsonl"
         paths = [str(kata.path / file) for file in files] or [str(kata.path)]
-        command = [sys.executable, "-m", "pytest", *paths, "--impl", spec, "-q", "--no-header"]
+        command = ["-m", "pytest", *paths, "--impl", spec, "-q", "--no-header"]
         command += ["-p", "dojo.authoring.outcomes", "-p", "no:cacheprovider", *args]
-        try:
-            process = subprocess.run(
-                command,
-                cwd=ROOT,
-                env=environment(**{VARIABLE: str(lines)} | ({STEADY: "1"} if steady else {})),
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                encoding="utf-8",
-                errors="replace",
-                timeout=PATIENCE,
-            )
-        except subprocess.TimeoutExpired:
-            return read(lines, f"it did not finish within {PATIENCE:.0f} s")
-        words = (process.stderr.strip() or process.stdout.strip()).splitlines()
-        return read(lines, f"pytest ended early: {words[-1] if words else f'exit {process.returncode}'}")
+        status, output = child(command, **{VARIABLE: str(lines)} | ({STEADY: "1"} if steady else {}))
+        if status is None:
+            return read(lines, f"it did not finish within {children.LIMIT:.0f} s")
+        last = output.strip().rpartition("\n")[2]
+        return read(lines, f"pytest ended early: {last or f'exit status {status}'}")
+
+
+_RUNNING: set[subprocess.Popen[str]] = set()
+
+
+def child(command: Sequence[str], **variables: str) -> tuple[int | None, str]:
+    """Run Python to its end: its exit status, None when time was up, and all it printed."""
+    process = children.start(
+        command,
+        env=environment(**variables),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+        errors="replace",
+    )
+    _RUNNING.add(process)
+    try:
+        output, _ = process.communicate(timeout=children.LIMIT)
+        return process.returncode, output
+    except subprocess.TimeoutExpired:
+        return None, ""
+    finally:
+        children.end(process)
+        _RUNNING.discard(process)
 
 
 def read(lines: Path, otherwise: str) -> SuiteRun:
@@ -148,4 +160,6 @@ def side_by_side(function: Callable[[T], R], items: Iterable[T]) -> list[R]:
             return [future.result() for future in futures]
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
+            for process in list(_RUNNING):  # the threads that wait for them end then, too
+                children.end(process)
             raise

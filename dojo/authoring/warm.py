@@ -48,12 +48,19 @@ class TroubleError(Exception):
     """The mutants cannot be judged."""
 
 
+class Failures(list[str]):
+    """A plugin that lists the tests that failed."""
+
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        if report.failed or state_of(report) in ("todo", "failed"):
+            self.append(_name(report))
+
+
 class Session:
-    """A plugin that collects the suite and hands the items to `loop`; it tells which tests failed."""
+    """A plugin that has pytest collect the suite and hands the items to `loop`."""
 
     def __init__(self, loop: Callable[[list[pytest.Item]], object]) -> None:
         self.loop = loop
-        self.failed: set[str] = set()
         self.seconds: Counter[str] = Counter()
         self.words = ""
         self.result: object = None
@@ -67,10 +74,7 @@ class Session:
             self.words = self.words or f"{report.nodeid} cannot be collected: {report.longrepr}"
 
     def pytest_runtest_logreport(self, report: Any) -> None:
-        name = report.kata["id"] if hasattr(report, "kata") else report.nodeid
-        self.seconds[name] += report.duration
-        if report.failed or state_of(report) in ("todo", "failed"):
-            self.failed.add(name)
+        self.seconds[_name(report)] += report.duration
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
@@ -86,6 +90,11 @@ class Session:
         if self.error:
             raise self.error
         return self.result
+
+
+def _name(report: Any) -> str:
+    name: str = report.kata["id"] if hasattr(report, "kata") else report.nodeid
+    return name
 
 
 def run_item(items: list[pytest.Item], index: int) -> None:
@@ -146,6 +155,8 @@ def _record(kata: Kata) -> dict[str, Any]:
 
     def loop(items: list[pytest.Item]) -> list[tuple[str, int]]:
         found = []
+        if items:
+            items[0].config.pluginmanager.register(failures)
         for index, item in enumerate(items):
             place = place_of(item)
             if place is not None:
@@ -155,14 +166,12 @@ def _record(kata: Kata) -> dict[str, Any]:
                 tracer.switch_context(AT_IMPORT)
         return found
 
-    session = Session(loop)
+    session, failures = Session(loop), Failures()
     tests = session.main(kata) or []
     tracer.stop()
     words = session.words or ("" if tests else f"pytest ran no test of katas/{kata.folder}")
-    if session.failed:
-        words = (
-            f"the suite is not green on the reference: {min(session.failed)}; see `dojo check {kata.number}`"
-        )
+    if failures:
+        words = f"the suite is not green on the reference: {failures[0]}; see `dojo check {kata.number}`"
     lines = tracer.get_data().contexts_by_lineno(str(kata.reference))
     return {
         "words": words,
@@ -191,8 +200,8 @@ class Hunt:
             raise TroubleError(words)
         self.kills.update({int(test): count for test, count in answer["kills"].items()})
         self.afresh = True
-        everything = range(len(self.baseline.names))
-        tasks = [Task(index, self._ordinary(everything)) for index in answer["leftover"]]
+        everything = tuple(self.baseline.judging(range(len(self.baseline.names))))
+        tasks = [Task(index, everything, last=True) for index in answer["leftover"]]
         forking.run_tasks(tasks, self.jobs, self._work_afresh, self._seconds, self._settle)
 
     def _swap_all(self) -> dict[str, Any]:
@@ -256,17 +265,21 @@ class Hunt:
         baseline = self.baseline
         tests = sorted(
             task.tests,
-            key=lambda test: (baseline.levels[test] >= MEASURED, -self.kills[test], baseline.seconds[test]),
+            key=lambda test: (
+                max(baseline.levels[test], MEASURED - 1),
+                -self.kills[test],
+                baseline.seconds[test],
+            ),
         )
         chosen = [by_name[baseline.names[test]] for test in tests]
-        watch = Session(len)
+        failures = Failures()
         if chosen:
-            chosen[0].config.pluginmanager.register(watch)
+            chosen[0].config.pluginmanager.register(failures)
         for index, test in enumerate(tests):
             page.at = test
             forking.limit_cpu(GRACE + PATIENCE * baseline.seconds[test])
             run_item(chosen, index)
-            if watch.failed:
+            if failures:
                 return forking.CAUGHT
         return forking.SURVIVED
 
@@ -293,9 +306,7 @@ class Hunt:
     def _survived(self, task: Task, mutant: Mutant) -> Iterable[Task]:
         if task.rest:
             return [Task(task.mutant, task.rest, last=task.last)]
-        everything: Iterable[int] = range(len(self.baseline.names))
-        speed = self._speed(everything if self.afresh else self.baseline.reaching(mutant))
-        if speed and not task.last:
+        if not task.last and (speed := self._speed(self.baseline.reaching(mutant))):
             return [Task(task.mutant, speed, last=True)]
         if not self.afresh and self.baseline.works_at_import(mutant):
             self.leftover.append(task.mutant)

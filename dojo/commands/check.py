@@ -1,0 +1,206 @@
+"""Prove that a kata's suite catches what it should, and nothing else.
+
+Without options: the reference is green at every level, the blank stub is red, stubs and manifest are fresh,
+README, hints, mistakes, strict checks and twins are complete, and other correct solutions pass.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+
+from dojo.commands import BadInput, kata_named, written
+from dojo.console import terminal
+from dojo.console.terminal import say
+from dojo.curriculum import Kata
+
+RUNS = 50  # of --load, when no number is given
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("katas", nargs="*", type=kata_named, metavar="KATA", help="all of them, unless named")
+    option = parser.add_argument
+    option("--mistakes", action="store_true", help="each believable mistake is caught at the level it claims")
+    option("--mutants", action="store_true", help="small changes to the reference are caught (Linux, macOS)")
+    option("--alternatives", action="store_true", help="correct solutions in another manner pass")
+    option("--coverage", action="store_true", help="the suite reaches every branch of the reference")
+    option("--load", nargs="?", const=RUNS, type=_runs, metavar="N", help=_LOAD)
+    option("--all", action="store_true", help="everything but --load")
+
+
+_LOAD = f"levels 3 and 4, N runs idle and N beside two busy processes ({RUNS} unless given)"
+
+
+def _runs(text: str) -> int:
+    # `--load 02` means a kata.
+    if not text.isdecimal() or text.startswith("0"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of runs; say `--load {RUNS} {text}`")
+    return int(text)
+
+
+def run(args: argparse.Namespace) -> int:
+    katas = written(args.katas)
+    if not katas:
+        raise BadInput("there is no kata to check yet")
+    chosen: list[Callable[[Kata], list[str]]] = []
+    named = args.mistakes or args.mutants or args.alternatives or args.coverage or args.load
+    if args.all or not named:
+        chosen.append(check_basics)
+    elif args.alternatives:
+        chosen.append(check_alternatives)
+    if args.mistakes or args.all:
+        chosen.append(check_mistakes)
+    if args.coverage or args.all:
+        chosen.append(check_coverage)
+    if args.mutants or args.all:
+        chosen.append(check_mutants if args.mutants else check_mutants_if_possible)
+    if args.load:
+        chosen.append(lambda kata: check_load(kata, args.load))
+    problems = [f"{kata}: {line}" for kata in katas for check in chosen for line in check(kata)]
+    if problems:
+        say("", f"{len(problems)} problem{'s' * (len(problems) > 1)}:", *(f"  {line}" for line in problems))
+        return 1
+    say("", "everything holds")
+    return 0
+
+
+def check_basics(kata: Kata) -> list[str]:
+    from dojo.authoring.checks import CHECKS
+
+    say(f"{kata}: {kata.title}")
+    problems = []
+    for title, check in CHECKS.items():
+        found = check(kata)
+        say(f"  {title:<34} {_count(found)}")
+        problems += found
+    return problems
+
+
+def check_alternatives(kata: Kata) -> list[str]:
+    from dojo.authoring.checks import alternatives, alternatives_pass
+
+    problems = alternatives_pass(kata)
+    names = ", ".join(file.stem for file in alternatives(kata)) or "none"
+    say(f"{kata}: alternatives ({names}): {_count(problems)}")
+    return problems
+
+
+def check_mistakes(kata: Kata) -> list[str]:
+    from dojo.authoring import mistakes
+
+    caught = mistakes.run_all(kata)
+    rows = [
+        (
+            one.name,
+            str(one.claimed),
+            str(one.level or "nowhere"),
+            _by(one.by),
+            "FAIL" if one.problem else "ok",
+        )
+        for one in caught
+    ]
+    table(f"{kata}: mistakes", ("mistake", "claimed", "caught at", "by", ""), rows)
+    problems = [one.problem for one in caught if one.problem]
+    return problems if caught else [f"{mistakes.shown_file(kata)} lists no mistakes"]
+
+
+def check_coverage(kata: Kata) -> list[str]:
+    from dojo.authoring.branches import coverage_problems
+
+    problems = coverage_problems(kata)
+    say(f"{kata}: every line and branch of the reference is reached: {_count(problems)}")
+    return problems
+
+
+def check_mutants(kata: Kata) -> list[str]:
+    from dojo.authoring import mistakes, mutation
+
+    if not mutation.POSSIBLE:
+        return [mutation.IMPOSSIBLE]
+    with _Ticker() as ticker:
+        result = mutation.hunt(kata, lambda done, total: ticker.show(f"{kata}: mutant {done} of {total}"))
+    explained = len(result.judged) - len(result.caught) - len(result.unexplained)
+    say(
+        f"{kata}: {len(result.caught)} of {len(result.judged)} mutants caught ({result.rate:.1%}), {explained} "
+        f"survivors explained, {len(result.unexplained)} not; {result.a_minute:.0f} mutants a minute"
+    )
+    return result.problems(mistakes.shown_file(kata))
+
+
+def check_mutants_if_possible(kata: Kata) -> list[str]:
+    from dojo.authoring import mutation
+
+    if mutation.POSSIBLE:
+        return check_mutants(kata)
+    say(f"{kata}: mutants were not run: {mutation.IMPOSSIBLE}")
+    return []
+
+
+def check_load(kata: Kata, times: int) -> list[str]:
+    from dojo.authoring import load
+
+    with _Ticker() as ticker:
+        tallies = load.run(
+            kata, times, lambda when, number: ticker.show(f"{kata}: {when}, run {number + 1} of {times}")
+        )
+    rows = [
+        (when, str(t.runs), str(t.tests), str(t.false_alarms.total()), str(t.twins_missed.total()))
+        for when, t in tallies.items()
+    ]
+    table(f"{kata}: levels 3 and 4", ("", "runs", "tests run", "false alarms", "twins missed"), rows)
+    problems = [line for when, tally in tallies.items() for line in tally.problems(when)]
+    if not any(tally.tests for tally in tallies.values()):
+        problems.append("no test of level 3 or 4 ran")
+    return problems
+
+
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table for eyes, or aligned lines for everything else."""
+    if terminal.is_plain():
+        widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
+        say(title)
+        for row in (columns, *rows):
+            cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+            say("  " + "  ".join(cells).rstrip())
+        return
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    frame = box.SIMPLE_HEAD if terminal.is_unicode() else box.ASCII
+    drawn = Table(title=Text(title), title_justify="left", box=frame)
+    for name in columns:
+        drawn.add_column(Text(name), overflow="fold")
+    for row in rows:
+        drawn.add_row(*(Text(cell, "red" if cell == "FAIL" else "") for cell in row))
+    terminal.console().print(drawn)
+
+
+class _Ticker:
+    """One line that says how far it is, where somebody watches."""
+
+    def __enter__(self) -> _Ticker:
+        self.watched = sys.stderr.isatty()
+        return self
+
+    def show(self, text: str) -> None:
+        if self.watched:
+            sys.stderr.write(f"\r{text[: terminal.width() - 1]:<{terminal.width() - 1}}")
+            sys.stderr.flush()
+
+    def __exit__(self, *error: object) -> None:
+        self.show("")
+        if self.watched:
+            sys.stderr.write("\r")
+
+
+def _count(problems: list[str]) -> str:
+    return f"FAIL ({len(problems)})" if problems else "ok"
+
+
+def _by(tests: Sequence[str]) -> str:
+    if not tests:
+        return "-"
+    more = " and others" if len(tests) > 1 else ""
+    return tests[0].partition("::")[2] + more
