@@ -60,10 +60,10 @@ def measure(kata: Kata, impl: str | None = None) -> Report:
     if not (kata.path / "probes.py").is_file():
         raise Refused(f"kata {kata} has no probes.py, so that there is nothing to measure")
     try:
-        composition = str(compose.Composition.parse(impl)) if impl else None
+        composition = compose.Composition.parse(impl) if impl else compose.current()
     except ValueError as error:
-        raise BadInput(f"--impl: {error}") from error
-    return compare(kata, composition, _tell)
+        raise BadInput(f"{'--impl' if impl else compose.VARIABLE}: {error}") from error
+    return compare(kata, str(composition), _tell)
 
 
 def _tell(source: str) -> None:

@@ -79,10 +79,8 @@ class Report:
         return data
 
 
-def compare(
-    kata: Kata, impl: str | None = None, tell: Callable[[str], object] = lambda source: None
-) -> Report:
-    """Measure `kata`'s probes on `impl` (None: what this process uses), the reference and PyTorch.
+def compare(kata: Kata, impl: str, tell: Callable[[str], object] = lambda source: None) -> Report:
+    """Measure `kata`'s probes on `impl` (a composition, as in TINYTORCH_IMPL), the reference and PyTorch.
 
     PyTorch takes part if it is installed, in the probes that name a counterpart.  `tell` hears of each source
     as its turn comes.
@@ -105,8 +103,8 @@ def compare(
     )
 
 
-def _sources(impl: str | None) -> Iterator[tuple[str, str]]:
-    yield YOURS, impl or str(compose.current())
+def _sources(impl: str) -> Iterator[tuple[str, str]]:
+    yield YOURS, impl
     yield REFERENCE, "reference"
     if importlib.util.find_spec("torch"):
         yield TORCH, "reference"
@@ -125,13 +123,19 @@ def _run(kata: Kata, source: str, composition: str) -> list[dict[str, Any]]:
         file = Path(folder) / "figures.jsonl"
         args = ["-m", "dojo.measuring.worker", kata.number, str(file)]
         status, output = children.run(args + ["--torch"] * (source == TORCH), LIMIT, env=environment)
-        lines = [json.loads(line) for line in file.read_text("utf-8").splitlines()] if file.exists() else []
+        lines = _read(file)
     if status is None:
         lines.append({"trouble": f"stopped after {LIMIT:.0f} seconds"})
     elif status:
         last = output.strip().splitlines()[-1:] or [f"exit status {status}"]
         lines.append({"trouble": f"the measuring process ended early: {last[0]}"})
     return lines
+
+
+def _read(file: Path) -> list[dict[str, Any]]:
+    """Every whole line; a worker that was ended may have left half of one."""
+    text = file.read_text("utf-8") if file.exists() else ""
+    return [json.loads(line) for line in text.splitlines(keepends=True) if line.endswith("\n")]
 
 
 def _comparison(name: str, lines: dict[str, list[dict[str, Any]]]) -> Comparison:

@@ -82,9 +82,17 @@ def test_a_worker_that_dies_says_so(monkeypatch):
     from dojo.measuring import comparing
 
     monkeypatch.setattr(comparing, "_sources", lambda impl: [("yours", "no/such/file.py")])
-    report = comparing.compare(find("01"))
+    report = comparing.compare(find("01"), "reference")
     assert report.comparisons == ()
     assert "no/such/file.py" in report.troubles["yours"]
+
+
+def test_half_a_line_is_no_line(tmp_path):
+    from dojo.measuring import comparing
+
+    (tmp_path / "figures").write_text('{"probe": "a"}\n{"probe": "b", "sec')
+    assert comparing._read(tmp_path / "figures") == [{"probe": "a"}]
+    assert comparing._read(tmp_path / "none") == []
 
 
 # Tables.
@@ -182,6 +190,12 @@ def test_a_kata_that_is_not_written_is_refused():
 def test_an_impl_that_does_not_exist_is_bad_input():
     with pytest.raises(BadInput, match="--impl"):
         measure.measure(find("01"), "no/such/folder")
+
+
+def test_a_source_in_the_environment_that_does_not_exist_is_bad_input(monkeypatch):
+    monkeypatch.setenv("TINYTORCH_IMPL", "no/such/folder")
+    with pytest.raises(BadInput, match="TINYTORCH_IMPL"):
+        measure.measure(find("01"))
 
 
 def test_a_plot_without_matplotlib_says_what_to_install(monkeypatch, tmp_path):
