@@ -47,15 +47,23 @@ class Explain:
     def pytest_runtest_makereport(
         self, item: pytest.Item, call: pytest.CallInfo[None]
     ) -> Generator[None, Any, Any]:
-        report = yield
-        if not report.failed or call.excinfo is None or unit_of(item.path) is None:
-            return report
+        if call.excinfo is None or unit_of(item.path) is None:
+            return (yield)
         error = call.excinfo.value
-        if todo := find_todo(error):
+        todo = find_todo(error)
+        rewrite = item.config.getoption("tbstyle") == "auto" and not isinstance(item, StubTrouble)
+        if todo or rewrite:
+            # Ours will stand in its place, and pytest's own parses every file of the traceback anew.
+            item.repr_failure = lambda *args, **options: ""  # type: ignore[method-assign]
+        report = yield
+        vars(item).pop("repr_failure", None)
+        if not report.failed:
+            return report
+        if todo:
             report.todo = todo
             report.longrepr = f"{todo['where']}: not written yet ({todo['task']})"
             report.sections.clear()
-        elif item.config.getoption("tbstyle") == "auto" and not isinstance(item, StubTrouble):
+        elif rewrite:
             report.longrepr = explain(error, item)
             report.words = sorted(words_of(error))
             if timed_out(error):
