@@ -90,7 +90,7 @@ class WorkMeter:
             if isinstance(source, np.ndarray):
                 if not np.may_share_memory(result, source):
                     self.note(f"np.{name}", 0, [source], [result])
-            else:
+            elif not hasattr(source, "__array_interface__"):  # which as_strided uses to make its view
                 self.note(f"np.{name}", 0, [], [result])
                 if isinstance(source, (list, tuple)) and not any(isinstance(x, np.ndarray) for x in source):
                     self.items += result.size

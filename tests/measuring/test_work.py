@@ -54,6 +54,7 @@ EXACT = {
     "views": (lambda a: a.T.reshape(2, 6)[:, ::2], (A.T.copy().T,), 0, 0, 0),
     "broadcast view": (lambda v: np.broadcast_to(v, (1000, 4)), (V,), 0, 0, 0),
     "sliding window": (lambda v: np.lib.stride_tricks.sliding_window_view(v, 2), (V,), 0, 0, 0),
+    "a view by strides": (lambda v: np.lib.stride_tricks.as_strided(v, (9, 4), (0, 8)), (V,), 0, 0, 0),
     "questions": (lambda a: (a.shape, np.shape(a), np.ndim(a), a.dtype, np.result_type(a)), (A,), 0, 0, 0),
     "sort": (lambda v: np.sort(v), (V,), 8, 64, 1),
 }
