@@ -125,8 +125,6 @@ class Watcher:
         self.stop()
         title = f"-- {self.kata.command}{f' ({why})' if why else ''} "
         say("", title.ljust(min(width(), 100), "-"))
-        # Bytecode is told from its source by size and second: two saves in one second can look alike.
-        Path(compiled(self.kata.stub)).unlink(missing_ok=True)
         folder = self.kata.path.relative_to(ROOT).as_posix()
         self.began = time.monotonic()
         self.child = children.start(["-m", "pytest", folder, "-x", "--no-header"])
@@ -178,10 +176,3 @@ class Watcher:
         stub = self.kata.stub.relative_to(ROOT).as_posix()
         say("", f"Waiting for you to save {stub}.", *([KEYS] if self.keys.interactive else []))
         self.answer()
-
-
-def compiled(source: Path) -> str:
-    """Where Python keeps the bytecode of `source`."""
-    import importlib.util
-
-    return importlib.util.cache_from_source(str(source))

@@ -23,7 +23,7 @@ from dojo.plugin.limits import Limits
 from dojo.plugin.measured import Measured
 from dojo.plugin.outcomes import SEED, Outcomes
 from dojo.plugin.panel import Panel
-from dojo.plugin.reach import Reach, choose_sources, keep_katas_whole, restore_environment
+from dojo.plugin.reach import Reach, choose_sources, forget_bytecode, keep_katas_whole, restore_environment
 from dojo.plugin.units import unit_of
 
 if TYPE_CHECKING:
@@ -54,6 +54,7 @@ def pytest_configure(config: pytest.Config) -> None:
     for part in (Reach(config), Gate(), Explain(), Measured(), Limits(config)):
         config.pluginmanager.register(part, f"dojo-{type(part).__name__.lower()}")
     if not hasattr(config, "workerinput"):  # under xdist, only the controller keeps records and speaks
+        forget_bytecode()
         outcomes = Outcomes(config)
         config.pluginmanager.register(outcomes, "dojo-outcomes")
         config.pluginmanager.register(Panel(outcomes), "dojo-panel")

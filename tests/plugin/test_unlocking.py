@@ -212,6 +212,18 @@ def test_a_stub_saved_while_its_tests_run_is_not_recorded(solved: Course) -> Non
     assert solved.passed() == set()
 
 
+def test_what_runs_is_what_was_saved_last(solved: Course) -> None:
+    """Two saves of one length within one second: Python would run the bytecode of the first."""
+    environment = {"PYTHONDONTWRITEBYTECODE": ""}
+    stub = solved.path("stubs/tinytorch/setup.py")
+    solved.edit("stubs/tinytorch/setup.py", "return x + x", "return x * 3")
+    saved = stub.stat()
+    assert solved.run(SUITE, env=environment).returncode == 1
+    solved.edit("stubs/tinytorch/setup.py", "return x * 3", "return x * 2")
+    os.utime(stub, ns=(saved.st_atime_ns, saved.st_mtime_ns))
+    assert solved.run(SUITE, env=environment).returncode == 0
+
+
 def test_one_kata_of_a_failed_run_can_unlock(solved: Course) -> None:
     """`pytest katas/01_setup katas/02_tensor` where 02 is open: each is judged for itself."""
     solved.run(SUITE)
