@@ -117,12 +117,12 @@ def _slots(node: ast.AST, place: Place) -> Iterator[tuple[Slot, Place]]:
         at = body if field == "body" else head
         children = value if isinstance(value, list) else [value]
         for index, child in enumerate(children):
-            if isinstance(child, (ast.stmt, ast.expr, ast.keyword)) and not is_silent(child):
-                here = _entered(child, at)
+            if not isinstance(child, ast.AST) or is_silent(child):
+                continue
+            here = _entered(child, at)
+            if isinstance(child, (ast.stmt, ast.expr)):
                 yield Slot(node, field, index if isinstance(value, list) else None), here
-                yield from _slots(child, here)
-            elif isinstance(child, ast.AST) and not isinstance(child, (ast.expr_context, ast.stmt, ast.expr)):
-                yield from _slots(child, Place(at.names, at.functions, at.statement, (*at.parents, child)))
+            yield from _slots(child, here)
 
 
 def _position(node: ast.AST) -> tuple[int, int]:
@@ -186,7 +186,7 @@ def _name(slot: Slot, original: ast.AST, replacement: ast.AST, place: Place) -> 
 def _telling(place: Place) -> ast.AST:
     """The smallest node around a change that says something by itself: `1` does not, `sum(axis=1)` does."""
     for node in reversed(place.parents):
-        if isinstance(node, (ast.Constant, ast.Name, ast.keyword, ast.Slice, ast.comprehension)):
+        if isinstance(node, (ast.Constant, ast.Name, ast.keyword, ast.Slice, ast.comprehension, ast.pattern)):
             continue
         if isinstance(node, ast.UnaryOp) and isinstance(node.operand, ast.Constant):
             continue
@@ -198,7 +198,7 @@ def _telling(place: Place) -> ast.AST:
 
 def _text(node: ast.AST) -> str:
     """The source of a node on one line; of a statement with a block, its head."""
-    if isinstance(node, COMPOUND):
+    if isinstance(node, (*COMPOUND, ast.match_case)):
         head = copy.copy(node)
         for field, value in (
             ("body", [ast.Pass()]),

@@ -22,7 +22,6 @@ from dojo.curriculum import Kata
 
 LIST = "EQUIVALENT"
 ENOUGH = 0.95  # of all mutants, equivalent ones included
-BLAS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 POSSIBLE = forking.POSSIBLE
 IMPOSSIBLE = (
     "mutants need os.fork, which this system does not have; run `dojo check --mutants` on Linux or macOS "
@@ -132,11 +131,10 @@ def hunt(kata: Kata, progress: Callable[[int, int], None] = lambda done, total: 
 @contextmanager
 def _process(kata: Kata) -> Iterator[tuple[Iterator[dict[str, Any]], Callable[[], str]]]:
     """The lines of a warm process, and what gives its last words; all its children end with the block."""
-    environment = suites.environment(**dict.fromkeys(BLAS, "1"), COVERAGE_CORE="ctrace")
     with tempfile.TemporaryFile("w+", encoding="utf-8") as errors:
         process = children.start(
             ["-m", "dojo.authoring.warm", kata.number, str(suites.JOBS)],
-            env=environment,
+            env=suites.environment(),
             stdout=subprocess.PIPE,
             stderr=errors,
             encoding="utf-8",

@@ -41,6 +41,12 @@ IMPORT = 30.0  # CPU seconds for collecting afresh
 IMPORTING = -1  # instead of a test's number, while there is none yet
 AT_IMPORT = ""  # coverage's context before the first test: imports and collection
 
+# As conftest.py has it: read when numpy is first imported, which is here.
+SETTINGS = dict.fromkeys(
+    ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"), "1"
+)
+SETTINGS["COVERAGE_CORE"] = "ctrace"  # the one that knows which test it is in
+
 ARGUMENTS = ("--impl", "reference", "-q", "-s", "--tb=no", "--timeout=0", "-p", "no:cacheprovider")
 
 
@@ -333,6 +339,7 @@ def main(number: str, jobs: str) -> int:
     def emit(**line: object) -> None:
         os.write(report, (json.dumps(line) + "\n").encode("utf-8"))
 
+    os.environ.update(SETTINGS)
     # What suites and references import, so that no child has to.
     for name in ("numpy", "hypothesis.extra.numpy", "rich.console", "rich.table", "dojo.measuring.budget"):
         importlib.import_module(name)
