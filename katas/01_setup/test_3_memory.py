@@ -29,7 +29,7 @@ PROBES = {probe.name: probe for probe in load_probes(__file__).PROBES}
 EQUAL = Budget(
     "comparing two close arrays",
     limit=5,
-    reference=2.1,
+    reference=3.0,  # 2.1 where numpy reuses the memory of intermediate results
     naive=8,
     unit="arrays at the worst moment",
     naively="a loop over lists",

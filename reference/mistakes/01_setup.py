@@ -183,7 +183,9 @@ def items_are_gathered_to_be_counted(m):
     m.track = lambda items, label="", **options: right(list(items), label, **options)
 
 
-def _track(m, *, late=lambda now, last, every: now - last >= every, finish=True, next_last=None, eager=False):
+def _track(
+    m, *, late=lambda now, last, every: now - last >= every, finish=True, next_last=None, eager=False, early=0
+):
     """The reference's track, taken apart."""
 
     def track(items, label="", *, total=None, file=None, clock=time.monotonic, every=0.1):
@@ -194,8 +196,9 @@ def _track(m, *, late=lambda now, last, every: now - last >= every, finish=True,
         last, ended = start, False
         try:
             for item in items:
+                done += early
                 yield item
-                done += 1
+                done += 1 - early
                 now = clock()
                 line = m._progress_line(label, done, total, now - start) if eager else ""
                 if late(now, last, every):
@@ -214,6 +217,11 @@ def _track(m, *, late=lambda now, last, every: now - last >= every, finish=True,
 @caught_by(1)
 def leaving_early_leaves_no_line(m):
     _track(m, finish=False)
+
+
+@caught_by(1)
+def an_item_is_done_when_it_is_handed_out(m):
+    _track(m, early=1)
 
 
 @caught_by(1)
@@ -723,6 +731,12 @@ def the_line_goes_through_the_origin(m):
 @caught_by(1)
 def the_line_is_fitted_the_other_way_round(m):
     _scaling_exponent(m, lambda x, y: 1 / np.polyfit(y, x, 1)[0] if np.ptp(y) > 1e-9 else 0.0)
+
+
+@caught_by(1)
+def preparing_is_measured_too(m):
+    right = m.scaling_exponent
+    m.scaling_exponent = lambda make, sizes, cost=m.best_time: right(lambda n: lambda: make(n)(), sizes, cost)
 
 
 @caught_by(3)

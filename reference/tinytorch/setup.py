@@ -302,9 +302,10 @@ class Memory:
 def memory_of(function: Callable[[], object]) -> Memory:
     """Bytes that one call of `function` takes, by `tracemalloc`: Python objects and numpy arrays.
 
-    One call goes ahead and does not count, so caches are warm.  `peak` includes the result.  `kept` is what
-    is alive after a garbage collection while the result is held.  `tracemalloc` is left on or off as it was,
-    also when `function` raises; `gc` is paused during the call; nothing of the call is kept.
+    One call goes ahead and does not count, so caches are warm, and garbage from before is collected first.
+    `peak` includes the result.  `kept` is what is alive after a collection while the result is held.
+    `tracemalloc` is left on or off as it was, also when `function` raises; `gc` is paused during the call;
+    nothing of the call is kept.
     """
     # kata 01.9: tracemalloc has `start`, `reset_peak`, `get_traced_memory` and `stop`.  Bytes that were
     # there before do not count.
