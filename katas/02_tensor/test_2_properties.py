@@ -8,6 +8,7 @@ import math
 import statistics
 import sys
 import types
+import warnings
 from contextlib import contextmanager
 from fractions import Fraction
 
@@ -446,7 +447,8 @@ def test_the_variance_is_that_of_exact_fractions_wherever_the_numbers_lie(drawn,
         n = len(numbers) - correction
         return float(squares / n) if n else math.nan
 
-    with np.errstate(all="ignore"):
+    with np.errstate(all="ignore"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
         got = var(Tensor(array + shift), axis=axis, correction=correction, keepdims=keepdims)
     expect(got, along(array, axis, keepdims, exact), atol=1e-9)
 
@@ -576,10 +578,27 @@ def test_the_recorder_is_told_parameters_and_plain_numbers_as_they_are():
 def test_it_is_enough_that_one_input_requires_a_gradient():
     x, y = Tensor([1.0]), Tensor([2.0], requires_grad=True)
     with recording() as calls:
-        for out in (x + y, y + x, 1.0 - y, concatenate([x, y, x]), where([True], x, y)):
+        for out in (x + y, y + x, 1.0 - y, y[0], concatenate([x, y, x]), where([True], x, y)):
             assert out.requires_grad
         assert not (x + x).requires_grad
-    expect([call[0].name for call in calls], ["add", "add", "sub", "join", "where"])
+    expect([call[0].name for call in calls], ["add", "add", "sub", "getitem", "join", "where"])
+
+
+def test_what_is_stacked_keeps_its_gradient():
+    x, y = Tensor([1.0, 2.0]), Tensor([3.0, 4.0], requires_grad=True)
+    with recording() as calls:
+        assert stack([x, y], axis=1).requires_grad
+    assert calls
+
+
+def test_the_recorder_is_told_an_index_of_arrays():
+    x, rows = Tensor([[1.0, 2.0], [3.0, 4.0]], requires_grad=True), Tensor([1, 1])
+    with recording() as calls:
+        x[rows]
+        x[rows, 1:]
+    for call in calls:
+        index = call[3]["index"]
+        assert (index[0] if isinstance(index, tuple) else index) is rows.data
 
 
 def test_nothing_is_recorded_where_nothing_requires_a_gradient():

@@ -189,7 +189,7 @@ def test_pixels_are_not_converted_before_they_are_averaged(rng):
     REDUCE.check(peak_bytes(lambda: pixels.sum()) / MIB)
 
 
-def test_the_twins_that_change_every_element_first_are_caught(table, rng):
+def test_the_twin_that_changes_every_element_first_is_caught(table, rng):
     pixels = rng.integers(0, 256, (1024, 1024), dtype=np.uint8)
     REDUCE.catches(peak_bytes(lambda: (table.data / table.size).sum()) / MIB)
     REDUCE.catches(peak_bytes(lambda: pixels.astype(np.float32).mean()) / MIB)
@@ -224,7 +224,7 @@ def test_the_twin_that_joins_two_at_a_time_is_caught(rng):
     JOIN.catches(peak_bytes(lambda: functools.reduce(lambda a, b: np.concatenate([a, b]), pieces)) / MIB)
 
 
-@pytest.mark.parametrize("draw", [rand, randn])
+@pytest.mark.parametrize("draw", [rand, randn], ids=["rand", "randn"])
 def test_random_numbers_are_drawn_in_their_dtype(draw, rng):
     DRAW.check(peak_bytes(lambda: draw(512, 512, rng=rng)) / MIB)
 

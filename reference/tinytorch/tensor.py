@@ -753,7 +753,7 @@ class Tensor:
 
     def __getitem__(self, index: Any) -> Tensor:
         """Elements, rows, slices: all that numpy takes as an index, and Tensors of integers or bools."""
-        # kata 02.20: an index may be a Tensor, and so may a part of it.
+        # kata 02.20: numpy would take a Tensor for an index; but what is recorded should be arrays alone.
         parts = index if isinstance(index, tuple) else (index,)
         return getitem(self, index=tuple(p.data if isinstance(p, Tensor) else p for p in parts))
 

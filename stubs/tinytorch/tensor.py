@@ -650,7 +650,7 @@ class Tensor:
 
     def __getitem__(self, index: Any) -> Tensor:
         """Elements, rows, slices: all that numpy takes as an index, and Tensors of integers or bools."""
-        # TODO 02.20: an index may be a Tensor, and so may a part of it.
+        # TODO 02.20: numpy would take a Tensor for an index; but what is recorded should be arrays alone.
         raise NotImplementedError("kata 02.20: Tensor.__getitem__")
 
     def __len__(self) -> int:
