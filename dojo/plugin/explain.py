@@ -94,7 +94,8 @@ def frames(error: BaseException) -> Iterator[Frame]:
         path = Path(step.tb_frame.f_code.co_filename)
         # Hypothesis gives its wrapper the test's own file and the line of its decorator.
         wrapper = linecache.getline(str(path), step.tb_lineno).lstrip().startswith("@")
-        if path.is_absolute() and (is_under_test(path) or unit_of(path)) and not wrapper:
+        hidden = "__tracebackhide__" in step.tb_frame.f_code.co_varnames  # as pytest's own tracebacks have it
+        if path.is_absolute() and (is_under_test(path) or unit_of(path)) and not (wrapper or hidden):
             yield Frame(path, step.tb_lineno, step.tb_frame.f_code.co_name, step.tb_frame.f_locals)
         step = step.tb_next
 
