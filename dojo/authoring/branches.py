@@ -40,7 +40,7 @@ def coverage_problems(kata: Kata) -> list[str]:
 def read(kata: Kata, report: dict[str, Any]) -> list[str]:
     """The gaps in a JSON report of coverage."""
     name = kata.reference.relative_to(ROOT).as_posix()
-    found = {Path(file).resolve(): content for file, content in report["files"].items()}
+    found = {(ROOT / file).resolve(): content for file, content in report["files"].items()}
     if kata.reference.resolve() not in found:
         return [f"the suite of katas/{kata.folder} never imports {name}"]
     content, text = found[kata.reference.resolve()], kata.reference.read_text("utf-8").splitlines()
@@ -49,7 +49,7 @@ def read(kata: Kata, report: dict[str, Any]) -> list[str]:
     ]
     untaken = set(content["missing_lines"])
     for start, end in content["missing_branches"]:
-        if start not in untaken:
+        if not untaken.intersection((start, end)):
             where = f"to line {end}" if end > 0 else "to the end of the function"
             problems.append(f"{name}:{start}: no test goes from `{text[start - 1].strip()}` {where}")
     return problems

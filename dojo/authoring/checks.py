@@ -50,7 +50,9 @@ def blank_stub_is_red(kata: Kata) -> list[str]:
             source = suites.planted(kata, stub)
             whole = suites.run(kata, source, steady=True)
             blocked = sorted({outcome.id.partition("::")[0] for outcome in whole.having("blocked")})
-            alone = [suites.run(kata, source, files=[file], steady=True) for file in blocked]
+            alone = suites.side_by_side(
+                lambda file: suites.run(kata, source, files=[file], steady=True), blocked
+            )
     except SyntaxError as error:
         return [f"{_shown(kata.reference)}:{error.lineno}: {error.msg}"]
     problems = _troubles(kata, "on the blank stub", whole)

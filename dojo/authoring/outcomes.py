@@ -92,6 +92,9 @@ def _words(report: Any) -> str:
     if isinstance(report.longrepr, tuple):  # a skip: file, line, reason
         return str(report.longrepr[2])
     crash = getattr(report.longrepr, "reprcrash", None)
+    if crash:
+        return str(crash.message).strip().partition("\n")[0]
+    text = str(report.longrepr).strip()
+    errors = [line[1:].strip() for line in text.splitlines() if line.startswith("E  ")]
     # dojo.plugin.explain shows the statements first, then a blank line and what went wrong.
-    text = crash.message if crash else str(report.longrepr).strip().rpartition("\n\n")[2]
-    return text.strip().partition("\n")[0]
+    return errors[-1] if errors else text.rpartition("\n\n")[2].partition("\n")[0]
