@@ -9,6 +9,7 @@ from pathlib import Path
 from dojo import manifest, stubs
 from dojo.authoring import suites
 from dojo.authoring.budgets import budget_problems
+from dojo.authoring.examples import example_problems
 from dojo.authoring.lessons import hint_problems, section_problems, task_problems
 from dojo.authoring.mistakes import listed, mistakes_file
 from dojo.authoring.strictly import strict_problems
@@ -158,6 +159,7 @@ CHECKS: dict[str, Callable[[Kata], list[str]]] = {
     "three hints a task": hint_problems,
     "README: sections": section_problems,
     "README: tasks": task_problems,
+    "README: examples": example_problems,
     "budgets have twins": budget_problems,
     "mistakes listed": has_mistakes,
     "strict checks": strict_problems,
