@@ -246,6 +246,15 @@ def test_a_view_of_nothing_is_always_possible():
 def test_nothing_can_be_seen_in_an_empty_array():
     with expect_error(ValueError):
         as_strided(np.zeros((0, 3)), (1,), (8,))
+    with expect_error(ValueError):
+        as_strided(np.zeros(0, np.uint8), (1,), (1,))
+
+
+def test_not_one_byte_too_far():
+    with expect_error(ValueError):
+        as_strided(np.zeros(1, np.uint8), (2,), (1,))
+    with expect_error(ValueError):
+        as_strided(np.zeros(1, np.uint8), (2,), (-1,))
 
 
 # 02.6 resolve_shape
@@ -302,6 +311,9 @@ def test_a_shape_that_cannot_be_is_named(old, new):
         ((2, 3), (48, 16), (6,), (16,)),  # every second column of (2, 6)
         ((2, 3), (0, 0), (6,), (0,)),  # one element, six times
         ((4, 6), (8, 32), (4, 3, 2), (8, 64, 32)),  # a transposed array: axis 1 can be cut
+        ((5, 2, 3), (96, 24, 8), (5, 6), (96, 8)),  # two of four rows: they can be joined, but not the fives
+        ((2, 3, 5, 2, 2), (900, 300, 40, 16, 8), (6, 5, 4), (300, 40, 8)),
+        ((2, 3, 5, 2, 2), (900, 300, 40, 16, 8), (3, 2, 5, 4), (600, 300, 40, 8)),
         ((), (), (), ()),
     ],
 )
@@ -473,6 +485,12 @@ def test_numpy_functions_refuse_a_tensor_rather_than_lose_its_gradient():
     x = Tensor([1.0])
     with expect_error(TypeError):
         np.exp(x)
+
+
+def test_a_misspelt_attribute_is_an_error():
+    x = Tensor([1.0])
+    with expect_error(AttributeError, "gard"):
+        x.gard = np.ones(1)
 
 
 def test_tensors_are_told_apart_by_identity_in_a_set():
@@ -855,6 +873,7 @@ def test_the_other_reductions_by_hand():
     x = Tensor(X)
     expect(x.mean(), f32(3.5))
     expect(x.mean(axis=1), f32([3, 4]))
+    expect(mean(x, axis=0), f32([2.5, 3.5, 4.5]))
     expect(x.max(axis=0), f32([4, 5, 6]))
     expect(x.max(), f32(6))
     expect(x.min(axis=1), f32([1, 2]))

@@ -59,7 +59,7 @@ from tinytorch.tensor import (
     where,
 )
 
-some = settings(deadline=None, derandomize=True, max_examples=20)
+some = settings(deadline=None, derandomize=True, max_examples=25)
 many = settings(deadline=None, derandomize=True, max_examples=50)
 
 SIDES = st.integers(0, 3)
@@ -137,7 +137,7 @@ def test_contiguous_elements_lie_one_after_the_other(ndim):
         expect((shape, there), (shape, [4 * k for k in range(math.prod(shape))]))
 
 
-@many
+@some
 @given(strided_arrays())
 def test_contiguous_is_what_lies_one_after_the_other(array):
     there = offsets(array.shape, array.strides)
@@ -184,7 +184,7 @@ def test_shapes_meet_exactly_where_they_do_in_numpy():
         expect((pair, mine), (pair, answer_or_error(lambda pair=pair: np.broadcast_shapes(*pair))))
 
 
-@many
+@some
 @given(stretching_shapes(count=3))
 def test_three_shapes_meet_in_any_order(shapes):
     together = np.broadcast_shapes(*shapes)
@@ -424,7 +424,7 @@ def reductions(draw):
     return array, axis, bool(rng.integers(2))
 
 
-@many
+@some
 @given(reductions())
 def test_reductions_are_loops_over_the_axes_named(drawn):
     array, axis, keepdims = drawn
@@ -456,7 +456,7 @@ def test_the_variance_is_that_of_exact_fractions_wherever_the_numbers_lie(drawn,
 # 02.16 and 02.17: moving axes moves no numbers.
 
 
-@many
+@some
 @given(strided_arrays(), SEEDS)
 def test_shapes_change_as_in_numpy(array, seed):
     x, ndim, rng = Tensor(array), array.ndim, np.random.default_rng([seed, 4])
@@ -525,7 +525,7 @@ def arrays_and_indices(draw):
     return draw_array(shape, draw(SEEDS)), index
 
 
-@many
+@some
 @given(arrays_and_indices())
 def test_indices_mean_what_they_mean_in_numpy(drawn):
     array, index = drawn
@@ -661,7 +661,10 @@ def test_a_rule_that_names_nothing_keeps_nothing():
     def double(a):
         return add.forward(a, a)
 
-    double.gradient(lambda grad: 2 * grad)
+    def double_back(grad):
+        return 2 * grad
+
+    assert double.gradient(double_back) is double_back
     expect(double.keep(f64([2]), [f64([1])], {}), [])
     out, back = double.vjp(f64([1, 2]))
     expect((out, back(f64([1, 5]))), (f64([2, 4]), f64([2, 10])))
@@ -726,7 +729,7 @@ def test_a_rule_cannot_ask_for_what_is_not_there():
         double.gradient(lambda grad, a, b, mask: grad)
     with expect_error(TypeError, "double", "no gradient rule"):
         double.vjp(f64([1]))
-    expect(double(f64([1])), f64([2]))
+    expect((double(f64([1])), double.needs, double.pull), (f64([2]), (), None))
 
 
 def test_arrays_go_by_position():

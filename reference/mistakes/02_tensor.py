@@ -591,3 +591,64 @@ def rows_are_picked_one_by_one(m):
         return a[index]
 
     m.getitem.forward = getitem
+
+
+SAME_LENGTH = "a shape and its strides have the same length"
+EITHER_WAY = "the other way round gives the same, but for the order of words in an error"
+ONLY_FASTER = "without the short cut the answer is the same, only later"
+NO_STEP = "a reach of 0 adds nothing on either side"
+
+# fmt: off
+EQUIVALENT = {
+    "is_contiguous: zip(shape, strides, packed, strict=True) -> zip(shape, strides, packed, strict=False)":
+        SAME_LENGTH,
+    "broadcast_strides: zip(shape, strides, strict=True) -> zip(shape, strides, strict=False)":
+        SAME_LENGTH,
+    "view_strides: zip(shape, strides, strict=True) -> zip(shape, strides, strict=False)":
+        SAME_LENGTH,
+    "as_strided.span: zip(shape, strides, strict=True) -> zip(shape, strides, strict=False)":
+        "numpy's as_strided refuses what differs in length, too",
+    "broadcast_strides: broadcast_shapes(shape, target) -> broadcast_shapes(target, shape)":
+        EITHER_WAY,
+    "elementwise: broadcast_shapes(a.shape, b.shape) -> broadcast_shapes(b.shape, a.shape)":
+        EITHER_WAY,
+    "promote: result_type(a, b) -> result_type(b, a)":
+        EITHER_WAY,
+    "arange: result_type(first, end, step) -> result_type(end, first, step)":
+        EITHER_WAY,
+    "Tensor.__eq__: compare(self, other, test=np.equal) -> compare(other, self, test=np.equal)":
+        EITHER_WAY,
+    "Tensor.__ne__: compare(self, other, test=np.not_equal) -> compare(other, self, test=np.not_equal)":
+        EITHER_WAY,
+    "as_strided.span: return (0, 0) -> return (1, 0)":
+        "this span of nothing, too, lies in any and holds none",
+    "as_strided.span: r < 0 -> r <= 0":
+        NO_STEP,
+    "as_strided.span: r < 0 -> r < 1":
+        NO_STEP,
+    "as_strided.span: r > 0 -> r >= 0":
+        NO_STEP,
+    "resolve_shape: min(resolved, default=0) -> min(resolved, default=1)":
+        "the question is only whether it is negative",
+    "view_strides: (0,) * len(new) -> (1,) * len(new)":
+        "what holds nothing can have any strides",
+    "view_strides: cut, length, step = ([], 1, 0) -> cut, length, step = ([], 1, 1)":
+        "where there is no run, every axis has length 1, and its stride is never used",
+    "result_type: 2 if array.ndim else 1 -> 3 if array.ndim else 1":
+        "ranks are only compared",
+    "module: {'b': 0, 'i': 1, 'u': 1, 'f': 2} -> {'b': 0, 'i': 1, 'u': 1, 'f': 3}":
+        "ranks are only compared",
+    "promote: if a.__class__ is np.ndarray: -> if False:":
+        ONLY_FASTER,
+    "promote: if b.__class__ is np.ndarray and a.dtype == b.dtype: -> if False:":
+        ONLY_FASTER,
+    "promote: if b.__class__ in (int, float) and a.dtype.kind == 'f': -> if False:":
+        ONLY_FASTER,
+    "floating: a if a.__class__ is np.ndarray else as_array(a) -> as_array(a)":
+        ONLY_FASTER,
+    "Tensor.__init__: data if data.__class__ is np.ndarray and data.dtype.kind in KINDS else as_array(data)"
+    " -> as_array(data)":
+        ONLY_FASTER,
+    "power: if b.__class__ in (int, float) and floating(a) is a: -> if False:":
+        "np.power gives the same at a fraction of the speed, which differs too much between processors to judge",
+}

@@ -411,7 +411,7 @@ def clip(a: Array, *, min: float | None = None, max: float | None = None) -> Any
     bounds = [bound for bound in (min, max) if bound is not None]
     if not bounds:
         raise ValueError("clip needs min, max or both")
-    return np.clip(a.astype(result_type(a, *bounds), copy=False), min, max)
+    return np.clip(np.asarray(a, result_type(a, *bounds)), min, max)
 
 
 @op
@@ -632,7 +632,7 @@ def arange(start: float, stop: float | None = None, step: float = 1) -> Tensor:
     """start, start + step, ... and short of stop, each rounded once; `arange(n)` counts from 0."""
     # kata 02.19: int64, unless a float is among the three; count in numpy's dtype, then convert.
     first, end = (0, start) if stop is None else (start, stop)
-    return Tensor(np.arange(first, end, step).astype(result_type(first, end, step), copy=False))
+    return Tensor(np.asarray(np.arange(first, end, step), result_type(first, end, step)))
 
 
 def rand(*shape: Any, rng: np.random.Generator, dtype: Any = np.float32) -> Tensor:
@@ -758,9 +758,7 @@ class Tensor:
         return getitem(self, index=tuple(p.data if isinstance(p, Tensor) else p for p in parts))
 
     def __len__(self) -> int:
-        if self.ndim == 0:
-            raise TypeError("a 0-d Tensor has no length")
-        return len(self.data)
+        return len(self.data)  # TypeError for 0-d
 
     def __iter__(self) -> Iterator[Tensor]:
         return (self[i] for i in range(len(self)))
