@@ -39,24 +39,30 @@ def in_child(work: Callable[[], Any]) -> Any:
     reader, writer = os.pipe()
     pid = os.fork()
     if pid == 0:
-        status = 1
         try:
             os.close(reader)
             with os.fdopen(writer, "w", encoding="utf-8") as answer:
-                json.dump(work(), answer)
-            status = 0
-        except BaseException:
-            traceback.print_exc()
-            sys.stderr.flush()
+                json.dump(_outcome(work), answer)
         finally:
-            os._exit(status)
+            os._exit(0)
     os.close(writer)
     with os.fdopen(reader, encoding="utf-8") as answer:
         text = answer.read()
     _, status = os.waitpid(pid, 0)
-    if status:
-        raise RuntimeError(f"a child process ended with status {status}")
-    return json.loads(text)
+    if not text:
+        raise RuntimeError(f"a child process ended with status {status} and no answer")
+    outcome = json.loads(text)
+    if "error" in outcome:
+        raise RuntimeError(outcome["error"])
+    return outcome["value"]
+
+
+def _outcome(work: Callable[[], Any]) -> dict[str, Any]:
+    try:
+        return {"value": work()}
+    except Exception as error:
+        traceback.print_exc()
+        return {"error": f"{type(error).__name__}: {error}"}
 
 
 class Page:

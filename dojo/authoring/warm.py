@@ -54,20 +54,13 @@ class TroubleError(Exception):
     """The mutants cannot be judged."""
 
 
-class Failures(list[str]):
-    """A plugin that lists the tests that failed."""
-
-    def pytest_runtest_logreport(self, report: Any) -> None:
-        if report.failed or state_of(report) in ("todo", "failed"):
-            self.append(_name(report))
-
-
 class Session:
-    """A plugin that has pytest collect the suite and hands the items to `loop`."""
+    """A plugin that has pytest collect the suite, and hands itself and the items to `loop`."""
 
-    def __init__(self, loop: Callable[[list[pytest.Item]], object]) -> None:
+    def __init__(self, loop: Callable[[Session, list[pytest.Item]], object]) -> None:
         self.loop = loop
         self.seconds: Counter[str] = Counter()
+        self.failed: list[str] = []
         self.words = ""
         self.result: object = None
         self.error: Exception | None = None
@@ -81,11 +74,13 @@ class Session:
 
     def pytest_runtest_logreport(self, report: Any) -> None:
         self.seconds[_name(report)] += report.duration
+        if report.failed or state_of(report) == "failed":
+            self.failed.append(_name(report))
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         try:
-            self.result = self.loop(session.items)
+            self.result = self.loop(self, session.items)
         except Exception as error:  # pytest would print it and go on
             self.error = error
         return True
@@ -159,10 +154,8 @@ def _record(kata: Kata) -> dict[str, Any]:
     tracer = coverage.Coverage(data_file=None, include=[str(kata.reference)], config_file=False)
     tracer.start()
 
-    def loop(items: list[pytest.Item]) -> list[tuple[str, int]]:
+    def loop(_: Session, items: list[pytest.Item]) -> list[tuple[str, int]]:
         found = []
-        if items:
-            items[0].config.pluginmanager.register(failures)
         for index, item in enumerate(items):
             place = place_of(item)
             if place is not None:
@@ -172,12 +165,14 @@ def _record(kata: Kata) -> dict[str, Any]:
                 tracer.switch_context(AT_IMPORT)
         return found
 
-    session, failures = Session(loop), Failures()
+    session = Session(loop)
     tests = session.main(kata) or []
     tracer.stop()
     words = session.words or ("" if tests else f"pytest ran no test of katas/{kata.folder}")
-    if failures:
-        words = f"the suite is not green on the reference: {failures[0]}; see `dojo check {kata.number}`"
+    if session.failed:
+        words = (
+            f"the suite is not green on the reference: {session.failed[0]}; see `dojo check {kata.number}`"
+        )
     lines = tracer.get_data().contexts_by_lineno(str(kata.reference))
     return {
         "words": words,
@@ -217,7 +212,7 @@ class Hunt:
         words = session.words or ("" if done else "pytest stopped before its first test")
         return {"words": words, "leftover": self.leftover, "kills": self.kills}
 
-    def _swap_loop(self, items: list[pytest.Item]) -> bool:
+    def _swap_loop(self, session: Session, items: list[pytest.Item]) -> bool:
         live = swapping.live_functions(self.kata.reference)
         gc.collect()
         gc.freeze()  # the children's collections need not look at what is here already
@@ -231,7 +226,7 @@ class Hunt:
                 return forking.NOT_PYTHON
             except swapping.UnswappableError:
                 return forking.UNSWAPPABLE
-            return self._try(items, task, page)
+            return self._try(session, items, task, page)
 
         tasks = []
         for index, mutant in enumerate(self.mutants.all):
@@ -256,16 +251,16 @@ class Hunt:
             return forking.NOT_PYTHON
         swapping.plant_at_import(self.kata.module, self.kata.reference, code)
 
-        def loop(items: list[pytest.Item]) -> int:
+        def loop(session: Session, items: list[pytest.Item]) -> int:
             if session.words or [id_of(item) for item in items] != self.baseline.names:
                 return forking.CAUGHT  # it cannot even be collected, or not as the same suite
-            return self._try(items, task, page)
+            return self._try(session, items, task, page)
 
         session = Session(loop)
         status = session.main(self.kata)
         return forking.CAUGHT if status is None else int(status)
 
-    def _try(self, items: list[pytest.Item], task: Task, page: Page) -> int:
+    def _try(self, session: Session, items: list[pytest.Item], task: Task, page: Page) -> int:
         """Run tests until one fails: those that caught most so far first, and what measures last."""
         by_name = {id_of(item): item for item in items}
         baseline = self.baseline
@@ -278,14 +273,11 @@ class Hunt:
             ),
         )
         chosen = [by_name[baseline.names[test]] for test in tests]
-        failures = Failures()
-        if chosen:
-            chosen[0].config.pluginmanager.register(failures)
         for index, test in enumerate(tests):
             page.at = test
             forking.limit_cpu(GRACE + PATIENCE * baseline.seconds[test])
             run_item(chosen, index)
-            if failures:
+            if session.failed:
                 return forking.CAUGHT
         return forking.SURVIVED
 
