@@ -84,15 +84,16 @@ class Result:
                 lines.append(f"{name}: it is caught, by {verdict.by}")
         return lines
 
+    def advice(self, file: str) -> str:
+        """What to do about survivors; empty when there is nothing to do."""
+        what = f"add a test that notices it, or its id (as printed) and the reason to {LIST} in {file}"
+        return f"for each mutant that survives, {what}" if self.unexplained else ""
+
     def problems(self, file: str) -> list[str]:
         """What keeps the kata from passing; `file` is where EQUIVALENT is."""
         if self.trouble:
             return [self.trouble]
-        problems = [
-            f"{verdict.id} survives{f' ({verdict.how})' * bool(verdict.how)}; add a test that notices it, "
-            f"or its id and the reason to {LIST} in {file}"
-            for verdict in self.unexplained
-        ]
+        problems = [f"survives{f' ({v.how})' * bool(v.how)}: {v.id}" for v in self.unexplained]
         problems += [f"{LIST} in {file} is stale: {line}; take it out" for line in self.stale]
         if self.rate < ENOUGH:
             problems.append(

@@ -33,13 +33,14 @@ def live_functions(path: Path) -> dict[Key, list[FunctionType]]:
     return found
 
 
-def code_of(mutant: Mutant, tree: ast.Module, path: Path) -> CodeType:
-    """The module's code with the mutant in it.  The tree is changed for good: this is a child's work.
+def code_of(mutant: Mutant | None, tree: ast.Module, path: Path) -> CodeType:
+    """The module's code with the mutant, if any, in it.  The tree stays changed: this is a child's work.
 
     Raises:
         SyntaxError: the change does not make sense there.
     """
-    mutant.plant()
+    if mutant:
+        mutant.plant()
     return compile(tree, str(path), "exec", dont_inherit=True)
 
 

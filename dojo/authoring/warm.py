@@ -6,7 +6,7 @@ Everything heavy is imported once and inherited by fork.  First the suite runs u
 test reaches which line.  Then a child collects the suite and forks for each mutant: the grandchild swaps the
 `__code__` of the functions that live already and runs the tests that reach the changed line, those that
 caught most so far first, until one fails.  What cannot be swapped, or worked while the module was imported,
-gets a child that plants the change at import and collects afresh.
+gets a child that plants the change at import and collects afresh.  A control without any change goes first.
 
 Levels 3 and 4 measure, so what only they catch must be caught twice; twins measure naive versions and are
 left out.  Tests of speed see the survivors of all others.
@@ -21,6 +21,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable
+from types import CodeType
 from typing import Any
 
 import pytest
@@ -38,6 +39,7 @@ SPEED = 4
 PATIENCE = 10.0  # a test may take so many times what it takes on the reference,
 GRACE = 1.0  # and so many CPU seconds on top
 IMPORT = 30.0  # CPU seconds for collecting afresh
+CONTROL = -1  # instead of a mutant's number: the reference as it is, which must survive
 IMPORTING = -1  # instead of a test's number, while there is none yet
 AT_IMPORT = ""  # coverage's context before the first test: imports and collection
 
@@ -136,9 +138,10 @@ class Baseline:
             raise TroubleError(content["words"])
         return cls(content)
 
-    def judging(self, tests: Iterable[int]) -> list[int]:
-        """`tests` without twins, which judge a budget and not the code."""
-        return sorted(test for test in tests if test not in self.twins)
+    def judging(self, tests: Iterable[int] | None = None) -> tuple[int, ...]:
+        """`tests`, or all of them, without twins: these judge a budget and not the code."""
+        chosen = range(len(self.names)) if tests is None else sorted(tests)
+        return tuple(test for test in chosen if test not in self.twins)
 
     def reaching(self, mutant: Mutant) -> set[int]:
         """The tests that run a line of the changed statement."""
@@ -201,9 +204,9 @@ class Hunt:
             raise TroubleError(words)
         self.kills.update({int(test): count for test, count in answer["kills"].items()})
         self.afresh = True
-        everything = tuple(self.baseline.judging(range(len(self.baseline.names))))
-        tasks = [Task(index, everything, last=True) for index in answer["leftover"]]
-        forking.run_tasks(tasks, self.jobs, self._work_afresh, self._seconds, self._settle)
+        if leftover := answer["leftover"]:
+            tasks = [Task(index, self.baseline.judging(), last=True) for index in (CONTROL, *leftover)]
+            forking.run_tasks(tasks, self.jobs, self._work_afresh, self._seconds, self._settle)
 
     def _swap_all(self) -> dict[str, Any]:
         """In a child that collects the suite once: swap what can be swapped, and tell what is left."""
@@ -218,17 +221,16 @@ class Hunt:
         gc.freeze()  # the children's collections need not look at what is here already
 
         def work(task: Task, page: Page) -> int:
-            mutant = self.mutants.all[task.mutant]
             try:
-                code = swapping.code_of(mutant, self.mutants.tree, self.kata.reference)
-                swapping.swap(mutant, code, live)
+                if mutant := self._mutant(task):
+                    swapping.swap(mutant, self._code(mutant), live)
             except SyntaxError:
                 return forking.NOT_PYTHON
             except swapping.UnswappableError:
                 return forking.UNSWAPPABLE
             return self._try(session, items, task, page)
 
-        tasks = []
+        tasks = [Task(CONTROL, self.baseline.judging(), last=True)]
         for index, mutant in enumerate(self.mutants.all):
             reached = self.baseline.reaching(mutant)
             if mutant.functions and reached:
@@ -242,11 +244,10 @@ class Hunt:
 
     def _work_afresh(self, task: Task, page: Page) -> int:
         """In a child that has not imported tinytorch: plant the mutant, collect, run."""
-        mutant = self.mutants.all[task.mutant]
         page.at = IMPORTING
         forking.limit_cpu(IMPORT)
         try:
-            code = swapping.code_of(mutant, self.mutants.tree, self.kata.reference)
+            code = self._code(self._mutant(task))
         except SyntaxError:
             return forking.NOT_PYTHON
         swapping.plant_at_import(self.kata.module, self.kata.reference, code)
@@ -259,6 +260,13 @@ class Hunt:
         session = Session(loop)
         status = session.main(self.kata)
         return forking.CAUGHT if status is None else int(status)
+
+    def _mutant(self, task: Task) -> Mutant | None:
+        """The mutant of a task; None for the control, which changes nothing."""
+        return None if task.mutant == CONTROL else self.mutants.all[task.mutant]
+
+    def _code(self, mutant: Mutant | None) -> CodeType:
+        return swapping.code_of(mutant, self.mutants.tree, self.kata.reference)
 
     def _try(self, session: Session, items: list[pytest.Item], task: Task, page: Page) -> int:
         """Run tests until one fails: those that caught most so far first, and what measures last."""
@@ -283,27 +291,35 @@ class Hunt:
 
     def _settle(self, task: Task, ending: Ending) -> Iterable[Task]:
         """What follows from a child's ending: further tasks, or a verdict."""
-        mutant = self.mutants.all[task.mutant]
-        if ending.status == forking.BROKEN:
-            raise TroubleError(f"running the mutant {mutant.id!r} broke the runner:\n{ending.words}")
-        if ending.status == forking.NOT_PYTHON:
-            self.emit(kind="mutant", id=mutant.id, verdict="not python", how="", by="")
-        elif ending.status == forking.UNSWAPPABLE:
-            self.leftover.append(task.mutant)
-        elif ending.status == forking.SURVIVED:
+        mutant, status = self._mutant(task), ending.status
+        if status == forking.BROKEN:
+            raise TroubleError(f"running {mutant.id if mutant else 'the control'!r} failed:\n{ending.words}")
+        if status == forking.SURVIVED:
             return self._survived(task, mutant)
-        elif ending.at >= 0 and self.baseline.levels[ending.at] >= MEASURED and not task.confirming:
+        if status == forking.UNSWAPPABLE:
+            self.leftover.append(task.mutant)
+            return []
+        if status == forking.NOT_PYTHON and mutant:
+            self.emit(kind="mutant", id=mutant.id, verdict="not python", how="", by="")
+            return []
+        if ending.at >= 0 and self.baseline.levels[ending.at] >= MEASURED and not task.confirming:
             rest = tuple(test for test in task.tests if test != ending.at)
             return [Task(task.mutant, (ending.at,), confirming=True, rest=rest, last=task.last)]
-        else:
-            self.kills[ending.at] += 1
-            by = self.baseline.names[ending.at] if ending.at >= 0 else "while it is imported"
-            self.emit(kind="mutant", id=mutant.id, verdict="caught", how=forking.HOW[ending.status], by=by)
+        by = self.baseline.names[ending.at] if ending.at >= 0 else "while it is imported"
+        if mutant is None:
+            raise TroubleError(
+                f"{by} {forking.HOW[status]} on the unchanged reference, in a forked process and in another "
+                "order of tests; so what it says about a mutant means nothing"
+            )
+        self.kills[ending.at] += 1
+        self.emit(kind="mutant", id=mutant.id, verdict="caught", how=forking.HOW[status], by=by)
         return []
 
-    def _survived(self, task: Task, mutant: Mutant) -> Iterable[Task]:
+    def _survived(self, task: Task, mutant: Mutant | None) -> Iterable[Task]:
         if task.rest:
             return [Task(task.mutant, task.rest, last=task.last)]
+        if mutant is None:
+            return []
         if not task.last and (speed := self._speed(self.baseline.reaching(mutant))):
             return [Task(task.mutant, speed, last=True)]
         if not self.afresh and self.baseline.works_at_import(mutant):
@@ -337,7 +353,7 @@ def main(number: str, jobs: str) -> int:
         importlib.import_module(name)
     try:
         Hunt(kata, int(jobs), emit).run()
-    except TroubleError as trouble:
+    except (TroubleError, RuntimeError) as trouble:
         emit(kind="trouble", words=str(trouble))
         return 1
     emit(kind="end")

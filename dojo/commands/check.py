@@ -122,10 +122,12 @@ def check_mutants(kata: Kata) -> list[str]:
         result = mutation.hunt(kata, lambda done, total: ticker.show(f"{kata}: mutant {done} of {total}"))
     explained = len(result.judged) - len(result.caught) - len(result.unexplained)
     say(
-        f"{kata}: {len(result.caught)} of {len(result.judged)} mutants caught ({result.rate:.1%}), {explained} "
-        f"survivors explained, {len(result.unexplained)} not; {result.a_minute:.0f} mutants a minute"
+        f"{kata}: {len(result.caught)} of {len(result.judged)} mutants caught ({result.rate:.1%}), "
+        f"{explained} survivors explained, {len(result.unexplained)} not; {result.a_minute:.0f} mutants a minute"
     )
-    return result.problems(mistakes.shown_file(kata))
+    file = mistakes.shown_file(kata)
+    say(*filter(None, [result.advice(file)]))
+    return result.problems(file)
 
 
 def check_mutants_if_possible(kata: Kata) -> list[str]:

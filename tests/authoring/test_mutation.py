@@ -240,9 +240,10 @@ def test_a_hunt(result: Result) -> None:
     assert survivors["nobody_calls: x + 100 -> x - 100"] == "no test reaches it"
 
     problems = "\n".join(result.problems("the list"))
-    assert "slow: return n -> return None survives; add a test" in problems
+    assert "survives: slow: return n -> return None" in problems
     assert "nobody_calls: x + 100 -> x - 100" not in problems
-    assert "nobody_calls: x + 100 -> x + 101 survives (no test reaches it)" in problems, "a reason is wanted"
+    assert "survives (no test reaches it): nobody_calls: x + 100 -> x + 101" in problems, "a reason is wanted"
+    assert "to EQUIVALENT in the list" in result.advice("the list")
     assert "is stale: gone: 1 -> 2: there is no such mutant any more" in problems
     assert "is stale: op.wrap.inner: function(*args) + number - 4" in problems
 
@@ -269,3 +270,31 @@ def test_what_is_not_python_does_not_count() -> None:
 
 def test_no_mutants_at_all_is_not_a_pass() -> None:
     assert Result([]).problems("f") == ["0 of 0 mutants are caught, 0.0%; at least 95% should be"]
+
+
+@pytest.mark.skipif(not mutation.POSSIBLE, reason=mutation.IMPOSSIBLE)
+def test_a_suite_that_depends_on_the_order_of_its_tests_has_no_mutants(finished: Course, kata: Kata) -> None:
+    """Tests run against a mutant in another order, where that would fail for another reason."""
+    finished.write(
+        f"{SUITE}/test_1_correctness.py",
+        """\
+import time
+
+from tinytorch.setup import double, shout
+
+DONE = []
+
+
+def test_double_is_twice():
+    time.sleep(0.2)
+    DONE.append(double(3))
+    assert DONE == [6]
+
+
+def test_shout_is_in_capitals():
+    assert DONE == [6]
+    assert shout("dojo") == "DOJO"
+""",
+    )
+    trouble = mutation.hunt(kata).trouble
+    assert "test_1_correctness.py::test_shout_is_in_capitals failed on the unchanged reference" in trouble
