@@ -52,7 +52,7 @@ Item = TypeVar("Item")
 
 # What this course asks of a machine, as pyproject.toml says it.
 REQUIREMENTS = (
-    "numpy>=1.26",
+    "numpy>=2.0",
     "rich>=13.7",
     "pytest>=8.2",
     "pytest-timeout>=2.3",

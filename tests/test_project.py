@@ -1,0 +1,73 @@
+"""Facts that stand in two places say the same thing."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+from dojo.curriculum import KATAS, MILESTONES, PHASES, REFERENCE, ROOT, before, dependents, find
+
+
+def text(name: str) -> str:
+    return (ROOT / name).read_text("utf-8")
+
+
+def dependencies() -> set[str]:
+    """The requirements in pyproject.toml (Python 3.10 has no tomllib)."""
+    block = re.search(r"^dependencies = (\[.*?\])", text("pyproject.toml"), re.MULTILINE | re.DOTALL)
+    assert block is not None
+    return set(ast.literal_eval(block[1]))
+
+
+def test_kata_01_checks_what_the_project_requires() -> None:
+    tree = ast.parse((REFERENCE / "setup.py").read_text("utf-8"))
+    (value,) = (
+        node.value
+        for node in tree.body
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "REQUIREMENTS"
+    )
+    assert set(ast.literal_eval(value)) == dependencies()
+
+
+def test_the_readme_has_the_commands_that_ci_types() -> None:
+    lines = text("README.md").splitlines()
+    assert sum(line.startswith("python3 -m venv") for line in lines) == 2
+
+
+def test_the_course_has_twenty_katas_in_four_phases() -> None:
+    assert [kata.number for kata in KATAS] == [f"{n:02}" for n in range(1, 21)]
+    assert {kata.phase for kata in KATAS} == set(PHASES)
+    assert [milestone.after for milestone in MILESTONES] == ["05", "10", "15", "20"]
+
+
+def test_a_kata_needs_only_earlier_ones() -> None:
+    for kata in KATAS:
+        assert set(kata.needs) <= {earlier.number for earlier in before(kata)}
+
+
+def test_dependents_are_found_through_others() -> None:
+    numbers = {kata.number for kata in dependents(find("05"))}
+    assert {"06", "07", "10", "15", "20"} <= numbers
+    assert "05" not in numbers
+    assert "09" not in numbers
+
+
+def test_a_kata_is_found_by_any_of_its_names() -> None:
+    names = [
+        "6",
+        "06",
+        "06.3",
+        "autograd",
+        "06_autograd",
+        "katas/06_autograd/",
+        "stubs/tinytorch/autograd.py",
+    ]
+    assert {find(name).number for name in names} == {"06"}
+
+
+def test_every_written_kata_has_all_its_parts() -> None:
+    for kata in filter(lambda k: k.written, KATAS):
+        for part in ("README.md", "hints.md", "probes.py", "strict.py", "test_1_correctness.py"):
+            assert (kata.path / part).is_file(), f"{kata}: {part}"
+        assert Path(kata.stub).is_file()
