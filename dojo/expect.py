@@ -46,7 +46,7 @@ def expect_error(kind: type[Exception], *mentions: str) -> Iterator[None]:
     Spaces and capitals in the message do not count.  A stub's NotImplementedError passes through.
     """
     __tracebackhide__ = True
-    wanted = f"a {kind.__name__}" + (f" that mentions {_and(mentions)}" if mentions else "")
+    wanted = f"{kind.__name__}" + (f" that mentions {_and(mentions)}" if mentions else "")
     try:
         yield
     except NotImplementedError:
@@ -55,8 +55,8 @@ def expect_error(kind: type[Exception], *mentions: str) -> Iterator[None]:
         said = _squeeze(str(error))
         if missing := [mention for mention in mentions if _squeeze(mention) not in said]:
             raise AssertionError(
-                f"a {type(error).__name__} was raised, as it should be, but its message does not mention "
-                f"{_and(missing)}:\n  {error}"
+                f"raised     {type(error).__name__}: {error}\nexpected   {wanted}\n"
+                f"the error is of the right kind, but its message does not mention {_and(missing)}"
             ) from None
         return
     except Exception as error:
@@ -187,14 +187,22 @@ def _report(got: Any, expected: Any, *remarks: str) -> str:
     return "\n".join(lines)
 
 
-def show(value: Any, width: int = 90) -> str:
-    """`value` in a few lines: an array abridged, with its dtype and shape; anything else by its repr."""
+LARGE = 64  # elements; of a larger array, the numbers say less than the shape
+
+
+def show(value: Any, width: int = 90, *, brief: bool = False) -> str:
+    """`value` in a few lines: an array abridged, with its dtype and shape; anything else by its repr.
+
+    `brief` leaves out the numbers of a large array, and what does not fit on two lines.
+    """
     import numpy as np
 
     array = _unwrap(value)
     if not isinstance(array, np.ndarray):
-        text = repr(value)
-        return text if len(text) <= 4 * width else text[: 4 * width] + "..."
+        text, most = repr(value), (2 if brief else 4) * width
+        return text if len(text) <= most else text[:most] + "..."
+    if brief and array.size > LARGE:
+        return f"{array.dtype}, shape {array.shape}"
     text = np.array2string(array, threshold=24, edgeitems=3, max_line_width=width, separator=", ")
     return f"{text}  {array.dtype}, shape {array.shape}"
 

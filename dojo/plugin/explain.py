@@ -20,6 +20,7 @@ import pytest
 
 from dojo import compose
 from dojo.curriculum import KATAS, ROOT
+from dojo.plugin.about import task_of_failure
 from dojo.plugin.limits import TimeUp
 from dojo.plugin.units import unit_of
 
@@ -64,9 +65,12 @@ class Explain:
             report.longrepr = f"{todo['where']}: not written yet ({todo['task']})"
             report.sections.clear()
         elif rewrite:
-            report.longrepr = explain(error, item)
-            report.words = sorted(words_of(error))
+            steps = [step.function for step in frames(error) if is_under_test(step.path)]
+            report.task = task_of_failure(unit_of(item.path), item, steps, words_of(error))
+            heading = f"kata {report.task}\n" if report.task else ""
+            report.longrepr = heading + explain(error, item)
             if timed_out(error):
+                report.timed_out = True
                 report.sections.clear()  # pytest-timeout's dump of every thread's stack
         return report
 
@@ -142,17 +146,17 @@ def explain(error: BaseException, item: pytest.Item) -> str:
     if not isinstance(error, AssertionError):
         message = f"{type(error).__name__}: {error}"
     lines.append(message)
-    lines += getattr(error, "__notes__", [])
+    # Hypothesis explains by lines of files that are not the student's.
+    lines += [note for note in getattr(error, "__notes__", []) if not note.startswith("Explanation:")]
     return "\n".join(lines)
 
 
-def words_of(error: BaseException) -> set[str]:
-    """The names that the failing statements use, by which the panel finds the task they are about."""
-    found: set[str] = set()
-    for step in frames(error):
-        found.add(step.function)
-        found |= set(_names(_statement(step)))
-    return found
+def words_of(error: BaseException) -> list[str]:
+    """The names that the failing statements of the test use."""
+    if inner := getattr(error, "exceptions", None):
+        return words_of(inner[0])
+    tests = [step for step in frames(error) if not is_under_test(step.path)]
+    return [name for step in tests for name in _names(_statement(step))]
 
 
 def timed_out(error: BaseException) -> bool:
@@ -162,24 +166,28 @@ def timed_out(error: BaseException) -> bool:
     )
 
 
+@functools.cache
+def _statements(path: Path) -> list[ast.stmt]:
+    try:
+        tree = ast.parse("".join(linecache.getlines(str(path))))
+    except SyntaxError:
+        return []
+    return [node for node in ast.walk(tree) if isinstance(node, ast.stmt)]
+
+
 def _statement(step: Frame) -> str:
     """The whole statement at a line, dedented."""
-    source = "".join(linecache.getlines(str(step.path)))
-    try:
-        tree = ast.parse(source)
-    except SyntaxError:
-        return linecache.getline(str(step.path), step.line).strip()
     best: ast.stmt | None = None
-    for node in ast.walk(tree):
-        if isinstance(node, ast.stmt) and node.lineno <= step.line <= (node.end_lineno or node.lineno):
+    for node in _statements(step.path):
+        if node.lineno <= step.line <= (node.end_lineno or node.lineno):
             best = node if best is None or node.lineno >= best.lineno else best
     if best is None:
         return linecache.getline(str(step.path), step.line).strip()
     body: list[ast.stmt] = getattr(best, "body", [])
     whole = isinstance(best, ast.With) or not body  # of a loop or a function, the head will do
     end = (best.end_lineno or best.lineno) if whole else body[0].lineno - 1
-    lines = source.splitlines()[best.lineno - 1 : max(end, best.lineno)]
-    return textwrap.dedent("\n".join(lines))
+    lines = linecache.getlines(str(step.path))[best.lineno - 1 : max(end, best.lineno)]
+    return textwrap.dedent("".join(lines)).rstrip()
 
 
 def _names(statement: str) -> list[str]:
@@ -205,13 +213,8 @@ def _values(step: Frame) -> list[str]:
         value = step.locals.get(name, step)
         dull = isinstance(value, (types.ModuleType, types.FunctionType, type)) or callable(value)
         if value is not step and not dull and not name.startswith("@"):
-            lines.append(hang(f"    where {name} = ", _short(show(value))))
+            lines.append(hang(f"    where {name} = ", show(value, brief=True)))
     return lines[:LOCALS_SHOWN]
-
-
-def _short(text: str) -> str:
-    lines = text.splitlines() or [""]
-    return "\n".join(lines[:6]) + (" ..." if len(lines) > 6 else "")
 
 
 class StubTrouble(pytest.Item):

@@ -24,7 +24,7 @@ class Test:
     state: str
     ran: bool = False
     todo: dict[str, str] | None = None
-    words: list[str] = field(default_factory=list)
+    task: str = ""
     measured: list[dict[str, Any]] = field(default_factory=list)
 
 
@@ -64,7 +64,7 @@ class Outcomes:
         if report.when == "call" and report.outcome == "passed":
             test.ran = True
         test.todo = getattr(report, "todo", None) or test.todo
-        test.words = getattr(report, "words", None) or test.words
+        test.task = getattr(report, "task", "") or test.task
         test.measured += getattr(report, "measured", [])
 
     @pytest.hookimpl(trylast=True)
@@ -81,7 +81,11 @@ class Outcomes:
 
     def _judge(self, unit: Unit) -> Verdict:
         tests = self.tests[unit.number].values()
-        if not isinstance(unit, Kata) or any(test.state not in ("passed", "skipped") for test in tests):
+        if (
+            self.interrupted
+            or not isinstance(unit, Kata)
+            or any(test.state not in ("passed", "skipped") for test in tests)
+        ):
             return Verdict(unit)
         if reason := self._why_not(unit):
             return Verdict(unit, reason=reason)
@@ -93,8 +97,6 @@ class Outcomes:
     def _why_not(self, kata: Kata) -> str:
         """Why a kata whose tests all passed is not recorded; empty if it is to be."""
         composition = compose.current()
-        if self.interrupted:
-            return "the run was interrupted"
         if not composition.ordinary:
             return f"this run took tinytorch from {composition}"
         if not __debug__ or self.config.getoption("assertmode") != "rewrite":

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from dojo import progress
+from dojo import manifest, progress
 from dojo.curriculum import KATAS, MILESTONES, Kata, Unit
 from dojo.plugin.outcomes import Outcomes, Test
 
@@ -54,7 +54,7 @@ class Panel:
         for unit in self.outcomes.units():
             yield f"{unit}: {unit.title}"
             for (level, title), tests in _levels(self.outcomes.tests[unit.number].values()):
-                yield f"  {level} {title:<12} {_tally(tests)}"
+                yield f"  {level} {title:<12} {_tally(tests, _sealed(unit, level))}"
         yield ""
         yield _standing()
         yield from self.outcomes.troubles
@@ -80,7 +80,7 @@ class Panel:
                 yield from _help(unit, first.todo["task"].removeprefix("kata ").partition(":")[0])
             else:
                 yield f"Next: make this pass: {_name(first)}"
-                yield from _help(unit, _task_about(unit, first))
+                yield from _help(unit, first.task.partition(" ")[0])
             return
         if self.outcomes.interrupted:
             yield "The run was interrupted; nothing was recorded."
@@ -103,14 +103,20 @@ def _levels(tests: Iterable[Test]) -> list[tuple[tuple[int, str], list[Test]]]:
     return sorted(rows.items())
 
 
-def _tally(tests: list[Test]) -> str:
-    """`ok 12/12`, or the counts that matter."""
-    states = Counter(test.state for test in tests)
-    if states["passed"] == len(tests):
-        return f"ok       {len(tests)}/{len(tests)}"
+def _sealed(unit: Unit, level: int) -> int:
+    """How many tests the kata has at a level, whether or not they ran."""
+    try:
+        return sum(test.startswith(f"test_{level}_") for test in manifest.read(unit).tests)
+    except (OSError, ValueError):
+        return 0
+
+
+def _tally(tests: list[Test], sealed: int) -> str:
+    """`ok 12/12`, or the counts that matter; `part 3/12` when some did not run."""
+    states, total = Counter(test.state for test in tests), max(len(tests), sealed)
     words = {"failed": "FAIL", "todo": "to do", "blocked": "blocked", "skipped": "skipped"}
-    worst = next(word for state, word in words.items() if states[state])
-    return f"{worst:<8} {states['passed']}/{len(tests)}"
+    worst = next((word for state, word in words.items() if states[state]), "")
+    return f"{worst or ('ok' if states['passed'] == total else 'part'):<8} {states['passed']}/{total}"
 
 
 def _standing() -> str:
@@ -145,18 +151,6 @@ def _heading(unit: Kata, task: str) -> int:
         if line.startswith(f"### {task}") and not line[len(f"### {task}") :][:1].isdigit():
             return number
     return 0
-
-
-def _task_about(unit: Unit, test: Test) -> str:
-    """The number of the task that a failed test speaks of: one whose name its statement uses."""
-    if not isinstance(unit, Kata) or not unit.reference.exists():
-        return ""
-    from dojo.stubs import tasks
-
-    for task in tasks(unit):
-        if task.name.rpartition(".")[2] in test.words:
-            return task.number
-    return ""
 
 
 def _name(test: Test) -> str:

@@ -88,11 +88,23 @@ class Reach:
                 if place:
                     item.add_marker(pytest.mark.xdist_group(place.unit.folder))
 
+        if config.getoption("keyword"):
+            name_tasks(items)
+
         def key(item: pytest.Item) -> tuple[tuple[str, int], int]:
             place = places[item]
             return (order_of(place.unit), place.level) if place else (("", 0), 0)
 
         items.sort(key=key)
+
+
+def name_tasks(items: list[pytest.Item]) -> None:
+    """Let `-k 01.10` and `-k find_mismatch` choose the tests of a task."""
+    from dojo.plugin.about import names_in, tasks_named
+
+    for item in items:
+        for task in tasks_named(unit_of(item.path), names_in(item)):
+            item.extra_keyword_matches.update([task.number, task.name])
 
 
 def keep_katas_whole(config: pytest.Config) -> None:
