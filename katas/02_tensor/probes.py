@@ -6,6 +6,9 @@ from dojo.measuring import Probe
 from tinytorch.tensor import Tensor, concatenate
 
 SIDES = (256, 512, 1024, 2048)
+# Rows whose length is no multiple of 4 KiB: an array that is read and one that is written do not get in each
+# other's way in the cache, which would hide by what power the time grows.
+UNEVEN_SIDES = (250, 500, 1000, 2000)
 F32 = 4  # bytes
 
 
@@ -64,7 +67,7 @@ PROBES = (
     ),
     Probe(
         "add (n, n) and (n,)",
-        SIDES,
+        UNEVEN_SIDES,
         prepare=lambda n, rng: (*square(n, rng), Tensor(rng.random(n, np.float32))),
         call=lambda x, row: x + row,
         time=2,
@@ -75,7 +78,7 @@ PROBES = (
     ),
     Probe(
         "sum of (n, n) over axis 0",
-        SIDES,
+        UNEVEN_SIDES,
         prepare=square,
         call=lambda x: x.sum(axis=0),
         time=2,
@@ -104,7 +107,7 @@ PROBES = (
     ),
     Probe(
         "var of (n, n)",
-        SIDES,
+        UNEVEN_SIDES,
         prepare=square,
         call=lambda x: x.var(),
         time=2,
