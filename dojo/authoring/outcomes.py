@@ -71,12 +71,12 @@ class _Writer:
             level=kata["level"],
             state=state_of(report),
             seconds=report.duration,
-            words=_words(report),
+            words=words_of(report),
         )
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         if report.failed:
-            self._write(kind="trouble", words=f"{report.nodeid}: {_words(report)}")
+            self._write(kind="trouble", words=f"{report.nodeid}: {words_of(report)}")
 
     def pytest_internalerror(self, excrepr: object) -> None:
         self._write(kind="trouble", words=str(excrepr).strip().splitlines()[-1])
@@ -85,7 +85,7 @@ class _Writer:
         self._write(kind="end", code=int(exitstatus))
 
 
-def _words(report: Any) -> str:
+def words_of(report: Any) -> str:
     """The reason of a failure or skip in one line; empty for a pass."""
     if report.longrepr is None:
         return ""

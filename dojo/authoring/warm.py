@@ -26,10 +26,11 @@ from typing import Any
 
 import pytest
 
+from dojo import manifest
 from dojo.authoring import forking, swapping
 from dojo.authoring.forking import Ending, Page, Task
 from dojo.authoring.mutants import Mutant, mutants_of
-from dojo.authoring.outcomes import make_hypothesis_steady, state_of
+from dojo.authoring.outcomes import make_hypothesis_steady, state_of, words_of
 from dojo.authoring.suites import TWIN
 from dojo.curriculum import Kata, find
 from dojo.plugin.units import place_of
@@ -62,7 +63,7 @@ class Session:
     def __init__(self, loop: Callable[[Session, list[pytest.Item]], object]) -> None:
         self.loop = loop
         self.seconds: Counter[str] = Counter()
-        self.failed: list[str] = []
+        self.failed: dict[str, str] = {}  # why, by test
         self.words = ""
         self.result: object = None
         self.error: Exception | None = None
@@ -77,7 +78,7 @@ class Session:
     def pytest_runtest_logreport(self, report: Any) -> None:
         self.seconds[_name(report)] += report.duration
         if report.failed or state_of(report) == "failed":
-            self.failed.append(_name(report))
+            self.failed[_name(report)] = words_of(report)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
@@ -172,10 +173,8 @@ def _record(kata: Kata) -> dict[str, Any]:
     tests = session.main(kata) or []
     tracer.stop()
     words = session.words or ("" if tests else f"pytest ran no test of katas/{kata.folder}")
-    if session.failed:
-        words = (
-            f"the suite is not green on the reference: {session.failed[0]}; see `dojo check {kata.number}`"
-        )
+    for name, why in session.failed.items():
+        words = f"the suite is not green on the reference: {name}: {why} (see `dojo check {kata.number}`)"
     lines = tracer.get_data().contexts_by_lineno(str(kata.reference))
     return {
         "words": words,
@@ -196,6 +195,7 @@ class Hunt:
         self.kills: Counter[int] = Counter()
         self.leftover: list[int] = []
         self.afresh = False
+        self.seal = _seal(kata)
 
     def run(self) -> None:
         self.emit(kind="begin", mutants=len(self.mutants.all), tests=len(self.baseline.names))
@@ -207,6 +207,10 @@ class Hunt:
         if leftover := answer["leftover"]:
             tasks = [Task(index, self.baseline.judging(), last=True) for index in (CONTROL, *leftover)]
             forking.run_tasks(tasks, self.jobs, self._work_afresh, self._seconds, self._settle)
+        if self.seal != _seal(self.kata):
+            raise TroubleError(
+                f"the suite or the reference of {self.kata} was edited meanwhile; run it again"
+            )
 
     def _swap_all(self) -> dict[str, Any]:
         """In a child that collects the suite once: swap what can be swapped, and tell what is left."""
@@ -337,6 +341,10 @@ class Hunt:
 
     def _seconds(self, task: Task) -> float:
         return sum(GRACE + PATIENCE * self.baseline.seconds[test] for test in task.tests)
+
+
+def _seal(kata: Kata) -> tuple[str, str]:
+    return manifest.suite_hash(kata), manifest.source_hash(kata.reference)
 
 
 def main(number: str, jobs: str) -> int:

@@ -120,13 +120,14 @@ def check_mutants(kata: Kata) -> list[str]:
         return [mutation.IMPOSSIBLE]
     with _Ticker() as ticker:
         result = mutation.hunt(kata, lambda done, total: ticker.show(f"{kata}: mutant {done} of {total}"))
-    explained = len(result.judged) - len(result.caught) - len(result.unexplained)
+    caught, judged, odd = len(result.caught), len(result.judged), len(result.unexplained)
     say(
-        f"{kata}: {len(result.caught)} of {len(result.judged)} mutants caught ({result.rate:.1%}), "
-        f"{explained} survivors explained, {len(result.unexplained)} not; {result.a_minute:.0f} mutants a minute"
+        f"{kata}: {caught} of {judged} mutants caught ({result.rate:.1%}), {judged - caught - odd} survivors "
+        f"explained, {odd} not; {result.a_minute:.0f} mutants a minute"
     )
     file = mistakes.shown_file(kata)
-    say(*filter(None, [result.advice(file)]))
+    if advice := result.advice(file):
+        say(advice)
     return result.problems(file)
 
 
