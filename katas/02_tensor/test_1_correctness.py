@@ -39,6 +39,7 @@ from tinytorch.tensor import (
     randn,
     resolve_shape,
     result_type,
+    set_recorder,
     sqrt,
     stack,
     tanh,
@@ -60,6 +61,13 @@ def quiet():
     with np.errstate(all="ignore"), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
+
+
+def expect_itself(got, array):
+    """That no other array was made."""
+    expect(got, array)
+    if got is not array:
+        raise AssertionError("equal, but another array: expected the very one that was given")
 
 
 # 02.1 contiguous_strides
@@ -368,6 +376,9 @@ def test_nothing_can_have_any_shape_without_a_copy():
         (3, np.array(3, np.int64)),
         (True, np.array(True)),
         ([], f32([])),
+        ([2**63], np.array([2**63], np.uint64)),
+        ([np.float64(0.5), np.float32(1.5)], f32([0.5, 1.5])),
+        ([np.float16(0.5)], np.array([0.5], np.float16)),
         (np.float64(2.5), np.array(2.5, np.float64)),
         (np.int32(7), np.array(7, np.int32)),
     ],
@@ -379,8 +390,10 @@ def test_python_numbers_get_the_dtypes_of_pytorch(data, array):
 @pytest.mark.parametrize("dtype", ["float64", "float32", "float16", "int64", "int32", "uint8", "bool"])
 def test_an_array_is_taken_as_it_is(dtype):
     array = np.ones((2, 3), dtype)
-    assert as_array(array) is array
-    assert as_array(Tensor(array)) is array
+    expect_itself(as_array(array), array)
+    expect_itself(as_array(Tensor(array)), array)
+    backwards = array.T[::-1]
+    assert as_array(backwards) is backwards
 
 
 def test_data_is_always_an_array():
@@ -412,8 +425,8 @@ def test_a_tensor_shares_the_array_it_is_given():
     x = Tensor(Tensor(array))
     array[1] = 7
     expect(x, np.array([0.0, 7, 0]))
-    assert x.data is array
-    assert x.numpy() is array
+    expect_itself(x.data, array)
+    expect_itself(x.numpy(), array)
 
 
 def test_only_floats_can_require_a_gradient():
@@ -657,7 +670,7 @@ def test_other_errors_come_through_with_their_own_words():
 @pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
 def test_floats_stay_as_they_are(dtype):
     array = np.ones(2, dtype)
-    assert floating(array) is array
+    expect_itself(floating(array), array)
 
 
 @pytest.mark.parametrize("dtype", ["bool", "uint8", "int32", "int64"])
@@ -706,10 +719,20 @@ def test_division_of_integers_gives_float32():
     expect(div(1, 2), f32(0.5))
 
 
+def test_division_of_small_integers_by_numbers_that_they_cannot_hold():
+    pixels = Tensor(np.array([51, 102], np.uint8))
+    expect(pixels / 256, f32([51 / 256, 102 / 256]))
+    expect(pixels / -1, f32([-51, -102]))
+    expect(pixels / Tensor(1000), f32([0.051, 0.102]))
+    expect(-510 / pixels, f32([-10, -5]))
+
+
 def test_division_keeps_float64_and_float16():
     expect(Tensor(np.array([1.0])) / 3, np.array([1 / 3]))
     expect(Tensor(np.array(1.0, np.float16)) / 2, np.array(0.5, np.float16))
     expect(Tensor([1, 2]) / Tensor(np.array([4.0, 4.0])), np.array([0.25, 0.5]))
+    expect(Tensor([1, 2]) / Tensor(np.array(4.0)), np.array([0.25, 0.5]))
+    expect(Tensor([2**53 - 1]) / Tensor(np.array([1.0])), np.array([2.0**53 - 1]), rtol=0)
 
 
 def test_division_names_shapes_that_do_not_meet():
@@ -1072,8 +1095,14 @@ def test_permute_wants_each_axis_once():
     for axes in [(0, 0), (0,), (0, 2), (0, 1, 2)]:
         with expect_error(ValueError):
             x.permute(axes)
+
+
+def test_transpose_wants_axes_that_are_there():
+    x = Tensor(np.zeros((2, 3)))
     with expect_error(ValueError, "2"):
         x.transpose(0, 2)
+    with expect_error(ValueError, "-3"):
+        x.transpose(-3, 1)
 
 
 def test_squeeze_drops_axes_of_length_1():
@@ -1276,6 +1305,19 @@ def test_slices_are_views_and_picked_elements_are_copies():
     x[1:3].data[0] = 20
     x[Tensor([2, 3])].data[0] = 30
     expect(x, np.array([1, 20, 3, 4]))
+
+
+def test_picking_is_an_operation_that_a_recorder_is_told_of():
+    """`Tensor(self.data[index])` has the right numbers, but a gradient would not find its way back."""
+    x, told = Tensor([1.0, 2.0, 3.0], requires_grad=True), []
+    before = set_recorder(lambda operation, *_: told.append(operation.name))
+    try:
+        x[0]
+        x[1:]
+        x[Tensor([2, 0])]
+    finally:
+        set_recorder(before)
+    expect(told, ["getitem", "getitem", "getitem"])
 
 
 def test_one_element_is_a_tensor_of_its_dtype():

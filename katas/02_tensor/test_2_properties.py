@@ -233,7 +233,8 @@ def test_minus_one_is_filled_in_exactly_where_numpy_does(old, seed):
     if new and rng.integers(2):
         new[rng.integers(len(new))] = -1
     mine = answer_or_error(lambda: resolve_shape(old, tuple(new)))
-    expect((old, new, mine), (old, new, answer_or_error(lambda: np.zeros(old).reshape(new).shape)))
+    numpys = answer_or_error(lambda: np.zeros(old).reshape(new).shape)
+    expect((old, new, mine), (old, new, "ValueError" if min(new, default=0) < -1 else numpys))  # it takes -2
 
 
 @many
@@ -575,13 +576,23 @@ def test_the_recorder_is_told_parameters_and_plain_numbers_as_they_are():
     expect(calls[1][3], {"axis": 1, "keepdims": False})
 
 
-def test_it_is_enough_that_one_input_requires_a_gradient():
-    x, y = Tensor([1.0]), Tensor([2.0], requires_grad=True)
+OF_TWO = {
+    "add": lambda x, y: x + y,
+    "mul": lambda x, y: y * x,
+    "sub": lambda x, y: 1.0 - y,
+    "getitem": lambda x, y: y[0],
+    "join": lambda x, y: concatenate([x, y, x]),
+    "where": lambda x, y: where([True], x, y),
+}
+
+
+@pytest.mark.parametrize("name", OF_TWO)
+def test_it_is_enough_that_one_input_requires_a_gradient(name):
+    x, y, z = Tensor([1.0]), Tensor([2.0], requires_grad=True), Tensor([3.0])
     with recording() as calls:
-        for out in (x + y, y + x, 1.0 - y, y[0], concatenate([x, y, x]), where([True], x, y)):
-            assert out.requires_grad
-        assert not (x + x).requires_grad
-    expect([call[0].name for call in calls], ["add", "add", "sub", "getitem", "join", "where"])
+        with_one, with_none = OF_TWO[name](x, y), OF_TWO[name](x, z)
+    expect([call[0].name for call in calls], [name])
+    expect((with_one.requires_grad, with_none.requires_grad), (True, False))
 
 
 def test_what_is_stacked_keeps_its_gradient():
@@ -596,6 +607,7 @@ def test_the_recorder_is_told_an_index_of_arrays():
     with recording() as calls:
         x[rows]
         x[rows, 1:]
+    expect([call[0].name for call in calls], ["getitem", "getitem"])
     for call in calls:
         index = call[3]["index"]
         assert (index[0] if isinstance(index, tuple) else index) is rows.data

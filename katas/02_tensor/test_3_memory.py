@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from dojo.expect import expect
-from dojo.measuring import Budget, kept_bytes, load_probes, memory_growth, peak_bytes
+from dojo.measuring import Budget, kept_bytes, load_probes, memory_growth, peak_bytes, retained_bytes
 from tinytorch.tensor import Tensor, as_strided, concatenate, rand, randn, set_recorder, stack, var
 
 KIB, MIB = 1 << 10, 1 << 20
@@ -35,20 +35,28 @@ EXPAND = Budget(
     naively="a version that repeats the elements, 8,192 times,",
 )
 BROADCAST = Budget(
-    "a table plus a row",
+    "a table and a row, or a number",
     limit=1.5,
     reference=1.03,
     naive=2.0,
     unit="tables at the worst moment",
-    naively="a version that first makes a table of the row",
+    naively="a version that first makes a table of the row, or of the number,",
 )
 REDUCE = Budget(
     "a mean or a sum",
     limit=0.5,
-    reference=0.06,
+    reference=0.002,
     naive=1.0,
     unit="inputs at the worst moment",
-    naively="a version that divides or converts each element first",
+    naively="a version that divides each element first",
+)
+PIXELS = Budget(
+    "a mean or a sum of uint8 pixels",
+    limit=0.6,
+    reference=0.06,
+    naive=4.0,
+    unit="inputs at the worst moment",
+    naively="a version that converts each pixel to float32 first",
 )
 VARIANCE = Budget(
     "a variance",
@@ -75,6 +83,14 @@ DRAW = Budget(
     naively="a version that draws float64 and converts",
 )
 PRODUCT = Budget(
+    "a product of two (512, 512) float32 matrices",
+    limit=3,
+    reference=1.0,
+    naive=7.0,
+    unit="results at the worst moment",
+    naively="a version that goes through float64",
+)
+PRODUCT_GROWTH = Budget(
     "matmul: peak bytes over the side n",
     limit=2.5,
     reference=2.0,
@@ -114,7 +130,8 @@ VIEWS = {
     "squeeze": lambda x: x.squeeze(),
     "unsqueeze": lambda x: x.unsqueeze(1),
     "expand": lambda x: x.expand(4, 512, 512),
-    "a slice": lambda x: x[1::2, ::-1],
+    "a slice": lambda x: x[1::2, 3:],
+    "a slice backwards": lambda x: x[::-2, ::-1],
     "a row": lambda x: x[-1],
     "reshape of a transposed slice": lambda x: x[:, ::2].transpose(0, 1).reshape(16, 16, 512),
     "view of columns": lambda x: x[:, ::4].view(1024, 64),
@@ -128,6 +145,14 @@ def test_a_view_copies_nothing(name, table):
     make = VIEWS[name]
     assert np.shares_memory(make(table).data, table.data)
     VIEW.check(peak_bytes(lambda: make(table)) / KIB)
+
+
+def test_a_view_is_refused_before_anything_is_copied(table):
+    def refused():
+        with pytest.raises(ValueError, match="copy"):
+            table.T.view(-1)
+
+    VIEW.check(peak_bytes(refused) / KIB)
 
 
 def test_the_twin_that_copies_is_caught(table):
@@ -159,6 +184,7 @@ def test_a_row_is_added_to_a_table_without_becoming_one(table):
     BROADCAST.check(peak_bytes(lambda: table + row) / MIB)
     BROADCAST.check(peak_bytes(lambda: column * table) / MIB)
     BROADCAST.check(peak_bytes(lambda: table / row) / MIB)
+    BROADCAST.check(peak_bytes(lambda: table**2) / MIB)
 
 
 def test_the_twin_that_makes_a_table_of_the_row_is_caught(table):
@@ -170,8 +196,11 @@ def test_the_twin_that_makes_a_table_of_the_row_is_caught(table):
 
 
 def test_a_result_is_all_that_an_operation_leaves_behind(table):
-    kept = kept_bytes(lambda: [table + 1.0, table * table, table**2, table.exp(), table.clip(0, 1)])
-    expect(kept / MIB, 5.0, atol=0.1)
+    def work():
+        return [table + 1.0, table / table, table**2, table.exp(), table.clip(0, 1), table @ table]
+
+    expect(kept_bytes(work) / MIB, 6.0, atol=0.1)
+    expect(retained_bytes(work) / MIB, 0.0, atol=0.1)
 
 
 # A sum needs one number for each result.
@@ -185,14 +214,14 @@ def test_sums_and_means_need_little_more_than_their_result(axis, table):
 
 def test_pixels_are_not_converted_before_they_are_averaged(rng):
     pixels = Tensor(rng.integers(0, 256, (1024, 1024), dtype=np.uint8))  # 1 MiB
-    REDUCE.check(peak_bytes(lambda: pixels.mean(axis=0)) / MIB)
-    REDUCE.check(peak_bytes(lambda: pixels.sum()) / MIB)
+    PIXELS.check(peak_bytes(lambda: pixels.mean(axis=0)) / MIB)
+    PIXELS.check(peak_bytes(lambda: pixels.sum()) / MIB)
 
 
 def test_the_twin_that_changes_every_element_first_is_caught(table, rng):
     pixels = rng.integers(0, 256, (1024, 1024), dtype=np.uint8)
     REDUCE.catches(peak_bytes(lambda: (table.data / table.size).sum()) / MIB)
-    REDUCE.catches(peak_bytes(lambda: pixels.astype(np.float32).mean()) / MIB)
+    PIXELS.catches(peak_bytes(lambda: pixels.astype(np.float32).mean()) / MIB)
 
 
 @pytest.mark.parametrize("axis", [None, 0, 1])
@@ -236,8 +265,18 @@ def test_the_twin_that_draws_float64_is_caught(rng):
 # Products are added up as they come.
 
 
-def test_a_matrix_product_needs_memory_for_its_result():
-    PRODUCT.check(memory_growth(PROBES["matmul (n, n)"]))
+def test_a_matrix_product_needs_memory_for_its_result(table):
+    PRODUCT.check(peak_bytes(lambda: table @ table) / MIB)
+    PRODUCT_GROWTH.check(memory_growth(PROBES["matmul (n, n)"]))
+
+
+def test_the_twin_that_multiplies_in_float64_is_caught(table):
+    def in_float64(a, b):
+        wide, other = a.astype(np.float64), b.astype(np.float64)
+        product = wide @ other
+        return product.astype(np.float32)
+
+    PRODUCT.catches(peak_bytes(lambda: in_float64(table.data, table.data)) / MIB)
 
 
 def test_the_twin_that_lays_out_every_product_is_caught(rng):
@@ -245,7 +284,7 @@ def test_the_twin_that_lays_out_every_product_is_caught(rng):
         a, b = rng.random((n, n), np.float32), rng.random((n, n), np.float32)
         return peak_bytes(lambda: (a[:, :, None] * b).sum(axis=1))
 
-    PRODUCT.catches(np.log2(peak(128) / peak(64)))
+    PRODUCT_GROWTH.catches(np.log2(peak(128) / peak(64)))
 
 
 # What a gradient rule does not name can go.

@@ -246,6 +246,16 @@ def integers_are_divided_in_float64(m):
 
 
 @caught_by(1)
+def a_divisor_is_squeezed_into_small_integers(m):
+    m.div.forward = lambda a, b: m.elementwise(lambda a, b: m.floating(a) / m.floating(b), a, b)
+
+
+@caught_by(1)
+def all_that_is_not_float_is_divided_in_float32(m):
+    m.div.forward = lambda a, b: m.elementwise(np.divide, m.floating(a), b)
+
+
+@caught_by(1)
 def integers_are_divided_to_integers(m):
     def div(a, b):
         kind = m.result_type(a, b).kind
@@ -277,6 +287,30 @@ def powers_are_taken_by_logarithms(m):
         dtype = m.result_type(a, b)
         with np.errstate(all="ignore"):
             return m.elementwise(lambda a, b: np.exp(b * np.log(m.floating(a))), a, b).astype(dtype)
+
+    m.power.forward = power
+
+
+@caught_by(3)
+def the_exponent_is_laid_out_as_a_table(m):
+    right = m.power.forward
+
+    def power(a, b):
+        if isinstance(a, np.ndarray) and isinstance(b, (int, float)):
+            b = np.full(a.shape, b, m.result_type(a, b))
+        return right(a, b)
+
+    m.power.forward = power
+
+
+@caught_by(4)
+def a_power_goes_element_by_element(m):
+    right = m.power.forward
+
+    def power(a, b):
+        if isinstance(a, np.ndarray) and a.ndim == 1 and a.dtype.kind == "f" and isinstance(b, int) and b > 0:
+            return np.array([x**b for x in a.tolist()], a.dtype)
+        return right(a, b)
 
     m.power.forward = power
 
@@ -338,6 +372,18 @@ def a_product_goes_row_by_column(m):
                 for j, column in enumerate(b.T):
                     out[i, j] = row @ column
             return out
+        return right(a, b)
+
+    m.matmul.forward = matmul
+
+
+@caught_by(4)
+def a_product_is_left_to_einsum(m):
+    right = m.matmul.forward
+
+    def matmul(a, b):
+        if np.ndim(a) == np.ndim(b) == 2 and a.shape[1] == b.shape[0]:
+            return np.einsum("ij,jk->ik", *m.promote(a, b))
         return right(a, b)
 
     m.matmul.forward = matmul
@@ -459,6 +505,17 @@ def a_view_is_a_copy_when_it_has_to_be(m):
     m.view.forward = m.reshape.forward
 
 
+@caught_by(3)
+def a_view_is_made_by_reshape_and_looked_at_afterwards(m):
+    def view(a, *, shape):
+        reshaped = m.reshape.forward(a, shape=shape)
+        if a.size and not np.may_share_memory(a, reshaped):
+            raise ValueError(f"shape {a.shape} needs a copy to become {reshaped.shape}")
+        return reshaped
+
+    m.view.forward = view
+
+
 @caught_by(1)
 def contiguous_gives_a_number_an_axis(m):
     m.contiguous.forward = np.ascontiguousarray
@@ -577,6 +634,15 @@ def a_slice_is_a_copy(m):
     m.getitem.forward = lambda a, *, index: a[index].copy()
 
 
+@caught_by(1)
+def picking_is_no_operation_and_loses_the_gradient(m):
+    m.Tensor.__getitem__ = lambda self, index: m.Tensor(
+        self.data[tuple(m.as_array(i) if isinstance(i, m.Tensor) else i for i in index)]
+        if isinstance(index, tuple)
+        else self.data[index.data if isinstance(index, m.Tensor) else index]
+    )
+
+
 @caught_by(2)
 def an_index_keeps_its_tensors(m):
     m.Tensor.__getitem__ = lambda self, index: m.getitem(self, index=index)
@@ -650,5 +716,5 @@ EQUIVALENT = {
     " -> as_array(data)":
         ONLY_FASTER,
     "power: if b.__class__ in (int, float) and floating(a) is a: -> if False:":
-        "np.power gives the same at a fraction of the speed, which differs too much between processors to judge",
+        "np.power gives the same at a fraction of the speed, and what fraction differs between processors",
 }

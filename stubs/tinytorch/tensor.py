@@ -25,11 +25,12 @@ from numpy.typing import DTypeLike, NDArray
 
 __all__ = [
     "Op", "Tensor", "absolute", "add", "amax", "amin", "arange", "argmax", "as_array", "as_strided",
-    "broadcast_shapes", "broadcast_strides", "clip", "concatenate", "contiguous", "contiguous_strides",
-    "div", "exp", "expand", "eye", "full", "is_contiguous", "log", "matmul", "maximum", "mean", "mul",
-    "neg", "ones", "op", "permute", "power", "rand", "randn", "reshape", "result_type", "set_recorder",
-    "sqrt", "squeeze", "stack", "sub", "tanh", "total", "transpose", "unsqueeze", "var", "view",
-    "view_strides", "where", "zeros",
+    "broadcast_shapes", "broadcast_strides", "clip", "compare", "concatenate", "contiguous",
+    "contiguous_strides", "div", "elementwise", "exp", "expand", "eye", "floating", "full", "getitem",
+    "is_contiguous", "join", "log", "matmul", "maximum", "mean", "mul", "neg", "ones", "op", "permute",
+    "power", "promote", "rand", "randn", "reshape", "resolve_shape", "result_type", "set_recorder", "sqrt",
+    "squeeze", "stack", "sub", "tanh", "total", "transpose", "unsqueeze", "var", "view", "view_strides",
+    "where", "zeros",
 ]  # fmt: skip
 
 Array = NDArray[Any]
@@ -191,7 +192,7 @@ def broadcast_shapes(*shapes: Shape) -> Shape:
     """The shape in which all meet, lined up at the right: a missing axis, or one of length 1, stretches.
 
     `broadcast_shapes((3, 1), (4,))` is `(3, 4)`. Where lengths differ and neither is 1, a ValueError names
-    the shapes, the lengths and the axis.
+    the shapes, the lengths and (one such) axis, -1 for the last.
     """
     # TODO 02.3: count axes from the right, -1, -2, ... and beware of length 0.
     raise NotImplementedError("kata 02.3: broadcast_shapes")
@@ -242,15 +243,16 @@ def as_array(data: Any) -> Array:
     """The array that `Tensor(data)` wraps.
 
     Arrays are taken as they are, not copied; numpy's scalars keep their dtype; a Tensor gives its array. Of
-    Python's numbers, and lists of them, bools stay bool, ints become int64, and floats float32. TypeError for
-    anything else, naming its dtype; ValueError for lists of unequal lengths.
+    Python's numbers, bools stay bool, ints become int64 (uint64 from 2**63 on), and floats float32. A list
+    gets the dtype that numpy finds for it, but float32 for float64. TypeError for anything else, naming its
+    dtype; ValueError for lists of unequal lengths.
     """
     # TODO 02.8: np.asanyarray copies no array; but what does it make of [0.5]?
     raise NotImplementedError("kata 02.8: as_array")
 
 
 def result_type(*operands: Any) -> np.dtype[Any]:
-    """The dtype in which arrays and Python numbers meet; the rule is PyTorch's.
+    """The dtype in which arrays and Python numbers, at least one, meet; the rule is PyTorch's.
 
     Floats outrank integers, and these bools. Of the highest kind present, arrays with axes outrank those
     without, and these Python's numbers. Between those of the highest rank numpy decides. So float32 with axes
@@ -261,7 +263,7 @@ def result_type(*operands: Any) -> np.dtype[Any]:
 
 
 def promote(a: Any, b: Any) -> tuple[Array, Array]:
-    """Both operands as arrays of the dtype in which they meet."""
+    """Both operands as arrays of the dtype in which they meet. Beware: 300 is 44 in uint8, as in PyTorch."""
     # Most calls are of these two kinds, and finding a dtype takes longer than adding two small arrays.
     if a.__class__ is np.ndarray:
         if b.__class__ is np.ndarray and a.dtype == b.dtype:
@@ -287,7 +289,8 @@ def floating(a: Any) -> Array:
     raise NotImplementedError("kata 02.11: floating")
 
 
-# Operations on each element. `x + 1.0` arrives here as an array and a Python number.
+# Operations on each element. `x + 1.0` arrives here as an array and a Python number: what is typed Any may be
+# an array, a number or a list. What is typed Array is an array.
 
 
 # fmt: off
@@ -319,14 +322,14 @@ def tanh(a: Any) -> Any: return np.tanh(floating(a))
 @op
 def div(a: Any, b: Any) -> Any:
     """a / b, in floats even where both are integers."""
-    # TODO 02.11: `elementwise` hands your function arrays of one dtype.
+    # TODO 02.11: integers become floats before they meet: 256 does not fit into uint8.
     raise NotImplementedError("kata 02.11: div")
 
 
 @op
 def power(a: Any, b: Any) -> Any:
     """a ** b. Of integers it is an integer, and a negative exponent then a ValueError."""
-    # TODO 02.12: array ** 2 is one multiplication each; np.power(array, 2) is not.
+    # TODO 02.12: array ** 2, with Python's 2, is one multiplication each; with an array of it, it is not.
     raise NotImplementedError("kata 02.12: power")
 
 
@@ -358,6 +361,7 @@ def matmul(a: Any, b: Any) -> Any:
 
 
 # Reductions. `axis` is one, several, or None for all of them; `keepdims` leaves each in place, 1 long.
+# Here and below an axis that is not there is a ValueError that names it, as numpy's does.
 
 
 @op
@@ -400,7 +404,7 @@ def var(a: Array, *, axis: Axis = None, correction: int = 1, keepdims: bool = Fa
     """The variance, in floats: the squared distances from the mean, summed, and divided by n - correction.
 
     The mean of n samples lies nearer to them than the true mean does, and the sum comes out (n - 1) / n of
-    what it should be: hence the 1, PyTorch's default.
+    what it should be: hence the 1, PyTorch's default. With n <= correction it divides by 0: nan or inf.
     """
     # TODO 02.15: one scratch array as large as `a`, squared in place; mean(a²) - mean(a)² would cancel.
     raise NotImplementedError("kata 02.15: var")
@@ -555,10 +559,9 @@ class Tensor:
     """
 
     __slots__ = ("__weakref__", "data", "grad", "node", "requires_grad")
-    __array_ufunc__ = (
-        None  # array + Tensor gives a Tensor; np.exp(Tensor) raises, rather than drop the gradient
-    )
-    __hash__ = object.__hash__  # == compares elements; sets and dicts go by identity
+    # So that array + Tensor gives a Tensor, and np.exp(Tensor) raises, rather than drop the gradient.
+    __array_ufunc__ = None
+    __hash__ = object.__hash__  # sets and dicts go by identity; == compares elements, so ask `x is None`
 
     def __init__(self, data: Any, requires_grad: bool = False) -> None:
         self.data: Array = (

@@ -24,11 +24,12 @@ from numpy.typing import DTypeLike, NDArray
 
 __all__ = [
     "Op", "Tensor", "absolute", "add", "amax", "amin", "arange", "argmax", "as_array", "as_strided",
-    "broadcast_shapes", "broadcast_strides", "clip", "concatenate", "contiguous", "contiguous_strides",
-    "div", "exp", "expand", "eye", "full", "is_contiguous", "log", "matmul", "maximum", "mean", "mul",
-    "neg", "ones", "op", "permute", "power", "rand", "randn", "reshape", "result_type", "set_recorder",
-    "sqrt", "squeeze", "stack", "sub", "tanh", "total", "transpose", "unsqueeze", "var", "view",
-    "view_strides", "where", "zeros",
+    "broadcast_shapes", "broadcast_strides", "clip", "compare", "concatenate", "contiguous",
+    "contiguous_strides", "div", "elementwise", "exp", "expand", "eye", "floating", "full", "getitem",
+    "is_contiguous", "join", "log", "matmul", "maximum", "mean", "mul", "neg", "ones", "op", "permute",
+    "power", "promote", "rand", "randn", "reshape", "resolve_shape", "result_type", "set_recorder", "sqrt",
+    "squeeze", "stack", "sub", "tanh", "total", "transpose", "unsqueeze", "var", "view", "view_strides",
+    "where", "zeros",
 ]  # fmt: skip
 
 Array = NDArray[Any]
@@ -387,11 +388,9 @@ def tanh(a: Any) -> Any: return np.tanh(floating(a))
 @op
 def div(a: Any, b: Any) -> Any:
     """a / b, in floats even where both are integers."""
-
-    def divide(a: Array, b: Array) -> Any:
-        return np.true_divide(a, b, dtype=result_type(a, 1.0), casting="same_kind")
-
-    return elementwise(divide, a, b)
+    if result_type(a, b).kind != "f":
+        a, b = floating(a), floating(b)
+    return elementwise(np.true_divide, a, b)
 
 
 @op
