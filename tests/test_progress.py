@@ -355,6 +355,17 @@ def test_repair_keeps_a_damaged_file_and_starts_anew(file: Path, raw: bytes) -> 
     assert progress.repair(file) == []
 
 
+def test_nothing_is_said_to_be_unproven_where_no_pass_was_read(root: Path) -> None:
+    progress.PATH.write_bytes(b"{")
+    (message,) = progress.repair()
+    assert "proven" not in message
+    assert message.endswith("If katas had passed before, `dojo verify --all` finds them")
+    passed(SETUP)
+    progress.PATH.write_bytes(progress.PATH.read_bytes()[:-30])
+    (message,) = progress.repair()
+    assert "(katas passed: 01), to be proven again: run `dojo verify --all`" in message
+
+
 def test_damage_names_what_is_wrong(file: Path) -> None:
     file.write_bytes(with_record(needs={"02": 3}))
     assert "katas.01 has a wrong needs" in str(progress.load(file).trouble)

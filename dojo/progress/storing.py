@@ -154,8 +154,13 @@ def _set_aside(path: Path, contents: Contents) -> str:
     kept = next((old for old in path.parent.glob(f"{path.name}.{label}-*") if old.read_bytes() == raw), None)
     if kept is None:
         kept = _write_new(path, f"{path.name}.{label}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}", raw)
-    katas = ", ".join(sorted(contents.data["katas"])) or "none"
+    katas = ", ".join(sorted(contents.data["katas"]))
     what = "held the marks of a git merge" if contents.kind == CONFLICT else "was damaged"
+    if not katas:
+        return (
+            f"{path.name} {what}; it is kept as {kept.name}, and a new one was begun. "
+            "If katas had passed before, `dojo verify --all` finds them"
+        )
     return (
         f"{path.name} {what}; it is kept as {kept.name}, and a new one has what could be read of it "
         f"(katas passed: {katas}), to be proven again: run `dojo verify --all`"
