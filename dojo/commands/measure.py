@@ -1,7 +1,8 @@
 """Measure a kata: time and memory over growing sizes, yours beside the reference and PyTorch.
 
 Each probe of katas/NN_name/probes.py gives a table.  `growth` is the exponent of the last doubling: n^2 takes
-four times as much for twice the size.  `of the roof` compares with the fastest this machine could do.
+four times as much for twice the size.  `of the roof` compares with the fastest this machine could do; what is
+`in cache` was faster than its memory.
 """
 
 from __future__ import annotations

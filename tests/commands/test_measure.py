@@ -129,6 +129,24 @@ def test_a_table_has_a_row_for_each_size_and_one_for_growth(capsys):
     assert body[-1] == ["growth", "n^2", "n^1", "n^1", "n^2", "n^1", "", ""]
 
 
+@pytest.mark.parametrize(
+    ("took", "shown"),
+    [(1e-6, "80 % memory"), (0.801e-6, "100 % memory"), (0.5e-6, "in cache"), (40e-6, "2 % memory")],
+)
+def test_what_is_faster_than_memory_is_in_cache(took, shown):
+    """8000 bytes at 10 GB/s take 0.8 us."""
+    fast = Series("yours", SIZES, (took,) * 3, (1000,) * 3)
+    _, body = tables.table(comparison(fast), Report("04", ROOF, ()))
+    assert body[0][-1] == shown
+
+
+def test_no_share_of_the_computing_is_above_the_whole():
+    """4e9 operations at 100 GFLOP/s take 40 ms."""
+    fast = Series("yours", SIZES, (0.03,) * 3, (1000,) * 3)
+    _, body = tables.table(comparison(fast, flops=(4e9,) * 3, moved=None), Report("04", ROOF, ()))
+    assert body[0][-1] == "100 % compute"
+
+
 def test_what_grows_too_fast_is_said_in_words(capsys):
     out = printed(capsys, comparison(YOURS, REFERENCE))
     assert "softmax  (expected: time n^1, memory n^1)" in out
