@@ -87,6 +87,16 @@ def parse(text: str) -> dict[str, Hints]:
     return found
 
 
+def by_name(tasks: dict[str, Hints]) -> dict[str, str]:
+    """The number of each task by what it is called: `02.17 transpose, permute` is called either.
+
+    `Tensor.span` is called `span` too, where no other task is.
+    """
+    names = {name: task for task, found in tasks.items() for name in re.split(r",\s*", found.name)}
+    short = {name.rpartition(".")[2]: task for name, task in names.items()}
+    return {**short, **names}
+
+
 def unwritten(kata: Kata) -> list[Todo]:
     """The tasks that the student's file still has a stub for, in the order of their numbers.
 

@@ -7,12 +7,14 @@ written yet.
 from __future__ import annotations
 
 import argparse
+import difflib
 from typing import NamedTuple
 
 from dojo import hints, progress
 from dojo.commands import BadInput, Refused, so_far
+from dojo.commands.next import working_at
 from dojo.console.terminal import fold, say
-from dojo.curriculum import Kata, find
+from dojo.curriculum import KATAS, Kata, find
 from dojo.hints import Hints
 
 
@@ -24,18 +26,20 @@ class Asked(NamedTuple):
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("task", nargs="?", metavar="KATA.TASK", help="a task as 06.3, or a kata as 06")
+    parser.add_argument(
+        "task", nargs="?", metavar="TASK", help="a task as 06.3 or by its name, or a kata as 06"
+    )
     parser.add_argument("--all", action="store_true", help="all three at once")
 
 
 def run(args: argparse.Namespace) -> int:
-    asked = parse(args.task) if args.task else Asked(progress.load().frontier(), None)
+    asked = parse(args.task) if args.task else Asked(working_at(progress.load()), None)
     say(*show(asked, everything=args.all))
     return 0
 
 
 def parse(text: str) -> Asked:
-    """Read `06.3`, `6.3`, `autograd.3`, `06` or `autograd`.
+    """Read `06.3`, `6.3`, `autograd.3`, `06`, `autograd`, or a task's name as `unbroadcast`.
 
     Raises:
         BadInput: there is no such kata, or no such task in it.
@@ -44,7 +48,7 @@ def parse(text: str) -> Asked:
     try:
         kata = find(head)
     except ValueError as error:
-        raise BadInput(str(error)) from error
+        return _named(text, str(error))
     if not dot:
         return Asked(kata, None)
     tasks = hints.read(kata)
@@ -52,8 +56,28 @@ def parse(text: str) -> Asked:
         raise Refused(f"kata {kata} has no hints yet; {so_far()}")
     task = f"{kata.number}.{int(tail)}" if tail.isdecimal() else text
     if task not in tasks:
+        task = hints.by_name(tasks).get(tail, task)
+    if task not in tasks:
         raise BadInput(f"there is no task {text!r}; kata {kata} has {', '.join(tasks)}")
     return Asked(kata, task)
+
+
+def _named(text: str, otherwise: str) -> Asked:
+    """The task that is called `text`, of the kata in hand before the others.
+
+    Raises:
+        BadInput: no task is; with a name that is nearly it, or with `otherwise`.
+    """
+    here = working_at(progress.load())
+    wanted = text.strip().removesuffix("()")
+    known: dict[str, Asked] = {}
+    for kata in (here, *KATAS):
+        for name, task in hints.by_name(hints.read(kata)).items():
+            known.setdefault(name, Asked(kata, task))
+    if wanted in known:
+        return known[wanted]
+    near = difflib.get_close_matches(wanted, known, n=1)
+    raise BadInput(f"there is no kata or task {text!r}; did you mean {near[0]}?" if near else otherwise)
 
 
 def show(asked: Asked, *, everything: bool = False) -> list[str]:

@@ -32,12 +32,23 @@ def advise(now: Progress) -> Advice:
     """The next thing to do, and what else should be known."""
     advice = _main_thing(now)
     known = [*([now.trouble] if now.trouble else []), *advice.lines]
-    if advice.command != "dojo verify":
+    # While a stale kata is being written again, what stands on it cannot be proven.
+    if advice.command != "dojo verify" and working_at(now) not in stale(now):
         known += [f"Stale: {now.stale_because(k)}: `dojo verify` proves it again" for k in stale(now)]
     known += [
         f"Open too: milestone {m}: {m.command}" for m in open_milestones(now) if advice.command != m.command
     ]
     return Advice(tuple(known), advice.command)
+
+
+def working_at(now: Progress) -> Kata:
+    """The kata to write in: the first stale one with tasks to write again, or else the first not passed."""
+    return next((kata for kata in stale(now) if has_blanks(kata)), now.frontier())
+
+
+def has_blanks(kata: Kata) -> bool:
+    """Whether tasks of `kata` are to be written, or its whole file."""
+    return not kata.stub.is_file() or bool(hints.unwritten(kata))
 
 
 def stale(now: Progress) -> list[Kata]:
@@ -58,9 +69,9 @@ def open_milestones(now: Progress) -> list[Milestone]:
 
 
 def _main_thing(now: Progress) -> Advice:
-    here = now.frontier()
+    here = working_at(now)
     state = now.state(here)
-    if state == progress.OPEN:
+    if state == progress.OPEN or (state == progress.STALE and has_blanks(here)):
         return _kata(here)
     if state == progress.UNWRITTEN:
         done = (
@@ -105,6 +116,7 @@ def _kata(kata: Kata) -> Advice:
     lines = [
         title,
         f"Task {first.task} {first.name}  ({total - left} of {total} tasks written)",
+        *([f"Run {kata.command} to see whether what you wrote is right"] if left < total else []),
         f"Read:  {hints.reading(kata, first.task)}",
         f"Write: {first.where}",
         f"Type:  {kata.command}",

@@ -18,6 +18,7 @@ from dojo.console import children
 from dojo.console.terminal import say
 from dojo.curriculum import KATAS, Kata
 
+PROVEN, FAILED, TO_DO = "passed", "failed", "to do"
 TAIL = 40  # lines of pytest's output worth showing: what failed comes last
 
 
@@ -44,33 +45,41 @@ def run(args: argparse.Namespace) -> int:
         say("No kata is stale. `dojo verify --all` proves every kata again all the same.")
         return 0
     results = list(_prove_in_order(chosen, args))
-    passed, failed = results.count(True), results.count(False)
-    rest = len(chosen) - len(results)
-    say("", f"{passed} passed, {failed} failed" + (f", {rest} not run" if rest else ""))
-    if failed:
-        first = chosen[results.index(False)]
-        now = progress.load()
-        say(f"Next: {(first if now.reached(first) else now.frontier()).command}")
+    counts = {outcome: results.count(outcome) for outcome in (PROVEN, FAILED, TO_DO)}
+    counts["not run"] = len(chosen) - len(results)
+    shown = (f"{count} {what}" for what, count in counts.items() if count or what in (PROVEN, FAILED))
+    say("", ", ".join(shown))
+    now = progress.load()
+    # That the course goes on after what was proven is no failure of `--all`.
+    short = [
+        kata
+        for kata, outcome in zip(chosen, results, strict=False)
+        if outcome == FAILED or (outcome == TO_DO and not (args.all and kata.number not in now.passed))
+    ]
+    if short:
+        say(f"Next: {(short[0] if now.reached(short[0]) else now.frontier()).command}")
         return 1
     if command := advise(progress.load()).command:
         say(f"Next: {command}")
     return 0
 
 
-def _prove_in_order(katas: list[Kata], args: argparse.Namespace) -> Iterator[bool]:
-    """Whether each kata passed, for as many as are to be run."""
+def _prove_in_order(katas: list[Kata], args: argparse.Namespace) -> Iterator[str]:
+    """How it went with each kata, for as many as are to be run."""
     for kata in katas:
         now = progress.load()
-        if args.all and kata.number not in now.passed and (todos := hints.unwritten(kata)):
-            say(f"{kata!s:<17}not finished: {todos[0].where} is not written yet ({todos[0].task})")
-            return
-        if now.reached(kata):
-            passed = prove(kata, args.limit)
-        else:
+        if not now.reached(kata):
             say(f"{kata!s:<17}locked: {now.frontier()} comes first ({now.frontier().command})")
-            passed = False
-        yield passed
-        if not passed and not args.keep_going:
+            outcome = FAILED
+        elif now.state(kata) != progress.PASSED and (todos := hints.unwritten(kata)):
+            tasks = len({todo.task for todo in todos})
+            many = f"{tasks} tasks are" if tasks > 1 else "a task is"
+            say(f"{kata!s:<17}to do: {many} not written yet, first {todos[0].task} at {todos[0].where}")
+            outcome = TO_DO
+        else:
+            outcome = PROVEN if prove(kata, args.limit) else FAILED
+        yield outcome
+        if outcome != PROVEN and (not args.keep_going or (args.all and kata.number not in now.passed)):
             return
 
 

@@ -15,7 +15,7 @@ from types import FrameType
 
 from dojo import compose, progress
 from dojo.commands import Refused, hint, kata_named, so_far
-from dojo.commands.next import advise
+from dojo.commands.next import advise, has_blanks, working_at
 from dojo.console import children
 from dojo.console.keyboard import Keyboard, keyboard
 from dojo.console.saves import Saves
@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     now = progress.load()
-    chosen: Kata = args.kata or now.frontier()
+    chosen: Kata = args.kata or working_at(now)
     if not chosen.written:
         if args.kata is None:
             say(*advise(now).lines)
@@ -52,7 +52,8 @@ def run(args: argparse.Namespace) -> int:
             signal.signal(number, _leave)
     with keyboard() as keys:
         # A kata that was passed before is being improved, so passing again is no reason to leave it.
-        watcher = Watcher(chosen, keys, args.limit, stay=chosen.number in now.passed)
+        stay = chosen.number in now.passed and not has_blanks(chosen)
+        watcher = Watcher(chosen, keys, args.limit, stay=stay)
         try:
             return watcher.run()
         finally:

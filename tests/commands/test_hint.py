@@ -32,6 +32,40 @@ def test_a_task_can_be_typed_in_several_ways(course: Course, typed: str) -> None
     assert course.dojo("hint", typed).stdout.startswith("02.2 mean\n")
 
 
+@pytest.mark.parametrize(
+    ("typed", "task"),
+    [
+        ("shout", "01.2 shout"),
+        ("shout()", "01.2 shout"),
+        ("span", "02.3 Tensor.span"),
+        ("tensor.span", "02.3 Tensor.span"),
+        ("tensor", "02.1 total"),  # a kata's name comes before a task's
+    ],
+)
+def test_a_task_can_be_asked_for_by_its_name(course: Course, typed: str, task: str) -> None:
+    assert course.dojo("hint", typed).stdout.startswith(f"{task}\n")
+
+
+def test_a_name_in_two_katas_is_that_of_the_kata_in_hand(course: Course) -> None:
+    course.edit("katas/02_tensor/hints.md", "## 02.2 mean", "## 02.2 average, double")
+    assert course.dojo("hint", "double").stdout.startswith("01.1 double\n")
+    course.record("01_setup")
+    assert course.dojo("hint", "double").stdout.startswith("02.2 average, double\n")
+
+
+def test_a_name_that_nothing_has_is_told_with_the_nearest_one(course: Course) -> None:
+    refused = course.dojo("hint", "shuot")
+    assert refused.returncode == 2
+    assert refused.stderr == "dojo: there is no kata or task 'shuot'; did you mean shout?\n"
+    assert "there is no kata 'xyz'; the katas are 01 setup" in course.dojo("hint", "xyz").stderr
+
+
+def test_a_task_put_back_in_a_passed_kata_is_hinted_at_first(course: Course) -> None:
+    course.record("01_setup")
+    course.dojo("reset", "01.2")
+    assert course.dojo("hint").stdout.startswith("01.2 shout\n")
+
+
 def test_all_shows_the_three_and_counts_them(course: Course) -> None:
     told = course.dojo("hint", "02.2", "--all").stdout
     assert [told.count(f"hint {n} of 3") for n in (1, 2, 3)] == [1, 1, 1]

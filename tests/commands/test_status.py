@@ -99,6 +99,34 @@ def test_next_names_the_task_the_reading_the_place_and_the_command(course: Cours
     assert "dojo hint 02.2" in told
 
 
+def test_next_doubts_what_is_written_but_not_what_is_not(course: Course) -> None:
+    doubt = "Run pytest katas/01_setup to see whether what you wrote is right\n"
+    assert doubt not in course.dojo("next").stdout
+    course.edit("stubs/tinytorch/setup.py", 'raise NotImplementedError("kata 01.1: double")', "return 7")
+    told = course.dojo("next").stdout
+    assert "Task 01.2 shout  (1 of 2 tasks written)\n" + doubt in told
+
+
+def test_next_goes_back_to_a_task_that_was_reset(course: Course) -> None:
+    course.record("01_setup", "02_tensor")
+    again = course.dojo("reset", "01.1").stdout
+    assert "Next: pytest katas/01_setup" in again
+    told = course.dojo("next").stdout
+    assert "Task 01.1 double  (1 of 2 tasks written)" in told
+    assert "Type:  pytest katas/01_setup\n" in told
+    assert "dojo verify" not in told
+    assert "Next: pytest katas/01_setup " in course.dojo("status").stdout
+
+    course.record("01_setup")
+    assert "Type:  pytest katas/03_layers\n" in course.dojo("next").stdout
+
+
+def test_next_brings_back_the_missing_stub_of_a_passed_kata(course: Course) -> None:
+    course.record("01_setup", "02_tensor", "03_layers")
+    course.path("stubs/tinytorch/tensor.py").unlink()
+    assert "Type:  dojo reset 02\n" in course.dojo("next").stdout
+
+
 def test_next_goes_by_the_tasks_numbers_and_overlooks_comments(course: Course) -> None:
     course.write(
         "stubs/tinytorch/setup.py",
@@ -155,6 +183,7 @@ def test_next_opens_a_milestone_and_ends_when_all_is_done(course: Course) -> Non
         folder.mkdir(exist_ok=True)
         if number > 3:
             shutil.copy(course.path("katas/03_layers/manifest.json"), folder)
+            course.write(f"stubs/tinytorch/{name}.py", "")
     course.record(*(f"{number:02}_{name}" for number, name in enumerate(katas_of(course), 1) if number <= 3))
     progress = course.progress()
     for number in range(4, 21):

@@ -22,7 +22,8 @@ def test_an_empty_progress_file_is_rebuilt_from_the_stubs(course: Course) -> Non
     course.write("progress.json", "")
     told = course.dojo("verify", "--all")
     assert told.returncode == 0, told.stdout
-    assert words(told.stdout) == ["01 passed", "02 passed", "03 not"]
+    assert words(told.stdout) == ["01 passed", "02 passed", "03 to"]
+    assert "2 passed, 0 failed, 1 to do\n" in told.stdout
     assert course.passed() == {"01", "02"}
     assert "progress.json.corrupt-" in told.stdout
     assert "Next: pytest katas/03_layers" in told.stdout
@@ -39,6 +40,29 @@ def test_it_stops_at_the_first_that_fails_and_no_longer_takes_it_as_passed(cours
     assert "double(3)" in told.stdout
     status = json.loads(course.dojo("status", "--json").stdout)
     assert status["katas"][0]["state"] == "stale"
+
+
+def test_what_is_not_written_is_to_do_and_has_not_failed(course: Course) -> None:
+    for args, rest in ((["--all"], ", 2 not run"), (["01"], "")):
+        told = course.dojo("verify", *args)
+        assert told.stdout.splitlines() == [
+            "01 setup         to do: 2 tasks are not written yet, first 01.1 at stubs/tinytorch/setup.py:9",
+            "",
+            f"0 passed, 0 failed, 1 to do{rest}",
+            "Next: pytest katas/01_setup",
+        ]
+        assert told.returncode == (0 if args == ["--all"] else 1)
+
+
+def test_a_passed_kata_with_a_task_to_write_again_is_not_proven(course: Course) -> None:
+    course.record("01_setup", "02_tensor")
+    course.dojo("reset", "01.2")
+    for args in ([], ["--all"]):
+        told = course.dojo("verify", *args)
+        assert told.returncode == 1
+        assert "01 setup         to do: a task is not written yet, first 01.2 at stubs/" in told.stdout
+        assert "Next: pytest katas/01_setup" in told.stdout
+    assert words(course.dojo("verify", "--all", "--keep-going").stdout) == ["01 to", "02 passed", "03 to"]
 
 
 def test_keep_going_goes_on(course: Course) -> None:
