@@ -207,7 +207,10 @@ def run_dtypes(student, pairs):
     answers = np.zeros(len(pairs), np.int64)
     for i, (a, axes_a, b, axes_b) in enumerate(pairs.tolist()):
         one, other = np.ones((2,) * axes_a, names[a]), np.ones((2,) * axes_b, names[b])
-        dtypes = {str(student.result_type(one, other)), str((student.Tensor(one) * student.Tensor(other)).dtype)}
+        dtypes = {
+            str(student.result_type(one, other)),
+            str((student.Tensor(one) * student.Tensor(other)).dtype),
+        }
         answers[i] = ["int16", *names].index(dtypes.pop()) if len(dtypes) == 1 else -1
     return answers
 
@@ -228,7 +231,9 @@ def expected_dtypes(pairs):
 CHECKS = (
     Check("shapes that meet, and their strides", draw_pairs, run_pairs, expected_pairs),
     Check("views that need no copy", draw_layouts, run_layouts, expected_layouts),
-    Check("arithmetic in the right dtype", draw_operands, run_operands, expected_operands, rtol=1e-4, atol=1e-5),
+    Check(
+        "arithmetic in the right dtype", draw_operands, run_operands, expected_operands, rtol=1e-4, atol=1e-5
+    ),
     Check("reductions along every axis", draw_block, run_block, expected_block, rtol=1e-8, atol=1e-8),
     Check("products of batches of matrices", draw_batches, run_batches, expected_batches, rtol=1e-9),
     Check("shapes, joined and picked", draw_pieces, run_pieces, expected_pieces),
