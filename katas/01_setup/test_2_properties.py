@@ -191,10 +191,9 @@ def test_assert_close_fails_exactly_where_there_is_a_mismatch(shape, seed, toler
         assert_close(got, expected, rtol=rtol, atol=atol)
     except AssertionError as error:
         message = str(error)
-    assert (where is None) == (message == "")
-    if where is not None:
-        assert str(where) in message
-        assert f"{count} of {got.size}" in message
+    expect("failed" if message else "passed", "passed" if where is None else "failed")
+    for words in [] if where is None else [str(where), f"{count} of {got.size}"]:
+        assert words in message, f"{words!r} is not in the message: {message}"
 
 
 @few

@@ -184,7 +184,15 @@ def items_are_gathered_to_be_counted(m):
 
 
 def _track(
-    m, *, late=lambda now, last, every: now - last >= every, finish=True, next_last=None, eager=False, early=0
+    m,
+    *,
+    late=lambda now, last, every: now - last >= every,
+    finish=True,
+    next_last=None,
+    eager=False,
+    early=0,
+    pad=True,
+    flush=True,
 ):
     """The reference's track, taken apart."""
 
@@ -193,7 +201,16 @@ def _track(
             total = len(items)
         out = sys.stderr if file is None else file
         done, start = 0, clock()
-        last, ended = start, False
+        last, ended, width = start, False, 0
+
+        def write(line, end=""):
+            nonlocal width
+            line = line.ljust(width)
+            width = len(line) if pad else 0
+            out.write(f"\r{line}{end}")
+            if flush:
+                out.flush()
+
         try:
             for item in items:
                 done += early
@@ -202,14 +219,12 @@ def _track(
                 now = clock()
                 line = m._progress_line(label, done, total, now - start) if eager else ""
                 if late(now, last, every):
-                    out.write("\r" + (line or m._progress_line(label, done, total, now - start)))
-                    out.flush()
+                    write(line or m._progress_line(label, done, total, now - start))
                     last = now if next_last is None else next_last(last, every)
             ended = True
         finally:
             if ended or finish:
-                out.write("\r" + m._progress_line(label, done, total, clock() - start) + "\n")
-                out.flush()
+                write(m._progress_line(label, done, total, clock() - start), "\n")
 
     m.track = track
 
@@ -232,6 +247,16 @@ def late_lines_are_made_up_for(m):
 @caught_by(1)
 def exactly_late_enough_is_too_early(m):
     _track(m, late=lambda now, last, every: now - last > every)
+
+
+@caught_by(1)
+def a_shorter_line_leaves_the_end_of_a_longer_one(m):
+    _track(m, pad=False)
+
+
+@caught_by(1)
+def lines_wait_in_the_buffer(m):
+    _track(m, flush=False)
 
 
 @caught_by(4)
@@ -264,6 +289,21 @@ def the_collector_is_switched_on_whatever_it_was(m):
             yield
         finally:
             gc.enable()
+
+    m.gc_paused = gc_paused
+
+
+@caught_by(1)
+def a_collector_that_the_block_switched_on_stays_on(m):
+    @contextmanager
+    def gc_paused():
+        was_on = gc.isenabled()
+        gc.disable()
+        try:
+            yield
+        finally:
+            if was_on:
+                gc.enable()
 
     m.gc_paused = gc_paused
 
@@ -672,6 +712,12 @@ def the_first_failure_ends_the_run(m):
 
 
 @caught_by(1)
+def tests_run_in_alphabetical_order(m):
+    right = m.run_tests
+    m.run_tests = lambda namespace, **options: right(dict(sorted(namespace.items())), **options)
+
+
+@caught_by(1)
 def control_c_is_just_another_error(m):
     _run_tests(m, caught=BaseException)
 
@@ -692,7 +738,7 @@ def outcomes_keep_the_exception(m):
 # And at ten times the size?
 
 
-def _scaling_exponent(m, slope, all_first=False):
+def _scaling_exponent(m, slope, all_first=False, impossible=lambda cost: not 0 < cost < math.inf):
     """The reference's scaling_exponent, with another fit."""
 
     def scaling_exponent(make, sizes, cost=m.best_time):
@@ -702,7 +748,7 @@ def _scaling_exponent(m, slope, all_first=False):
         costs = []
         for n, call in zip(sizes, calls, strict=True):
             costs.append(cost(call))
-            if not costs[-1] > 0:
+            if impossible(costs[-1]):
                 raise ValueError(f"{n} {costs[-1]}")
         return float(slope(np.log(np.asarray(sizes, np.float64)), np.log(costs)))
 
@@ -731,6 +777,16 @@ def the_line_goes_through_the_origin(m):
 @caught_by(1)
 def the_line_is_fitted_the_other_way_round(m):
     _scaling_exponent(m, lambda x, y: 1 / np.polyfit(y, x, 1)[0] if np.ptp(y) > 1e-9 else 0.0)
+
+
+@caught_by(1)
+def a_cost_of_nan_gives_an_exponent_of_nan(m):
+    _scaling_exponent(m, _least_squares, impossible=lambda cost: cost <= 0 or cost == math.inf)
+
+
+@caught_by(1)
+def an_infinite_cost_is_taken_for_a_number(m):
+    _scaling_exponent(m, _least_squares, impossible=lambda cost: not cost > 0)
 
 
 @caught_by(1)

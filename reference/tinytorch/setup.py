@@ -136,7 +136,7 @@ def table(title: str, rows: Sequence[Mapping[str, object]]) -> Table:
     Title, keys and values are shown as they are, square brackets included.
 
     Raises:
-        ValueError: a row has other keys than the first one; the message names the odd keys.
+        ValueError: a row lacks a key of the first row, or has one that the first lacks; the message names it.
     """
     # kata 01.4: rich reads a plain "[s]" as "strike this through"; a `Text` it leaves alone.
     columns = list(rows[0]) if rows else []
@@ -213,13 +213,14 @@ def track(
     the first item that is done `every` seconds of `clock` or more after the line before (or the start).
     One more comes at the end, whatever the time, and also when the loop is left early.  Every line begins
     with a carriage return, so that it covers the one before, and is flushed; the last ends in a newline.
+    Spaces lengthen a line that is shorter than the one before, for a carriage return erases nothing.
     """
     # kata 01.6: a generator; whatever must also happen when the loop is left early goes into `finally`.
     # Ask for a length only where there is one (`Sized`), and never gather the items.
     if total is None and isinstance(items, Sized):
         total = len(items)
     out = sys.stderr if file is None else file
-    done, start = 0, clock()
+    done, line, start = 0, "", clock()
     last = start
     try:
         for item in items:
@@ -227,20 +228,22 @@ def track(
             done += 1
             now = clock()
             if now - last >= every:
-                out.write("\r" + _progress_line(label, done, total, now - start))
+                line = _progress_line(label, done, total, now - start).ljust(len(line))
+                out.write("\r" + line)
                 out.flush()
                 last = now
     finally:
-        out.write("\r" + _progress_line(label, done, total, clock() - start) + "\n")
+        line = _progress_line(label, done, total, clock() - start).ljust(len(line))
+        out.write("\r" + line + "\n")
         out.flush()
 
 
 def _progress_line(label: str, done: int, total: int | None, seconds: float) -> str:
     """One line of `track`.  The rate is 0.0 as long as no time has passed."""
-    # kata 01.6: the rate is padded, so that a line never gets shorter than the one that it covers.
+    # kata 01.6: the bar and the `/total` are there only if somebody knows the total.
     count = str(done) if total is None else f"[{progress_bar(done, total)}] {done}/{total}"
     rate = done / seconds if seconds > 0 else 0.0
-    return f"{label} {count} {rate:8.1f}/s"
+    return f"{label} {count} {rate:.1f}/s"
 
 
 # How long, and how many bytes?
@@ -250,7 +253,8 @@ def _progress_line(label: str, done: int, total: int | None, seconds: float) -> 
 def gc_paused() -> Iterator[None]:
     """Keep the garbage collector from stepping in during the `with` block; afterwards it is as it was before.
 
-    As it was: a collector that was off stays off.  Afterwards: also when the block raises.
+    As it was: a collector that was off is off again, whatever the block switched.  Afterwards: also when the
+    block raises.
     """
     # kata 01.7: the `gc` module can be asked, switched off and switched on; see `try ... finally`.
     was_on = gc.isenabled()
@@ -260,6 +264,8 @@ def gc_paused() -> Iterator[None]:
     finally:
         if was_on:
             gc.enable()
+        else:
+            gc.disable()
 
 
 def best_time(
@@ -379,7 +385,8 @@ def assert_close(got: ArrayLike, expected: ArrayLike, *, rtol: float = 1e-5, ato
 
     Raises:
         AssertionError: the shapes differ, and the message names both; or an element is not close, and the
-            message names the worst one's index and both values, how many are not close, and of how many.
+            message names the worst one's index, such as `(0, 2)`, and both values, and says how many are not
+            close, and of how many, such as `2 of 6`.
     """
     # kata 01.11: `find_mismatch` knows all that the message needs.
     try:
@@ -496,7 +503,7 @@ def scaling_exponent(
 
     Raises:
         ValueError: a size is below 1, or fewer than two differ: the message shows the sizes.  Or a cost is
-            not above 0: the message names it and its size.
+            not above 0, or not finite: the message names it and its size.
     """
     # kata 01.14: with x and y less their means, the slope is what a little algebra (or numpy) says.
     if len(set(sizes)) < 2 or min(sizes) < 1:
@@ -504,8 +511,10 @@ def scaling_exponent(
     costs = []
     for n in sizes:
         spent = cost(make(n))
-        if not spent > 0:
-            raise ValueError(f"the cost of size {n} must be above 0 to have a logarithm, not {spent}")
+        if not 0 < spent < math.inf:  # nan is neither
+            raise ValueError(
+                f"the cost of size {n} must be finite and above 0 to have a logarithm, not {spent}"
+            )
         costs.append(spent)
     x, y = np.log(np.asarray(sizes, np.float64)), np.log(costs)
     x -= x.mean()

@@ -125,7 +125,7 @@ def table(title: str, rows: Sequence[Mapping[str, object]]) -> Table:
     Title, keys and values are shown as they are, square brackets included.
 
     Raises:
-        ValueError: a row has other keys than the first one; the message names the odd keys.
+        ValueError: a row lacks a key of the first row, or has one that the first lacks; the message names it.
     """
     # TODO 01.4: rich reads a plain "[s]" as "strike this through"; a `Text` it leaves alone.
     raise NotImplementedError("kata 01.4: table")
@@ -189,6 +189,7 @@ def track(
     the first item that is done `every` seconds of `clock` or more after the line before (or the start).
     One more comes at the end, whatever the time, and also when the loop is left early.  Every line begins
     with a carriage return, so that it covers the one before, and is flushed; the last ends in a newline.
+    Spaces lengthen a line that is shorter than the one before, for a carriage return erases nothing.
     """
     # TODO 01.6: a generator; whatever must also happen when the loop is left early goes into `finally`.
     # Ask for a length only where there is one (`Sized`), and never gather the items.
@@ -197,7 +198,7 @@ def track(
 
 def _progress_line(label: str, done: int, total: int | None, seconds: float) -> str:
     """One line of `track`.  The rate is 0.0 as long as no time has passed."""
-    # TODO 01.6: the rate is padded, so that a line never gets shorter than the one that it covers.
+    # TODO 01.6: the bar and the `/total` are there only if somebody knows the total.
     raise NotImplementedError("kata 01.6: _progress_line")
 
 
@@ -208,7 +209,8 @@ def _progress_line(label: str, done: int, total: int | None, seconds: float) -> 
 def gc_paused() -> Iterator[None]:
     """Keep the garbage collector from stepping in during the `with` block; afterwards it is as it was before.
 
-    As it was: a collector that was off stays off.  Afterwards: also when the block raises.
+    As it was: a collector that was off is off again, whatever the block switched.  Afterwards: also when the
+    block raises.
     """
     # TODO 01.7: the `gc` module can be asked, switched off and switched on; see `try ... finally`.
     raise NotImplementedError("kata 01.7: gc_paused")
@@ -292,7 +294,8 @@ def assert_close(got: ArrayLike, expected: ArrayLike, *, rtol: float = 1e-5, ato
 
     Raises:
         AssertionError: the shapes differ, and the message names both; or an element is not close, and the
-            message names the worst one's index and both values, how many are not close, and of how many.
+            message names the worst one's index, such as `(0, 2)`, and both values, and says how many are not
+            close, and of how many, such as `2 of 6`.
     """
     # TODO 01.11: `find_mismatch` knows all that the message needs.
     raise NotImplementedError("kata 01.11: assert_close")
@@ -376,7 +379,7 @@ def scaling_exponent(
 
     Raises:
         ValueError: a size is below 1, or fewer than two differ: the message shows the sizes.  Or a cost is
-            not above 0: the message names it and its size.
+            not above 0, or not finite: the message names it and its size.
     """
     # TODO 01.14: with x and y less their means, the slope is what a little algebra (or numpy) says.
     raise NotImplementedError("kata 01.14: scaling_exponent")

@@ -179,14 +179,17 @@ def track(
     if file is None:
         file = sys.stderr
     start = shown = clock()
-    done = 0
+    done = longest = 0
 
     def write(end: str) -> None:
+        nonlocal longest
         passed = clock() - start
         bar = "" if total is None else "[" + progress_bar(done, total) + "] "
         of = "" if total is None else f"/{total}"
         rate = 0.0 if passed <= 0 else done / passed
-        file.write(f"\r{label} {bar}{done}{of} {rate:.1f}/s{end}")
+        text = f"{label} {bar}{done}{of} {rate:.1f}/s"
+        longest = max(longest, len(text))
+        file.write("\r" + text + " " * (longest - len(text)) + end)
         file.flush()
 
     iterator = iter(items)
@@ -211,8 +214,7 @@ class gc_paused:
         gc.disable()
 
     def __exit__(self, *error: object) -> None:
-        if self.was_on:
-            gc.enable()
+        (gc.enable if self.was_on else gc.disable)()
 
 
 def best_time(
@@ -231,6 +233,7 @@ def best_time(
     with gc_paused():
         while len(times) < repeats:
             left = calls
+            gc.collect()
             begin = clock()
             while left:
                 result = function()
@@ -405,7 +408,7 @@ def scaling_exponent(
             raise ValueError(f"cannot fit a growth through {list(sizes)}")
         call = make(n)
         spent = cost(call)
-        if spent <= 0:
+        if spent <= 0 or math.isnan(spent) or math.isinf(spent):
             raise ValueError(f"{n} cost {spent}, which has no logarithm")
         xs.append(math.log(n))
         ys.append(math.log(spent))

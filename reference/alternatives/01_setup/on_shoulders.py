@@ -169,9 +169,10 @@ def track(
             total = None
     begin = clock()
     due = begin + every
-    count = 0
+    count = width = 0
 
     def line(**ending: str) -> None:
+        nonlocal width
         seconds = clock() - begin
         words = [label] if label else []
         if total is None:
@@ -179,7 +180,9 @@ def track(
         else:
             words += [f"[{progress_bar(count, total)}]", f"{count}/{total}"]
         words += [f"{count / seconds if seconds else 0:.1f}/s"]
-        print("\r", " ".join(words), sep="", file=file or sys.stderr, flush=True, **ending)
+        text = f"{' '.join(words):{width}}"
+        width = len(text)
+        print("\r", text, sep="", file=file or sys.stderr, flush=True, **ending)
 
     with ExitStack() as afterwards:
         afterwards.callback(line)
@@ -194,9 +197,8 @@ def track(
 @contextmanager
 def gc_paused() -> Iterator[None]:
     with ExitStack() as afterwards:
-        if gc.isenabled():
-            afterwards.callback(gc.enable)
-            gc.disable()
+        afterwards.callback(gc.enable if gc.isenabled() else gc.disable)
+        gc.disable()
         yield
 
 
@@ -212,6 +214,7 @@ def best_time(
     if calls <= 0:
         raise ValueError(f"calls={calls} is too few")
     function()
+    gc.collect()  # what others left should not be found during the runs
     return min(timeit.repeat(function, timer=clock, repeat=repeats, number=calls)) / calls
 
 
@@ -351,6 +354,6 @@ def scaling_exponent(
         raise ValueError(f"need two different sizes, not {sizes}")
     costs = [cost(make(n)) for n in sizes]
     for n, spent in zip(sizes, costs, strict=True):
-        if spent <= 0:
+        if not (np.isfinite(spent) and spent > 0):
             raise ValueError(f"a size of {n} costs {spent}")
     return float(np.polyfit(np.log(sizes), np.log(costs), deg=1)[0])
