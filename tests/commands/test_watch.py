@@ -117,6 +117,17 @@ def test_a_kata_that_had_passed_is_watched_on(course: Course) -> None:
         watch.until("01 setup is green, but not recorded")
 
 
+def test_a_task_put_back_in_a_passed_kata_is_watched_until_it_passes(course: Course) -> None:
+    course.record("01_setup")
+    course.dojo("reset", "01.2")
+    with watching(course) as watch:
+        watch.until("not written yet (kata 01.2: shout)")
+        watch.until("Waiting for you to save stubs/tinytorch/setup.py.")
+        course.solve("01_setup")
+        watch.until("01 setup has passed.")
+        watch.until("On to 02 tensor")
+
+
 def test_an_endless_run_is_stopped_and_its_process_is_gone(course: Course) -> None:
     course.write("stubs/tinytorch/setup.py", ENDLESS)
     with watching(course, "--limit", "2") as watch:
