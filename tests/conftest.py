@@ -13,6 +13,7 @@ import os
 import re
 import select
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -404,6 +405,11 @@ def build(root: Path) -> Course:
     course.seal()
     warm(course)
     return course
+
+
+def pytest_configure() -> None:
+    """Let the children of a run in the background (`... &`, which ignores Ctrl-C) answer to Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
