@@ -18,6 +18,7 @@ from dojo.curriculum import REFERENCE, ROOT, Kata
 LEVELS = (1, 2, 3, 4)
 MISTAKES = 10
 ALTERNATIVES = 2
+MOST = 10  # tests that one run may name; somebody reads this
 ALTERNATIVES_FOLDER = REFERENCE.parent / "alternatives"
 
 
@@ -25,11 +26,7 @@ def reference_is_green(kata: Kata) -> list[str]:
     """Every test that the manifest seals passes on the reference, and there are tests at all four levels."""
     run = suites.run(kata, "reference")
     problems = _troubles(kata, "on the reference", run)
-    problems += [
-        f"{outcome.id} is {outcome.state} on the reference: {outcome.words}"
-        for outcome in run.outcomes
-        if outcome.state != "passed"
-    ]
+    problems += _reds("on the reference", run)
     problems += [
         f"{test} is sealed in the manifest but did not run on the reference" for test in _lost(kata, run)
     ]
@@ -140,11 +137,7 @@ def alternatives_pass(kata: Kata) -> list[str]:
     runs = suites.side_by_side(lambda file: suites.run(kata, suites.planted(kata, file)), files)
     for file, run in zip(files, runs, strict=True):
         problems += _troubles(kata, f"with {_shown(file)}", run)
-        problems += [
-            f"{outcome.id} is {outcome.state} with {_shown(file)}, which is right: {outcome.words}"
-            for outcome in run.outcomes
-            if outcome.state != "passed"
-        ]
+        problems += _reds(f"with {_shown(file)}, which is right", run)
         problems += [f"{test} did not run with {_shown(file)}" for test in _lost(kata, run)]
     return problems
 
@@ -169,6 +162,15 @@ CHECKS: dict[str, Callable[[Kata], list[str]]] = {
 
 def _troubles(kata: Kata, when: str, run: suites.SuiteRun) -> list[str]:
     return [f"katas/{kata.folder} could not be run {when}: {run.trouble}"] if run.trouble else []
+
+
+def _reds(when: str, run: suites.SuiteRun) -> list[str]:
+    """What did not pass; a failure says why, and tests that waited for it are only counted."""
+    red, blocked = run.having("failed", "todo", "skipped"), run.having("blocked")
+    problems = [f"{outcome.id} is {outcome.state} {when}: {outcome.words}" for outcome in red[:MOST]]
+    more = [f"{len(red[MOST:])} more do not pass"] if red[MOST:] else []
+    more += [f"{len(blocked)} of later levels are blocked by that"] if blocked else []
+    return problems + [f"{words}, {when}" for words in more]
 
 
 def _lost(kata: Kata, run: suites.SuiteRun) -> list[str]:
