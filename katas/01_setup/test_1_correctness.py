@@ -59,8 +59,9 @@ class Terminal(io.StringIO):
     flushed = ""
 
     def __repr__(self):
-        waiting = self.getvalue()[len(self.flushed) :]
-        return f"a screen with the lines {self.lines}" + (f", and {waiting!r} not flushed" if waiting else "")
+        waiting = self.getvalue()[len(self.flushed) :].count("\r")
+        lost = f"{waiting} lines written but not flushed, and " if waiting else ""
+        return f"a screen with {lost}the lines {self.lines}"
 
     def flush(self):
         self.flushed = self.getvalue()
