@@ -266,14 +266,14 @@ def integers_are_divided_to_integers(m):
 
 @caught_by(4)
 def division_goes_element_by_element(m):
-    def loop(a, b):
-        a, b = np.broadcast_arrays(m.floating(a), m.floating(b))
-        out = np.empty(a.shape, a.dtype)
-        for index in np.ndindex(a.shape):
-            out[index] = a[index] / b[index]
-        return out
+    right = m.div.forward
 
-    m.div.forward = lambda a, b: m.elementwise(loop, a, b)
+    def div(a, b):
+        if np.ndim(a) == np.ndim(b) == 1 and a.shape == b.shape and a.dtype == b.dtype == np.float32:
+            return np.array([x / y for x, y in zip(a, b, strict=True)], a.dtype)
+        return right(a, b)
+
+    m.div.forward = div
 
 
 @caught_by(1)
@@ -365,7 +365,7 @@ def a_product_goes_row_by_column(m):
     right = m.matmul.forward
 
     def matmul(a, b):
-        if np.ndim(a) == np.ndim(b) == 2 and a.shape[1] == b.shape[0]:
+        if np.ndim(a) == np.ndim(b) == 2 and a.shape[1] == b.shape[0] < 200:
             a, b = m.promote(a, b)
             out = np.empty((len(a), b.shape[1]), a.dtype)
             for i, row in enumerate(a):
