@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import tempfile
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -84,10 +85,18 @@ def run(kata: Kata, spec: str, *args: str, files: Sequence[str] = (), steady: bo
 
 
 _RUNNING: set[subprocess.Popen[str]] = set()
+_STOPPING = threading.Event()
 
 
 def child(command: Sequence[str], **variables: str) -> tuple[int | None, str]:
     """Run Python to its end: its exit status, None when time was up, and all it printed."""
+    if threading.current_thread() is threading.main_thread():
+        # Ctrl-C interrupts the main thread wherever it is, and a process half started there would be left.
+        return side_by_side(lambda _: _child(command, variables), [None])[0]
+    return _child(command, variables)
+
+
+def _child(command: Sequence[str], variables: dict[str, str]) -> tuple[int | None, str]:
     process = children.start(
         command,
         env=environment(**variables),
@@ -98,6 +107,8 @@ def child(command: Sequence[str], **variables: str) -> tuple[int | None, str]:
     )
     _RUNNING.add(process)
     try:
+        if _STOPPING.is_set():
+            return None, ""
         output, _ = process.communicate(timeout=children.LIMIT)
         return process.returncode, output
     except subprocess.TimeoutExpired:
@@ -154,12 +165,16 @@ def blank_stub(kata: Kata) -> Iterator[Path]:
 
 def side_by_side(function: Callable[[T], R], items: Iterable[T]) -> list[R]:
     """`function` of each item, JOBS at a time, in order; on an error or Ctrl-C nothing new is started."""
-    with ThreadPoolExecutor(JOBS) as pool:
+    pool = ThreadPoolExecutor(JOBS)
+    try:
         futures = [pool.submit(function, item) for item in items]
-        try:
-            return [future.result() for future in futures]
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            for process in list(_RUNNING):  # the threads that wait for them end then, too
-                children.end(process)
-            raise
+        return [future.result() for future in futures]
+    except BaseException:
+        _STOPPING.set()  # for a process that is just being started, and is not in the list yet
+        pool.shutdown(wait=False, cancel_futures=True)
+        for process in list(_RUNNING):  # the threads that wait for them end then, too
+            children.end(process)
+        raise
+    finally:
+        pool.shutdown()
+        _STOPPING.clear()
