@@ -47,6 +47,7 @@ class Result:
     equivalent: dict[str, str] = field(default_factory=dict)
     seconds: float = 0.0
     trouble: str = ""
+    every: int = 1  # of how many mutants one was run
 
     @property
     def judged(self) -> list[Verdict]:
@@ -73,7 +74,9 @@ class Result:
 
     @property
     def stale(self) -> list[str]:
-        """Entries of EQUIVALENT that explain nothing, and why."""
+        """Entries of EQUIVALENT that explain nothing, and why; a sample of the mutants cannot tell."""
+        if self.every > 1:
+            return []
         verdicts = {verdict.id: verdict for verdict in self.verdicts}
         lines = []
         for name in self.equivalent:
@@ -95,7 +98,7 @@ class Result:
             return [self.trouble]
         problems = [f"survives{f' ({v.how})' * bool(v.how)}: {v.id}" for v in self.unexplained]
         problems += [f"{LIST} in {file} is stale: {line}; take it out" for line in self.stale]
-        if self.rate < ENOUGH:
+        if self.rate < ENOUGH and self.every == 1:  # a sample has too few for a rate
             problems.append(
                 f"{len(self.caught)} of {len(self.judged)} mutants are caught, {self.rate:.1%}; "
                 f"at least {ENOUGH:.0%} should be"
@@ -109,10 +112,13 @@ def equivalent(kata: Kata) -> dict[str, str]:
     return {str(name): str(reason) for name, reason in found.items()}
 
 
-def hunt(kata: Kata, progress: Callable[[int, int], None] = lambda done, total: None) -> Result:
-    """Run the suite of `kata` against every mutant of its reference; `progress` hears how far it is."""
-    result, total, started, ended = Result(equivalent=equivalent(kata)), 0, time.monotonic(), False
-    with _process(kata) as (lines, complaints):
+def hunt(
+    kata: Kata, progress: Callable[[int, int], None] = lambda done, total: None, every: int = 1
+) -> Result:
+    """Run the suite of `kata` against its mutants, or each `every`th; `progress` hears how far it is."""
+    result = Result(equivalent=equivalent(kata), every=every)
+    total, started, ended = 0, time.monotonic(), False
+    with _process(kata, every) as (lines, complaints):
         for line in lines:
             if line["kind"] == "begin":
                 total = line["mutants"]
@@ -130,11 +136,11 @@ def hunt(kata: Kata, progress: Callable[[int, int], None] = lambda done, total: 
 
 
 @contextmanager
-def _process(kata: Kata) -> Iterator[tuple[Iterator[dict[str, Any]], Callable[[], str]]]:
+def _process(kata: Kata, every: int) -> Iterator[tuple[Iterator[dict[str, Any]], Callable[[], str]]]:
     """The lines of a warm process, and what gives its last words; all its children end with the block."""
     with tempfile.TemporaryFile("w+", encoding="utf-8") as errors:
         process = children.start(
-            ["-m", "dojo.authoring.warm", kata.number, str(suites.JOBS)],
+            ["-m", "dojo.authoring.warm", kata.number, str(suites.JOBS), str(every)],
             env=suites.environment(),
             stdout=subprocess.PIPE,
             stderr=errors,

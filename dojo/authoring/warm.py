@@ -188,9 +188,10 @@ def _record(kata: Kata) -> dict[str, Any]:
 class Hunt:
     """All mutants of one kata, and what becomes of them."""
 
-    def __init__(self, kata: Kata, jobs: int, emit: Callable[..., None]) -> None:
+    def __init__(self, kata: Kata, jobs: int, every: int, emit: Callable[..., None]) -> None:
         self.kata, self.jobs, self.emit = kata, jobs, emit
         self.mutants = mutants_of(kata.reference.read_text("utf-8"))
+        self.chosen = range(0, len(self.mutants.all), every)
         self.baseline = Baseline.record(kata)
         self.kills: Counter[int] = Counter()
         self.leftover: list[int] = []
@@ -198,7 +199,7 @@ class Hunt:
         self.seal = _seal(kata)
 
     def run(self) -> None:
-        self.emit(kind="begin", mutants=len(self.mutants.all), tests=len(self.baseline.names))
+        self.emit(kind="begin", mutants=len(self.chosen), tests=len(self.baseline.names))
         answer = forking.in_child(self._swap_all)
         if words := answer.get("words"):
             raise TroubleError(words)
@@ -235,7 +236,8 @@ class Hunt:
             return self._try(session, items, task, page)
 
         tasks = [Task(CONTROL, self.baseline.judging(), last=True)]
-        for index, mutant in enumerate(self.mutants.all):
+        for index in self.chosen:
+            mutant = self.mutants.all[index]
             reached = self.baseline.reaching(mutant)
             if mutant.functions and reached:
                 tasks.append(Task(index, self._ordinary(reached)))
@@ -347,7 +349,7 @@ def _seal(kata: Kata) -> tuple[str, str]:
     return manifest.suite_hash(kata), manifest.source_hash(kata.reference)
 
 
-def main(number: str, jobs: str) -> int:
+def main(number: str, jobs: str, every: str) -> int:
     kata, report = find(number), os.dup(1)
     nothing = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nothing, 1)
@@ -360,7 +362,7 @@ def main(number: str, jobs: str) -> int:
     for name in ("numpy", "hypothesis.extra.numpy", "rich.console", "rich.table", "dojo.measuring.budget"):
         importlib.import_module(name)
     try:
-        Hunt(kata, int(jobs), emit).run()
+        Hunt(kata, int(jobs), int(every), emit).run()
     except (TroubleError, RuntimeError) as trouble:
         emit(kind="trouble", words=str(trouble))
         return 1

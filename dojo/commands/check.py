@@ -23,6 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     option = parser.add_argument
     option("--mistakes", action="store_true", help="each believable mistake is caught at the level it claims")
     option("--mutants", action="store_true", help="small changes to the reference are caught (Linux, macOS)")
+    option("--every", type=int, default=1, metavar="K", help="of the mutants, run only each Kth")
     option("--alternatives", action="store_true", help="correct solutions in another manner pass")
     option("--coverage", action="store_true", help="the suite reaches every branch of the reference")
     option("--load", nargs="?", const=RUNS, type=_runs, metavar="N", help=_LOAD)
@@ -43,6 +44,8 @@ def run(args: argparse.Namespace) -> int:
     katas = written(args.katas)
     if not katas:
         raise BadInput("there is no kata to check yet")
+    if args.every < 1:
+        raise BadInput(f"--every takes a number from 1, not {args.every}")
     chosen: list[Callable[[Kata], list[str]]] = []
     named = args.mistakes or args.mutants or args.alternatives or args.coverage or args.load
     if args.all or not named:
@@ -54,7 +57,8 @@ def run(args: argparse.Namespace) -> int:
     if args.coverage or args.all:
         chosen.append(check_coverage)
     if args.mutants or args.all:
-        chosen.append(check_mutants if args.mutants else check_mutants_if_possible)
+        hunt = check_mutants if args.mutants else check_mutants_if_possible
+        chosen.append(lambda kata: hunt(kata, args.every))
     if args.load:
         chosen.append(lambda kata: check_load(kata, args.load))
     problems = [f"{kata}: {line}" for kata in katas for check in chosen for line in check(kata)]
@@ -113,13 +117,15 @@ def check_coverage(kata: Kata) -> list[str]:
     return problems
 
 
-def check_mutants(kata: Kata) -> list[str]:
+def check_mutants(kata: Kata, every: int = 1) -> list[str]:
     from dojo.authoring import mistakes, mutation
 
     if not mutation.POSSIBLE:
         return [mutation.IMPOSSIBLE]
     with _Ticker() as ticker:
-        result = mutation.hunt(kata, lambda done, total: ticker.show(f"{kata}: mutant {done} of {total}"))
+        result = mutation.hunt(
+            kata, lambda done, total: ticker.show(f"{kata}: mutant {done} of {total}"), every
+        )
     caught, judged, odd = len(result.caught), len(result.judged), len(result.unexplained)
     say(
         f"{kata}: {caught} of {judged} mutants caught ({result.rate:.1%}), {judged - caught - odd} survivors "
@@ -131,11 +137,11 @@ def check_mutants(kata: Kata) -> list[str]:
     return result.problems(file)
 
 
-def check_mutants_if_possible(kata: Kata) -> list[str]:
+def check_mutants_if_possible(kata: Kata, every: int = 1) -> list[str]:
     from dojo.authoring import mutation
 
     if mutation.POSSIBLE:
-        return check_mutants(kata)
+        return check_mutants(kata, every)
     say(f"{kata}: mutants were not run: {mutation.IMPOSSIBLE}")
     return []
 
