@@ -680,6 +680,8 @@ EQUIVALENT = {
         EITHER_WAY,
     "promote: result_type(a, b) -> result_type(b, a)":
         EITHER_WAY,
+    "div: result_type(a, b) -> result_type(b, a)":
+        EITHER_WAY,
     "arange: result_type(first, end, step) -> result_type(end, first, step)":
         EITHER_WAY,
     "Tensor.__eq__: compare(self, other, test=np.equal) -> compare(other, self, test=np.equal)":

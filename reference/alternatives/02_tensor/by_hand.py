@@ -476,7 +476,7 @@ def matmul(a: Any, b: Any) -> Any:
         broadcast_shapes(left.shape[:-2], right.shape[:-2])
     except ValueError as error:
         raise ValueError(f"{problem}: {error}") from None
-    out = np.einsum("...ij,...jk->...ik", left, right)
+    out = np.matmul(left, right)
     if b.ndim == 1:
         out = out[..., 0]
     return out[..., 0] if a.ndim == 1 and b.ndim == 1 else out[..., 0, :] if a.ndim == 1 else out
@@ -546,10 +546,10 @@ def reshape(a: Array, *, shape: Shape) -> Array:
 @op
 def view(a: Array, *, shape: Shape) -> Array:
     """`reshape`, but never a copy: where one would be needed, a ValueError says so and names both shapes."""
-    out = a.reshape(resolve_shape(a.shape, shape))
-    if a.size and not np.may_share_memory(a, out):
+    shape = resolve_shape(a.shape, shape)
+    if a.size and view_strides(a.shape, a.strides, shape) is None:
         raise ValueError(f"{a.shape} cannot be seen as {shape} without a copy")
-    return out
+    return a.reshape(shape)
 
 
 @op
