@@ -663,6 +663,42 @@ def test_other_errors_come_through_with_their_own_words():
         elementwise(refuses, f32([1]), f32([2]))
 
 
+UNTOUCHED = {
+    "div": lambda a, b: a / b,
+    "power": lambda a, b: a**b,
+    "clip": lambda a, b: a.clip(-1, 1),
+    "where": lambda a, b: where(a > 2, a, b),
+    "matmul": lambda a, b: a @ b.T,
+    "sum": lambda a, b: a.sum(axis=0),
+    "mean": lambda a, b: a.mean(axis=0),
+    "max": lambda a, b: a.max(),
+    "min": lambda a, b: a.min(),
+    "argmax": lambda a, b: a.argmax(),
+    "var": lambda a, b: a.var(),
+    "reshape": lambda a, b: a.reshape(3, 2),
+    "view": lambda a, b: a.view(3, 2),
+    "contiguous": lambda a, b: a.contiguous(),
+    "expand": lambda a, b: a.expand(2, 3),
+    "concatenate": lambda a, b: concatenate([a, b]),
+    "stack": lambda a, b: stack([a, b]),
+    "getitem": lambda a, b: a[b > 15],
+}
+
+
+@pytest.mark.parametrize("name", UNTOUCHED)
+def test_no_operation_changes_its_inputs(name):
+    a, b = f32([[1, 2, 3], [4, 5, 6]]), f32([[10, 20, 30], [40, 50, 60]])
+    with quiet():
+        UNTOUCHED[name](Tensor(a), Tensor(b))
+    expect((a, b), (f32([[1, 2, 3], [4, 5, 6]]), f32([[10, 20, 30], [40, 50, 60]])))
+    expect((a.flags.writeable, b.flags.writeable), (True, True))
+
+
+@pytest.mark.parametrize("operation", [total, mean, amax, amin, argmax, var], ids=lambda op: op.__name__)
+def test_the_function_inside_an_operation_knows_no_tensors(operation):
+    assert not isinstance(operation.forward(f32([1, 2])), Tensor)
+
+
 # 02.11 floating, div
 
 
@@ -680,6 +716,8 @@ def test_integers_become_float32(dtype):
 def test_a_python_number_becomes_a_float32_array():
     expect(floating(3), f32(3))
     expect(floating(0.5), f32(0.5))
+    expect(floating([0.5, 1.5]), f32([0.5, 1.5]))
+    expect(floating(np.float64(0.5)), np.array(0.5))
 
 
 def test_the_usual_functions():
@@ -804,6 +842,10 @@ def test_where_by_hand():
     expect(where(True, 1.5, 2), f32(1.5))
 
 
+def test_where_does_not_look_at_what_it_does_not_choose():
+    expect(where([True, False], Tensor([1.0, math.nan]), Tensor([math.inf, 2.0])), f32([1, 2]))
+
+
 def test_where_broadcasts_all_three():
     condition, a, b = Tensor([[True], [False]]), Tensor([1.0, 2.0, 3.0]), Tensor(0.0)
     expect(where(condition, a, b), f32([[1, 2, 3], [0, 0, 0]]))
@@ -844,6 +886,8 @@ def test_a_batch_of_matrices_multiplies_one_by_one():
     x = Tensor([[1.0, 2.0], [3.0, 4.0]])
     expect(batch @ x, f32([[[1, 2], [3, 4]], [[3, 4], [1, 2]]]))
     expect((x @ batch).shape, (2, 2, 2))
+    expect(batch @ Tensor([5.0, 6.0]), f32([[5, 6], [6, 5]]))
+    expect(Tensor([5.0, 6.0]) @ batch, f32([[5, 6], [6, 5]]))
 
 
 def test_matrix_products_keep_to_the_rule_for_dtypes():
@@ -909,6 +953,27 @@ def test_argmax_takes_the_first_of_several():
     expect(argmax(Tensor([[5, 5], [1, 1]]), axis=1), np.array([0, 0]))
 
 
+@pytest.mark.parametrize(
+    ("values", "dtype"),
+    [
+        ([0, 5], "uint8"),
+        ([-(2**63), 3], "int64"),  # whose negative is itself
+        ([2**53, 2**53 + 1], "int64"),  # equal as floats
+        ([False, True], "bool"),
+        ([-math.inf, 1.0], "float32"),
+    ],
+)
+def test_extremes_are_found_at_the_edges_of_a_dtype(values, dtype):
+    x = np.array(values, dtype)
+    expect((amin(x), amax(x), argmax(x).item()), (x[:1].reshape(()), x[1:].reshape(()), 1))
+
+
+def test_an_extreme_of_nan_is_nan():
+    x = f32([1, np.nan, 2])
+    with quiet():
+        expect((amax(x), amin(x)), (f32(np.nan), f32(np.nan)))
+
+
 def test_reductions_of_views():
     x = np.arange(12.0).reshape(3, 4)
     expect(total(x.T[::-1, 1:], axis=0), np.array([22.0, 38]))
@@ -947,6 +1012,7 @@ def test_reductions_of_nothing():
     expect(nothing.max(axis=1), np.zeros(0))
     with quiet():
         expect(nothing.mean(axis=0), np.full(3, np.nan))
+        expect(nothing.mean(axis=1), np.zeros(0))
     for reduce in (amax, amin, argmax):
         with expect_error(ValueError):
             reduce(nothing, axis=0)
@@ -1035,6 +1101,8 @@ def test_a_view_writes_through():
     x.view(3, 2).data[2, 1] = 0
     x.view(-1).data[0] = 0
     expect(x, np.array([[0, 2, 3], [4, 5, 0]]))
+    Tensor(x.data[::-1]).view(2, 3, 1).data[0, 1] = 9
+    expect(x, np.array([[0, 2, 3], [4, 9, 0]]))
 
 
 def test_a_view_of_a_view():
@@ -1091,7 +1159,7 @@ def test_the_property_t_turns_the_axes_around():
 
 def test_permute_wants_each_axis_once():
     x = Tensor(np.zeros((2, 3)))
-    for axes in [(0, 0), (0,), (0, 2), (0, 1, 2)]:
+    for axes in [(0, 0), (1, -1), (0,), (0, 2), (0, 1, 2)]:
         with expect_error(ValueError):
             x.permute(axes)
 
@@ -1110,6 +1178,7 @@ def test_squeeze_drops_axes_of_length_1():
     expect(x.squeeze(0).shape, (3, 1))
     expect(x.squeeze(-1).shape, (1, 3))
     expect(x.squeeze((0, 2)).shape, (3,))
+    expect(x.squeeze(()).shape, (1, 3, 1))
     with expect_error(ValueError):
         x.squeeze(1)
 
@@ -1186,6 +1255,8 @@ def test_a_joined_tensor_is_a_copy():
 def test_concatenate_names_shapes_that_do_not_fit():
     with expect_error(ValueError, "(2, 3)", "(2, 4)"):
         concatenate([Tensor(np.zeros((2, 3))), Tensor(np.zeros((2, 4)))])
+    with expect_error(ValueError, "(2, 3)", "(2, 1)"):
+        concatenate([Tensor(np.zeros((2, 3))), Tensor(np.zeros((2, 1)))])
     with expect_error(ValueError, "(3,)", "(1, 3)"):
         concatenate([Tensor(np.zeros(3)), Tensor(np.zeros((1, 3)))])
     with expect_error(ValueError):
@@ -1216,6 +1287,8 @@ def test_full_takes_the_dtype_of_its_value():
 def test_eye_has_ones_on_the_diagonal():
     expect(eye(2), f32([[1, 0], [0, 1]]))
     expect(eye(2, 3), f32([[1, 0, 0], [0, 1, 0]]))
+    expect(eye(3, 2), f32([[1, 0], [0, 1], [0, 0]]))
+    expect(eye(2, 0), np.zeros((2, 0), np.float32))
     expect(eye(1, dtype=np.int64), np.array([[1]]))
 
 
@@ -1247,7 +1320,9 @@ def test_the_same_generator_draws_the_same_numbers(draw):
     expect(draw((3, 2), rng=np.random.default_rng(7)), first.data)
     expect((first.shape, str(first.dtype)), ((3, 2), "float32"))
     assert np.unique(first.data).size == 6
-    expect(draw(2, rng=np.random.default_rng(7), dtype=np.float64).dtype, np.dtype(np.float64))
+    wide = draw(9, rng=np.random.default_rng(7), dtype=np.float64)
+    expect(wide.dtype, np.dtype(np.float64))
+    assert (wide.data != wide.data.astype(np.float32)).any()  # drawn so, not widened
 
 
 def test_a_generator_moves_on(rng):
@@ -1285,6 +1360,7 @@ def test_numbers_and_slices_pick_as_in_numpy():
 def test_arrays_lists_and_tensors_pick_too():
     x = Tensor([[1, 2, 3], [4, 5, 6], [7, 8, 9]])
     expect(x[[2, 0]], np.array([[7, 8, 9], [1, 2, 3]]))
+    expect(x[[]], np.zeros((0, 3), np.int64))
     expect(x[np.array([0, 0])], np.array([[1, 2, 3], [1, 2, 3]]))
     expect(x[Tensor([1, 1, 2])], np.array([[4, 5, 6], [4, 5, 6], [7, 8, 9]]))
     expect(x[Tensor([0, 1, 2]), Tensor([2, 1, 0])], np.array([3, 5, 7]))

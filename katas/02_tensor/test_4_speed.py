@@ -11,7 +11,20 @@ import numpy as np
 import pytest
 
 from dojo.measuring import Budget, race
-from tinytorch.tensor import Tensor, clip, concatenate, div, power, stack, total, var, where
+from tinytorch.tensor import (
+    Tensor,
+    amax,
+    amin,
+    argmax,
+    clip,
+    concatenate,
+    div,
+    power,
+    stack,
+    total,
+    var,
+    where,
+)
 
 ELEMENTS = Budget(
     "131,072 elements",
@@ -90,6 +103,9 @@ WHOLE_ARRAYS = {
     "clip": (lambda a, b: clip(a, min=0.6, max=1.2), lambda a, b: np.minimum(np.maximum(a, 0.6), 1.2)),
     "where": (lambda a, b: where(a < b, a, b), lambda a, b: np.where(a < b, a, b)),
     "total": (lambda a, b: total(a), lambda a, b: np.add.reduce(a)),
+    "amax": (lambda a, b: amax(a), lambda a, b: np.maximum.reduce(a)),
+    "amin": (lambda a, b: amin(a), lambda a, b: np.minimum.reduce(a)),
+    "argmax": (lambda a, b: argmax(a), lambda a, b: np.argmax(a)),
     "var": (lambda a, b: var(a), lambda a, b: distances_squared(a)),
 }
 

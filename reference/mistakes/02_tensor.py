@@ -659,6 +659,120 @@ def rows_are_picked_one_by_one(m):
     m.getitem.forward = getitem
 
 
+@caught_by(1)
+def where_writes_into_its_last_argument(m):
+    right = m.where.forward
+
+    def where(condition, a, b):
+        a, b = m.promote(a, b)
+        if np.shape(condition) != b.shape:
+            return right(condition, a, b)
+        np.copyto(b, a, where=condition)
+        return b
+
+    m.where.forward = where
+
+
+@caught_by(1)
+def where_multiplies_by_its_condition(m):
+    m.where.forward = lambda condition, a, b: m.elementwise(
+        lambda a, b: np.asarray(condition) * a + ~np.asarray(condition) * b, a, b
+    )
+
+
+@caught_by(1)
+def expand_to_its_own_shape_freezes_the_input(m):
+    right = m.expand.forward
+
+    def expand(a, *, shape):
+        out = a if shape == a.shape else right(a, shape=shape)
+        out.flags.writeable = False
+        return out
+
+    m.expand.forward = expand
+
+
+@caught_by(1)
+def the_largest_is_where_the_negative_is_smallest(m):
+    m.argmax.forward = lambda a, *, axis=None, keepdims=False: np.argmin(-a, axis=axis, keepdims=keepdims)
+
+
+@caught_by(1)
+def eye_takes_no_columns_for_none_given(m):
+    m.eye = lambda n, cols=None, dtype=np.float32: m.Tensor(np.eye(n, cols or n, dtype=dtype))
+
+
+@caught_by(1)
+def vectors_times_batches_lose_the_first_axis(m):
+    right = m.matmul.forward
+
+    def matmul(a, b):
+        if np.ndim(a) == 1 and np.ndim(b) > 1:
+            return right(a[None], b)[0]
+        return right(a, b)
+
+    m.matmul.forward = matmul
+
+
+@caught_by(1)
+def pieces_that_broadcast_can_be_joined(m):
+    def join(*arrays, axis):
+        shapes = [list(np.shape(a)) for a in arrays]
+        try:
+            lengths, out = [s[axis] for s in shapes], shapes[0]
+            out[axis] = sum(lengths)
+            joined, start = np.empty(out, m.result_type(*arrays)), 0
+            for a, n in zip(arrays, lengths, strict=True):
+                np.swapaxes(joined, 0, axis)[start : start + n] = np.swapaxes(a, 0, axis)
+                start += n
+        except (ValueError, IndexError):
+            raise ValueError(f"cannot join {[np.shape(a) for a in arrays]}") from None
+        return joined, lengths
+
+    m.join.forward = join
+
+
+@caught_by(1)
+def random_float64_are_widened_float32(m):
+    right = m.rand
+    m.rand = lambda *shape, rng, dtype=np.float32: m.Tensor(
+        right(*shape, rng=rng).data.astype(dtype, copy=False)
+    )
+
+
+@caught_by(1)
+def a_mean_is_made_of_tensors(m):
+    def mean(a, *, axis=None, keepdims=False):
+        with np.errstate(all="ignore"):
+            sums = m.total(a, axis=axis, keepdims=keepdims)
+            return sums / (a.size // max(sums.size, 1))
+
+    m.mean.forward = mean
+
+
+@caught_by(3)
+def pieces_are_converted_before_they_are_joined(m):
+    right = m.join.forward
+
+    def join(*arrays, axis):
+        dtype = m.result_type(*arrays) if arrays else None
+        return right(*[np.asarray(a, dtype) for a in arrays], axis=axis)
+
+    m.join.forward = join
+
+
+@caught_by(4)
+def the_largest_is_looked_for_in_a_loop(m):
+    right = m.amax.forward
+
+    def amax(a, *, axis=None, keepdims=False):
+        if a.ndim == 1 and a.size and axis is None and not keepdims and a.dtype == np.float32:
+            return np.float32(math.nan if np.isnan(a).any() else max(a.tolist()))
+        return right(a, axis=axis, keepdims=keepdims)
+
+    m.amax.forward = amax
+
+
 SAME_LENGTH = "a shape and its strides have the same length"
 EITHER_WAY = "the other way round gives the same, but for the order of words in an error"
 ONLY_FASTER = "without the short cut the answer is the same, only later"

@@ -463,14 +463,14 @@ def mean(a: Array, *, axis: Axis = None, keepdims: bool = False) -> Any:
 
 @op
 def amax(a: Array, *, axis: Axis = None, keepdims: bool = False) -> Any:
-    """The largest element; of nothing, a ValueError."""
+    """The largest element, nan if there is one; of nothing, a ValueError."""
     # kata 02.14: the values; `argmax` says where.
     return a.max(axis, keepdims=keepdims)
 
 
 @op
 def amin(a: Array, *, axis: Axis = None, keepdims: bool = False) -> Any:
-    """The smallest element; of nothing, a ValueError."""
+    """The smallest element, nan if there is one; of nothing, a ValueError."""
     # kata 02.14: like amax.
     return a.min(axis, keepdims=keepdims)
 

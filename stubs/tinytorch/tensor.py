@@ -380,14 +380,14 @@ def mean(a: Array, *, axis: Axis = None, keepdims: bool = False) -> Any:
 
 @op
 def amax(a: Array, *, axis: Axis = None, keepdims: bool = False) -> Any:
-    """The largest element; of nothing, a ValueError."""
+    """The largest element, nan if there is one; of nothing, a ValueError."""
     # TODO 02.14: the values; `argmax` says where.
     raise NotImplementedError("kata 02.14: amax")
 
 
 @op
 def amin(a: Array, *, axis: Axis = None, keepdims: bool = False) -> Any:
-    """The smallest element; of nothing, a ValueError."""
+    """The smallest element, nan if there is one; of nothing, a ValueError."""
     # TODO 02.14: like amax.
     raise NotImplementedError("kata 02.14: amin")
 
