@@ -16,9 +16,10 @@ from dojo.expect import expect
 from dojo.measuring import Budget, race
 from tinytorch.setup import best_time, check_requirement, find_mismatch, numerical_gradient, track
 
+# Right versions, one that copies both its inputs among them, went up to 9.2 beside busy processes.
 CLOSE = Budget(
     "comparing 100,000 numbers that are close",
-    limit=10,
+    limit=15,
     reference=1.9,
     naive=35,
     unit="times np.abs(a - b).max()",
@@ -26,7 +27,7 @@ CLOSE = Budget(
 )
 DIFFERENT = Budget(
     "finding the worst of 100,000 numbers that all differ",
-    limit=10,
+    limit=15,
     reference=3.3,
     naive=55,
     unit="times np.abs(a - b).max()",
@@ -78,11 +79,14 @@ def only_new_objects_are_collected():
 class Nowhere(io.TextIOBase):
     """A file that counts what is written to it, and forgets it."""
 
-    written = 0
+    written = flushes = 0
 
     def write(self, text):
         self.written += text.count("\r")
         return len(text)
+
+    def flush(self):
+        self.flushes += 1
 
 
 class Clock:
@@ -162,6 +166,7 @@ def test_lines_of_progress_come_by_the_clock_and_not_by_the_item():
         clock.spend(1e-4)
     assert file.written > 1
     LINES.check(file.written)
+    assert file.flushes <= 2 * file.written, "flush after a line is written, not after each item"
 
 
 def test_the_twin_that_writes_a_line_for_each_item_is_caught():

@@ -3,10 +3,13 @@
 import gc
 import importlib
 import importlib.metadata
+import importlib.util
+import inspect
 import math
 import sys
 import time
 import tracemalloc
+from collections.abc import Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -21,6 +24,14 @@ from dojo.mistakes import caught_by
 @caught_by(1)
 def a_virtual_environment_is_told_by_its_name(m):
     m.in_virtual_env = lambda prefix=None, base_prefix=None: "venv" in (prefix or sys.prefix)
+
+
+@caught_by(1)
+def a_virtual_environment_lies_outside_its_base(m):
+    def in_virtual_env(prefix=None, base_prefix=None):
+        return not (prefix or sys.prefix).startswith(base_prefix or sys.base_prefix)
+
+    m.in_virtual_env = in_virtual_env
 
 
 @caught_by(1)
@@ -40,6 +51,18 @@ def each_part_of_a_version_must_be_at_least_its_minimum(m):
         check = right(minimum, version)
         parts = zip(version or sys.version_info, minimum)  # noqa: B905
         return m.Check("python", all(have >= need for have, need in parts), check.found, check.wanted)
+
+    m.check_python = check_python
+
+
+@caught_by(1)
+def a_part_that_a_version_lacks_is_not_asked_for(m):
+    right = m.check_python
+
+    def check_python(minimum=(3, 10), version=None):
+        check = right(minimum, version)
+        have = tuple(version or sys.version_info[:3])
+        return m.Check("python", have >= minimum[: len(have)], check.found, check.wanted)
 
     m.check_python = check_python
 
@@ -86,6 +109,37 @@ def every_release_candidate_counts_as_its_release(m):
 @caught_by(1)
 def markers_are_ignored(m):
     _check_requirement(m, lambda need, found: found in need.specifier, needed=lambda need: True)
+
+
+@caught_by(1)
+def only_the_first_part_of_a_specifier_counts(m):
+    def ok(need, found):
+        return all(part.contains(found, prereleases=True) for part in list(need.specifier)[:1])
+
+    _check_requirement(m, ok)
+
+
+@caught_by(1)
+def a_marker_counts_only_if_the_package_is_missing(m):
+    right = m.check_requirement
+
+    def check_requirement(requirement, installed=importlib.metadata.version):
+        check = right(requirement.partition(";")[0], installed)
+        return check if check.found != "missing" else right(requirement, installed)
+
+    m.check_requirement = check_requirement
+
+
+@caught_by(1)
+def packages_are_looked_for_under_the_names_of_modules(m):
+    right = m.check_requirement
+
+    def version(name):
+        if importlib.util.find_spec(name) is None:
+            raise importlib.metadata.PackageNotFoundError(name)
+        return importlib.metadata.version(name)
+
+    m.check_requirement = lambda requirement, installed=version: right(requirement, installed)
 
 
 @caught_by(4)
@@ -154,6 +208,25 @@ def rows_are_shown_in_the_order_of_their_own_keys(m):
 
 
 @caught_by(1)
+def a_misspelt_column_is_only_called_missing(m):
+    right = m.table
+
+    def table(title, rows):
+        for row in rows:
+            if lacking := [key for key in rows[0] if key not in row]:
+                raise ValueError(f"a row lacks {lacking}")
+        return right(title, rows)
+
+    m.table = table
+
+
+@caught_by(1)
+def when_there_is_nothing_to_do_anything_goes(m):
+    right = m.progress_bar
+    m.progress_bar = lambda done, total, width=20: right(done, total, width) if total else "#" * width
+
+
+@caught_by(1)
 def a_bar_is_rounded(m):
     right = m.progress_bar
 
@@ -181,6 +254,38 @@ def a_share_of_floats_fills_a_character_too_few(m):
 def items_are_gathered_to_be_counted(m):
     right = m.track
     m.track = lambda items, label="", **options: right(list(items), label, **options)
+
+
+@caught_by(1)
+def only_sequences_have_a_length(m):
+    right = m.track
+
+    def track(items, label="", *, total=None, **options):
+        known = total is not None or isinstance(items, Sequence)
+        return right(items if known else iter(items), label, total=total, **options)
+
+    m.track = track
+
+
+@caught_by(1)
+def whatever_has_a_length_is_gathered(m):
+    right = m.track
+    m.track = lambda items, label="", **options: right(
+        list(items) if hasattr(items, "__len__") else items, label, **options
+    )
+
+
+@caught_by(4)
+def every_item_is_flushed(m):
+    right = m.track
+
+    def track(items, label="", *, file=None, **options):
+        out = sys.stderr if file is None else file
+        for item in right(items, label, file=out, **options):
+            yield item
+            out.flush()
+
+    m.track = track
 
 
 def _track(
@@ -309,6 +414,22 @@ def a_collector_that_the_block_switched_on_stays_on(m):
 
 
 @caught_by(1)
+def the_collector_stays_off_after_ctrl_c(m):
+    @contextmanager
+    def gc_paused():
+        switch = gc.enable if gc.isenabled() else gc.disable
+        gc.disable()
+        try:
+            yield
+        except Exception:
+            switch()
+            raise
+        switch()
+
+    m.gc_paused = gc_paused
+
+
+@caught_by(1)
 def the_collector_stays_off_after_an_error(m):
     @contextmanager
     def gc_paused():
@@ -356,6 +477,11 @@ def the_mean_is_taken_for_the_best(m):
 
 
 @caught_by(1)
+def a_run_that_took_no_time_is_no_run(m):
+    _best_time(m, summary=lambda times: min(filter(None, times), default=0.0))
+
+
+@caught_by(1)
 def a_run_is_taken_for_a_call(m):
     _best_time(m, per_call=False)
 
@@ -365,7 +491,37 @@ def timed_results_are_collected(m):
     _best_time(m, keep=True)
 
 
-def _memory_of(m, *, ahead=True, reset=True, baseline=True, stop_own=True, keep=False, collect=True):
+@caught_by(3)
+def the_results_of_a_run_are_listed(m):
+    right = m.best_time
+
+    def best_time(function, *, repeats=5, calls=1, clock=time.perf_counter):
+        if repeats < 1 or calls < 1:
+            return right(function, repeats=repeats, calls=calls)
+        function()
+        best = math.inf
+        with m.gc_paused():
+            for _ in range(repeats):
+                start = clock()
+                [function() for _ in range(calls)]
+                best = min(best, clock() - start)
+        return best / calls
+
+    m.best_time = best_time
+
+
+def _memory_of(
+    m,
+    *,
+    ahead=True,
+    reset=True,
+    baseline=True,
+    stop_own=True,
+    keep=False,
+    collect=True,
+    restart=False,
+    late=False,
+):
     """The reference's memory_of, taken apart."""
     kept = []
 
@@ -378,6 +534,8 @@ def _memory_of(m, *, ahead=True, reset=True, baseline=True, stop_own=True, keep=
         try:
             with m.gc_paused():
                 gc.collect()
+                if restart:
+                    tracemalloc.clear_traces()
                 before = tracemalloc.get_traced_memory()[0] if baseline else 0
                 if reset:
                     tracemalloc.reset_peak()
@@ -385,6 +543,8 @@ def _memory_of(m, *, ahead=True, reset=True, baseline=True, stop_own=True, keep=
                 peak = tracemalloc.get_traced_memory()[1]
                 if collect:
                     gc.collect()
+                if late:
+                    peak = tracemalloc.get_traced_memory()[1]
                 after = tracemalloc.get_traced_memory()[0]
                 if keep:
                     kept.append(result)
@@ -422,6 +582,28 @@ def garbage_in_cycles_counts_as_kept(m):
     _memory_of(m, collect=False)
 
 
+@caught_by(1)
+def somebody_elses_traces_are_cleared(m):
+    _memory_of(m, restart=True)
+
+
+@caught_by(1)
+def the_peak_is_read_after_the_collection(m):
+    _memory_of(m, late=True)
+
+
+@caught_by(1)
+def what_is_kept_is_the_size_of_the_result(m):
+    right = m.memory_of
+
+    def memory_of(function):
+        results = []
+        memory = right(lambda: results.append(function()))
+        return m.Memory(memory.peak, sys.getsizeof(results[-1]))
+
+    m.memory_of = memory_of
+
+
 @caught_by(3)
 def the_meter_remembers_results(m):
     _memory_of(m, keep=True)
@@ -454,7 +636,7 @@ def _same(a, b):
 
 
 def _within(b, far, rtol, atol):
-    return (far <= atol + rtol * np.abs(b, dtype=np.float64)) & np.isfinite(b)
+    return (far <= atol + rtol * np.abs(b, dtype=np.float64)) & np.isfinite(far)
 
 
 @caught_by(1)
@@ -462,6 +644,47 @@ def every_distance_to_infinity_is_allowed(m):
     _find_mismatch(
         m, lambda a, b, far, rtol, atol: _same(a, b) | (far <= atol + rtol * np.abs(b, dtype=np.float64))
     )
+
+
+@caught_by(1)
+def an_infinite_tolerance_allows_infinity(m):
+    def close(a, b, far, rtol, atol):
+        return _same(a, b) | ((far <= atol + rtol * np.abs(b, dtype=np.float64)) & np.isfinite(b))
+
+    _find_mismatch(m, close)
+
+
+@caught_by(1)
+def only_integers_are_compared_in_float64(m):
+    right = m.find_mismatch
+
+    def find_mismatch(got, expected, *, rtol=1e-5, atol=1e-8):
+        a, b = np.asarray(got), np.asarray(expected)
+        if not (a.dtype == b.dtype == np.float32 and a.shape == b.shape):
+            return right(a, b, rtol=rtol, atol=atol)
+        with np.errstate(all="ignore"):
+            far = np.where(_same(a, b), 0, np.abs(a - b))
+            wrong = ~(_same(a, b) | (np.isfinite(a) & np.isfinite(b) & (far <= atol + rtol * np.abs(b))))
+        if not wrong.any():
+            return None
+        rank = np.where(wrong, np.where(np.isnan(far), np.inf, far), -1.0)
+        index = tuple(int(i) for i in np.unravel_index(np.argmax(rank), a.shape))
+        return m.Mismatch(index, float(a[index]), float(b[index]), int(wrong.sum()), a.size)
+
+    m.find_mismatch = find_mismatch
+
+
+@caught_by(1)
+def large_integers_are_taken_for_int64(m):
+    right = m.find_mismatch
+
+    def find_mismatch(got, expected, **tolerances):
+        arrays = [np.asarray(got), np.asarray(expected)]
+        if all(array.dtype.kind == "u" for array in arrays):
+            arrays = [array.astype(np.int64) for array in arrays]
+        return right(*arrays, **tolerances)
+
+    m.find_mismatch = find_mismatch
 
 
 @caught_by(1)
@@ -585,6 +808,46 @@ def the_message_names_no_place(m):
     def assert_close(got, expected, *, rtol=1e-5, atol=1e-8):
         if worst := m.find_mismatch(got, expected, rtol=rtol, atol=atol):
             raise AssertionError(f"{worst.count} of {worst.total} differ: {worst.got} and {worst.expected}")
+
+    m.assert_close = assert_close
+
+
+def _assert_close(m, text, prepare=lambda got, expected: (got, expected)):
+    """The reference's assert_close, with another way to write a number."""
+
+    def assert_close(got, expected, *, rtol=1e-5, atol=1e-8):
+        try:
+            worst = m.find_mismatch(*prepare(got, expected), rtol=rtol, atol=atol)
+        except ValueError as shapes:
+            raise AssertionError(str(shapes)) from None
+        if worst is not None:
+            raise AssertionError(
+                f"{worst.count} of {worst.total}, worst {worst.index}: "
+                f"got {text(worst.got)}, expected {text(worst.expected)}"
+            )
+
+    m.assert_close = assert_close
+
+
+@caught_by(1)
+def the_message_rounds_to_six_digits(m):
+    _assert_close(m, lambda number: f"{number:g}")
+
+
+@caught_by(1)
+def a_number_is_stretched_to_an_array(m):
+    def stretch(got, expected):
+        return got, np.full(np.shape(got), expected) if np.ndim(expected) == 0 else expected
+
+    _assert_close(m, repr, stretch)
+
+
+@caught_by(1)
+def a_tolerance_of_0_is_taken_for_none(m):
+    right = m.assert_close
+
+    def assert_close(got, expected, *, rtol=1e-5, atol=1e-8):
+        right(got, expected, rtol=rtol or 1e-5, atol=atol or 1e-8)
 
     m.assert_close = assert_close
 
@@ -718,6 +981,21 @@ def tests_run_in_alphabetical_order(m):
 
 
 @caught_by(1)
+def only_functions_are_tests(m):
+    right = m.run_tests
+
+    def run_tests(namespace, **options):
+        return right({name: test for name, test in namespace.items() if inspect.isfunction(test)}, **options)
+
+    m.run_tests = run_tests
+
+
+@caught_by(1)
+def only_the_first_line_of_a_message_is_kept(m):
+    _run_tests(m, message=lambda error: str(error).split("\n")[0])
+
+
+@caught_by(1)
 def control_c_is_just_another_error(m):
     _run_tests(m, caught=BaseException)
 
@@ -757,6 +1035,17 @@ def _scaling_exponent(m, slope, all_first=False, impossible=lambda cost: not 0 <
 
 def _least_squares(x, y):
     return np.polyfit(x, y, 1)[0]
+
+
+@caught_by(1)
+def a_size_that_comes_twice_counts_once(m):
+    right = m.scaling_exponent
+
+    def scaling_exponent(make, sizes, cost=m.best_time):
+        different = list(dict.fromkeys(sizes))
+        return right(make, different if len(different) > 1 else sizes, cost)
+
+    m.scaling_exponent = scaling_exponent
 
 
 @caught_by(1)

@@ -121,11 +121,13 @@ def check_requirement(
 def table(title: str, rows: Sequence[Mapping[str, object]]) -> Table:
     """A table for the terminal: a column for each key of the first row, a line for each row, in order.
 
-    True reads "ok" and False "FAIL"; a float has 4 significant digits (`.4g`); anything else is its `str`.
+    True reads "ok" and False "FAIL"; a float (np.float64 is one) has 4 significant digits (`.4g`); anything
+    else is its `str`.
     Title, keys and values are shown as they are, square brackets included.
 
     Raises:
-        ValueError: a row lacks a key of the first row, or has one that the first lacks; the message names it.
+        ValueError: a row lacks keys of the first row, or has some that the first lacks; the message names all
+            such keys of that row.
     """
     # TODO 01.4: rich reads a plain "[s]" as "strike this through"; a `Text` it leaves alone.
     raise NotImplementedError("kata 01.4: table")
@@ -180,7 +182,8 @@ def track(
 ) -> Iterator[Item]:
     """Yield `items` one by one and write to `file` (by default `sys.stderr`) how many are done.
 
-    A line is the label, the bar in brackets, `done/total`, and the items per second with one decimal:
+    A line is the label, the bar in brackets, `done/total`, and the items per second since the first was asked
+    for, with one decimal:
 
         images [##########..........] 24/48 8.0/s
 
@@ -294,8 +297,8 @@ def assert_close(got: ArrayLike, expected: ArrayLike, *, rtol: float = 1e-5, ato
 
     Raises:
         AssertionError: the shapes differ, and the message names both; or an element is not close, and the
-            message names the worst one's index, such as `(0, 2)`, and both values, and says how many are not
-            close, and of how many, such as `2 of 6`.
+            message names the worst one's index, such as `(0, 2)`, and both values with all their digits, and
+            says how many are not close, and of how many, such as `2 of 6`.
     """
     # TODO 01.11: `find_mismatch` knows all that the message needs.
     raise NotImplementedError("kata 01.11: assert_close")

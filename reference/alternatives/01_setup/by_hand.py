@@ -113,12 +113,10 @@ def table(title: str, rows: Sequence[Mapping[str, object]]) -> Table:
         for key in rows[0]:
             result.add_column(Text(key))
         for row in rows:
-            for key in rows[0]:
-                if key not in row:
-                    raise ValueError(f"a row lacks {key!r}")
-            for key in row:
-                if key not in rows[0]:
-                    raise ValueError(f"a row has {key!r}, which the first has not")
+            problems = [f"lacks {key!r}" for key in rows[0] if key not in row]
+            problems += [f"has {key!r}, which the first has not" for key in row if key not in rows[0]]
+            if problems:
+                raise ValueError("a row " + " and ".join(problems))
             cells = []
             for key in rows[0]:
                 cells.append(Text(_cell(row[key])))

@@ -76,7 +76,7 @@ def in_virtual_env(prefix: str | None = None, base_prefix: str | None = None) ->
 
 
 def check_python(minimum: tuple[int, ...] = (3, 10), version: tuple[int, ...] | None = None) -> Check:
-    found = Version("{}.{}.{}".format(*(version or sys.version_info)))
+    found = Version(".".join(f"{part}" for part in version or sys.version_info[:3]))
     wanted = Version(".".join(f"{part}" for part in minimum))
     return Check("python", found >= wanted, f"{found}", f">={wanted}")
 
@@ -263,6 +263,7 @@ def find_mismatch(
         raise ValueError(f"{a.shape} is not {b.shape}")
     with np.errstate(all="ignore"):
         wrong = np.logical_not(np.isclose(a, b, rtol=rtol, atol=atol, equal_nan=True))
+        wrong |= (np.isinf(a) | np.isinf(b)) & (a != b)  # also where the tolerance is infinite
         if not wrong.any():
             return None
         off = np.nan_to_num(np.abs(a - b), nan=np.inf, posinf=np.inf)
