@@ -15,6 +15,7 @@ from pytest_timeout import is_debugging
 
 from dojo.plugin.units import unit_of
 
+AGAIN = 1.0  # seconds between two rings of the alarm
 GRACE = 5.0  # seconds past pytest-timeout's limit; what ignores its signal is killed then
 
 
@@ -36,6 +37,7 @@ class Limits:
     def __init__(self, config: pytest.Config) -> None:
         # Before capturing starts, so that the last words reach the terminal.
         self.stderr = os.fdopen(os.dup(2), "w")
+        self.calling = False  # whether a test's body is running
         self.seconds = 0.0 if config.getoption("usepdb") else _timeout(config)
 
     def pytest_unconfigure(self) -> None:
@@ -61,12 +63,21 @@ class Limits:
             return None
 
         def ring(number: int, frame: object) -> None:
-            if not is_debugging():
+            if self.calling and not is_debugging():
                 raise TimeUp(f"no answer after {settings.timeout:g} s")
 
         signal.signal(signal.SIGALRM, ring)
-        signal.setitimer(signal.ITIMER_REAL, settings.timeout)
+        # It rings again, since Python swallows what is raised in a callback of the garbage collector.
+        signal.setitimer(signal.ITIMER_REAL, settings.timeout, AGAIN)
         return True
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_call(self) -> Generator[None, Any, Any]:
+        self.calling = True
+        try:
+            return (yield)
+        finally:
+            self.calling = False
 
     @pytest.hookimpl(tryfirst=True, optionalhook=True)
     def pytest_timeout_cancel_timer(self, item: pytest.Item) -> bool | None:
