@@ -152,7 +152,7 @@ def a_package_is_imported_to_see_whether_it_is_there(m):
 
         def version(name):
             try:
-                importlib.import_module(name)
+                importlib.import_module(name.replace("-", "_"))
             except ImportError:
                 raise importlib.metadata.PackageNotFoundError(name) from None
             return importlib.metadata.version(name)
@@ -770,7 +770,7 @@ def the_last_of_equally_bad_elements_is_named(m):
 def _close(one, other, rtol, atol):
     if one == other or (math.isnan(one) and math.isnan(other)):
         return True
-    return math.isfinite(other) and abs(one - other) <= atol + rtol * abs(other)
+    return math.isfinite(one) and math.isfinite(other) and abs(one - other) <= atol + rtol * abs(other)
 
 
 @caught_by(3)
