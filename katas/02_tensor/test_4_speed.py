@@ -182,19 +182,23 @@ def test_the_twin_that_goes_row_by_column_is_caught(rng):
 
 
 def pieces(rng):
-    return ([rng.random((64, 256), np.float32) for _ in range(64)],)
+    return ([Tensor(rng.random((64, 256), np.float32)) for _ in range(64)],)
+
+
+def by_numpy(tensors):
+    return np.concatenate([x.data for x in tensors])
 
 
 @pytest.mark.parametrize("joining", [concatenate, stack], ids=["concatenate", "stack"])
 def test_joining_copies_each_piece_once(joining, rng):
-    JOIN.check(race(joining, np.concatenate, limit=JOIN.limit, inputs=lambda: pieces(rng)))
+    JOIN.check(race(joining, by_numpy, limit=JOIN.limit, inputs=lambda: pieces(rng)))
 
 
 def test_the_twin_that_joins_two_at_a_time_is_caught(rng):
-    def two_at_a_time(arrays):
-        return functools.reduce(lambda a, b: np.concatenate([a, b]), arrays)
+    def two_at_a_time(tensors):
+        return functools.reduce(lambda a, b: np.concatenate([a, b]), [x.data for x in tensors])
 
-    JOIN.catches(race(two_at_a_time, np.concatenate, limit=JOIN.limit, inputs=lambda: pieces(rng)))
+    JOIN.catches(race(two_at_a_time, by_numpy, limit=JOIN.limit, inputs=lambda: pieces(rng)))
 
 
 def rows_and_numbers(rng):
