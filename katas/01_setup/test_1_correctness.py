@@ -530,7 +530,7 @@ def test_the_rate_of_a_short_time_is_a_rate_as_well():
 
 @pytest.mark.parametrize(
     "durations",
-    [(2**-10, 2.0, 2.0), (2**-10, 2**-10, 256.0), (2**-40, 2.0, 2.0)],
+    [(2**-10, 2.0, 2.0), (2**-10, 2**-10, 256.0), (2**-22, 2.0, 2.0)],
     ids=["then", "last", "fast"],
 )
 def test_a_line_covers_all_of_a_longer_one_before_it(durations):
@@ -1115,7 +1115,7 @@ def test_the_tolerances_can_be_chosen():
         assert_close([1.00001], [1.0], rtol=1e-6)
     with expect_error(AssertionError, "(1,)"):
         assert_close([1.0, 1e-8], [1.0, 0.0], atol=0.0)
-    with expect_error(AssertionError, "1.000001"):
+    with expect_error(AssertionError, "(0,)"):
         assert_close([1.000001], [1.0], rtol=0.0, atol=0.0)
 
 
