@@ -83,12 +83,20 @@ DRAW = Budget(
     naively="a version that draws float64 and converts",
 )
 PRODUCT = Budget(
-    "a product of two (512, 512) float32 matrices",
-    limit=3,
+    "a product of two (256, 256) float32 matrices",
+    limit=2.5,
     reference=1.0,
     naive=7.0,
     unit="results at the worst moment",
     naively="a version that goes through float64",
+)
+BATCH = Budget(
+    "16 matrices of (64, 64) times one",
+    limit=2.5,
+    reference=1.0,
+    naive=65.0,
+    unit="results at the worst moment",
+    naively="a version that lays out every product before it adds them up",
 )
 PRODUCT_GROWTH = Budget(
     "matmul: peak bytes over the side n",
@@ -140,6 +148,8 @@ VIEWS = {
     "expand": lambda x: x.expand(4, 512, 512),
     "a slice": lambda x: x[1::2, 3:],
     "a slice backwards": lambda x: x[::-2, ::-1],
+    "reshape of rows backwards": lambda x: x[::-1].reshape(512, 2, 256),
+    "view of all backwards": lambda x: x[::-1, ::-1].view(-1),
     "a row": lambda x: x[-1],
     "reshape of a transposed slice": lambda x: x[:, ::2].transpose(0, 1).reshape(16, 16, 512),
     "view of columns": lambda x: x[:, ::4].view(1024, 64),
@@ -279,6 +289,16 @@ def test_the_twin_that_draws_float64_is_caught(rng):
 def test_a_matrix_product_needs_memory_for_its_result(matrix):
     PRODUCT.check(peak_bytes(lambda: matrix @ matrix) / (256 * KIB))
     PRODUCT_GROWTH.check(memory_growth(PROBES["matmul (n, n)"]))
+
+
+def test_a_batch_of_products_needs_memory_for_its_result(rng):
+    batch, matrix = Tensor(rng.random((16, 64, 64), np.float32)), Tensor(rng.random((64, 64), np.float32))
+    BATCH.check(peak_bytes(lambda: batch @ matrix) / (256 * KIB))
+
+
+def test_the_twin_that_lays_out_a_batch_of_products_is_caught(rng):
+    batch, matrix = rng.random((16, 64, 64), np.float32), rng.random((64, 64), np.float32)
+    BATCH.catches(peak_bytes(lambda: (batch[..., None] * matrix).sum(axis=-2)) / (256 * KIB))
 
 
 def test_the_twin_that_multiplies_in_float64_is_caught(matrix):

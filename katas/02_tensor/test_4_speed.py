@@ -27,7 +27,7 @@ from tinytorch.tensor import (
 )
 
 ELEMENTS = Budget(
-    "131,072 elements",
+    "32,768 elements",
     limit=12,
     reference=1.3,
     naive=250,
@@ -88,7 +88,7 @@ def only_new_objects_are_collected():
 # Vectorised: one call for all elements.
 
 
-def two_arrays(rng, n=1 << 17):
+def two_arrays(rng, n=1 << 15):
     return rng.random(n, np.float32) + 0.5, rng.random(n, np.float32) + 0.5
 
 
@@ -174,7 +174,7 @@ def test_the_twin_that_goes_row_by_column_is_caught(rng):
     def row_by_column(a, b):
         return np.array([[row @ column for column in b.T] for row in a])
 
-    slow = race(row_by_column, np.matmul, limit=PRODUCT.limit, inputs=lambda: two_matrices(rng, 96))
+    slow = race(row_by_column, np.matmul, limit=PRODUCT.limit, inputs=lambda: two_matrices(rng, 64))
     PRODUCT.catches(slow)
 
 
