@@ -37,6 +37,7 @@ from tinytorch.tensor import (
     contiguous_strides,
     div,
     exp,
+    increment_version,
     is_contiguous,
     join,
     log,
@@ -55,6 +56,7 @@ from tinytorch.tensor import (
     tanh,
     total,
     var,
+    version,
     view_strides,
     where,
 )
@@ -790,12 +792,82 @@ def test_a_kind_of_tensor_is_a_tensor():
 def test_backward_is_left_to_kata_06(monkeypatch):
     autograd = types.ModuleType("tinytorch.autograd")
     asked = []
-    autograd.backward = lambda tensor, grad: asked.append((tensor, grad))
+    autograd.backward = lambda *asked_for: asked.append(asked_for)
+    autograd.register_hook = lambda tensor, hook: (tensor, hook)
     monkeypatch.setitem(sys.modules, "tinytorch.autograd", autograd)
     x = Tensor([1.0])
     grad = np.ones(1)
-    x.backward(grad)
+    x.backward(grad, retain_graph=True)
     x.backward()
     assert asked[0][0] is x
     assert asked[0][1] is grad
-    expect(asked[1][1], None)
+    expect((asked[0][2], asked[1][1:]), (True, (None, False)))
+    expect(x.register_hook(len), (x, len))
+
+
+def test_a_rule_can_ask_which_gradients_are_wanted():
+    @op
+    def product(a, b):
+        return mul.forward(a, b)
+
+    @product.gradient
+    def product_back(grad, a, b, needs_input_grad):
+        return tuple(
+            grad * other if needed else None for other, needed in zip((b, a), needs_input_grad, strict=True)
+        )
+
+    x, weight = Tensor([1.0, 2.0]), Tensor([3.0, 4.0], requires_grad=True)
+    with recording() as calls:
+        product(x, weight)
+        product(2.0, weight)
+        product(weight, weight)
+    expect([call[3]["needs_input_grad"] for call in calls], [(False, True), (False, True), (True, True)])
+    out, back = product.vjp(f64([1, 2]), f64([3, 4]))
+    expect(back(out), (f64([9, 32]), f64([3, 16])))
+
+
+def test_an_operation_in_place_gives_back_its_tensor():
+    @op(in_place=True)
+    def double_(a):
+        a += add.forward(a, 0.0)
+        return a
+
+    x = Tensor([1.0, 2.0])
+    assert double_(x) is x
+    expect(x, np.array([2, 4], np.float32))
+    with expect_error(TypeError, "double_", "Tensor"):
+        double_(x.data)
+
+
+def test_an_operation_in_place_refuses_a_leaf_whose_gradient_is_wanted():
+    double_ = op(in_place=True)(lambda a: np.multiply(a, 2, out=a))
+    x = Tensor([1.0, 2.0], requires_grad=True)
+    double_(x)  # nobody records, so nobody wants it
+    with recording() as calls:
+        with expect_error(RuntimeError, "leaf", "copy"):
+            double_(x)
+        expect((x, calls), (np.array([2, 4], np.float32), []))
+        made = x + 0.0
+        made.node = "how it was made"  # as a recorder would note it
+        assert double_(made) is made
+    expect([len(calls), made], [2, np.array([4, 8], np.float32)])
+
+
+def test_a_write_in_place_is_noted_for_all_views_of_its_memory():
+    x, other = Tensor(np.zeros((2, 3))), Tensor(np.zeros(3))
+    double_ = op(in_place=True)(lambda a: np.multiply(a, 2, out=a))
+    before = version()
+    double_(x[1:])
+    for view in (x, x.T, x[0], x.reshape(-1)):
+        expect(version(view.data), before + 1)
+    expect((version(other.data), version()), (0, before + 1))
+    expect(increment_version(other.data), before + 2)
+    expect(version(other.data), before + 2)
+
+
+def test_a_detached_tensor_shares_the_array_and_no_gradient():
+    x = Tensor([1.0], requires_grad=True)
+    y = x.detach()
+    assert y.data is x.data
+    assert not y.requires_grad
+    expect(y.node, None)

@@ -17,6 +17,7 @@ import functools
 import importlib
 import inspect
 import math
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, overload
 
@@ -27,10 +28,10 @@ __all__ = [
     "Op", "Tensor", "absolute", "add", "amax", "amin", "arange", "argmax", "as_array", "as_strided",
     "broadcast_shapes", "broadcast_strides", "clip", "compare", "concatenate", "contiguous",
     "contiguous_strides", "div", "elementwise", "exp", "expand", "eye", "floating", "full", "getitem",
-    "is_contiguous", "join", "log", "matmul", "maximum", "mean", "mul", "neg", "ones", "op", "permute",
-    "power", "promote", "rand", "randn", "reshape", "resolve_shape", "result_type", "set_recorder", "sqrt",
-    "squeeze", "stack", "sub", "tanh", "total", "transpose", "unsqueeze", "var", "view", "view_strides",
-    "where", "zeros",
+    "increment_version", "is_contiguous", "join", "log", "matmul", "maximum", "mean", "mul", "neg", "ones",
+    "op", "permute", "power", "promote", "rand", "randn", "reshape", "resolve_shape", "result_type",
+    "set_recorder", "sqrt", "squeeze", "stack", "sub", "tanh", "total", "transpose", "unsqueeze", "var",
+    "version", "view", "view_strides", "where", "zeros",
 ]  # fmt: skip
 
 Array = NDArray[Any]
@@ -43,6 +44,10 @@ KINDS = {"b": 0, "i": 1, "u": 1, "f": 2}
 PYTHON = {bool: np.dtype(bool), int: np.dtype(np.int64), float: np.dtype(np.float32)}
 
 _recorder: Recorder | None = None
+
+# When arrays were last written over, by id; the weak references take entries out as their arrays go.
+_versions: dict[int, tuple[int, weakref.ref[Array]]] = {}
+_writes = 0
 
 
 # Given: the seam. Nothing to write here, but every later kata leans on it.
@@ -59,12 +64,43 @@ def set_recorder(recorder: Recorder | None) -> Recorder | None:
     return previous
 
 
+def increment_version(array: Array) -> int:
+    """Note that `array` was written over in place, and so were all views of its memory.
+
+    A graph may have kept it for the way back; so it finds out, and raises an error rather than give a wrong
+    gradient (kata 06). Returns the number of the write; they are counted from 1 in each process.
+    """
+    global _writes
+    owner = _owner(array)
+    key = id(owner)
+    _writes += 1
+    _versions[key] = _writes, weakref.ref(owner, lambda gone: _versions.pop(key, None))
+    return _writes
+
+
+def version(array: Array | None = None) -> int:
+    """The number of the last write that `array`'s memory saw, 0 for none; without array, of any write."""
+    if array is None:
+        return _writes
+    return _versions[id(owner)][0] if _versions and id(owner := _owner(array)) in _versions else 0
+
+
+def _owner(array: Array) -> Array:
+    """The array whose memory `array` shows. Between them may lie as_strided's helper, no array."""
+    owner, base = array, array.base
+    while base is not None:
+        owner = base if isinstance(base, np.ndarray) else owner
+        base = getattr(base, "base", None)
+    return owner
+
+
 class Op:
     """A function on arrays that takes Tensors too, and may know its gradient.
 
     Arrays go in by position and parameters by keyword, as in `total(x, axis=0)`; one array comes out. Tensors
     are unwrapped, anything else is handed on as it is. An op whose way back needs a by-product (dropout its
-    mask) returns `(result, mask)` and is made with `@op(saves=["mask"])`.
+    mask) returns `(result, mask)` and is made with `@op(saves=["mask"])`. One that writes its result over its
+    first input, and returns that, is made with `@op(in_place=True)`: it gives back the Tensor it was given.
 
     Attributes:
         forward: the function on arrays.
@@ -74,12 +110,15 @@ class Op:
         needs: what the rule asked to keep, in its order.
     """
 
-    def __init__(self, forward: Callable[..., Any], saves: Sequence[str] = ()) -> None:
+    def __init__(
+        self, forward: Callable[..., Any], saves: Sequence[str] = (), in_place: bool = False
+    ) -> None:
         functools.update_wrapper(self, forward)  # so that help(exp) and editors show the function
         arguments = inspect.signature(forward).parameters.values()
         self.name = forward.__name__
         self.forward = forward
         self.saves = tuple(saves)
+        self.in_place = in_place
         self.inputs = tuple(p.name for p in arguments if p.kind is p.POSITIONAL_OR_KEYWORD)
         self.params = {p.name: p.default for p in arguments if p.kind is p.KEYWORD_ONLY}
         self.pull: Callable[..., Any] | None = None
@@ -96,13 +135,29 @@ class Op:
                 wanted = wanted or x.requires_grad
                 x = x.data
             arrays.append(x)
+        recorder = _recorder if wanted else None
+        if self.in_place:
+            self._refuse_to_write_over(inputs[0], recorder is not None)
         result, params = self.run(arrays, params)
-        out = Tensor(result)
+        if self.in_place:
+            out: Tensor = inputs[0]
+            increment_version(out.data)
+        else:
+            out = Tensor(result)
         # An answer in bools or integers (a < b, argmax) moves in jumps: it has no gradient.
-        if wanted and _recorder is not None and out.data.dtype.kind == "f":
+        if recorder is not None and out.data.dtype.kind == "f":
+            if "needs_input_grad" in self.needs:
+                params["needs_input_grad"] = tuple(getattr(x, "requires_grad", False) for x in inputs)
             out.requires_grad = True
-            _recorder(self, inputs, arrays, params, out)
+            recorder(self, inputs, arrays, params, out)
         return out
+
+    def _refuse_to_write_over(self, x: Any, recording: bool) -> None:
+        """TypeError for what is no Tensor, RuntimeError for a leaf whose gradient is wanted."""
+        if not isinstance(x, Tensor):
+            raise TypeError(f"{self.name} works in place, on a Tensor; this is a {type(x).__name__}")
+        if recording and x.requires_grad and x.node is None:
+            raise RuntimeError(f"{self.name} would write over a leaf whose gradient is wanted: copy it first")
 
     def run(self, arrays: Sequence[Any], params: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
         """Call `forward`; return its result, and `params` with what it saved added.
@@ -126,10 +181,12 @@ class Op:
 
         The names of its other arguments say what it needs from the forward pass: an input, `out`, a parameter
         or something in `saves`. What it does not name is not kept for it. Activations are most of the memory
-        that training takes, and here is where you decide which of them stay. TypeError for any other name.
+        that training takes, and here is where you decide which of them stay. `needs_input_grad` says of each
+        input whether its gradient is wanted; where not, the rule may return None for it. TypeError for any
+        other name.
         """
         _, *needs = inspect.signature(pull).parameters
-        offered = (*self.inputs, "out", *self.params, *self.saves)
+        offered = (*self.inputs, "out", *self.params, *self.saves, "needs_input_grad")
         if unknown := [name for name in needs if name not in offered]:
             raise TypeError(f"the gradient of {self.name} asks for {unknown}; it can have {list(offered)}")
         self.pull, self.needs = pull, tuple(needs)
@@ -156,6 +213,7 @@ class Op:
         if self.pull is None:
             raise TypeError(f"{self.name} has no gradient rule: write one with @{self.name}.gradient")
         result, params = self.run(arrays, params)
+        params["needs_input_grad"] = (True,) * len(arrays)
         out, pull = np.asarray(result), self.pull
         kept = self.keep(out, arrays, params)
         return out, lambda grad: pull(grad, *kept)
@@ -164,10 +222,12 @@ class Op:
 @overload
 def op(forward: Callable[..., Any]) -> Op: ...
 @overload
-def op(*, saves: Sequence[str]) -> Callable[[Callable[..., Any]], Op]: ...
-def op(forward: Callable[..., Any] | None = None, *, saves: Sequence[str] = ()) -> Any:
+def op(*, saves: Sequence[str] = (), in_place: bool = False) -> Callable[[Callable[..., Any]], Op]: ...
+def op(
+    forward: Callable[..., Any] | None = None, *, saves: Sequence[str] = (), in_place: bool = False
+) -> Any:
     """Turn a function on arrays into an `Op`."""
-    return Op(forward) if forward is not None else lambda f: Op(f, saves)
+    return Op(forward) if forward is not None else lambda f: Op(f, saves, in_place)
 
 
 # Layout: where the elements of an array with many axes lie in memory, which has one. Strides count bytes.
@@ -555,7 +615,7 @@ class Tensor:
         data: the array; if one was given, that very one (see `as_array`).
         requires_grad: whether a recorder is told of what is done with it; only floats can.
         grad: what a backward pass adds up for it, an array of its shape (kata 06).
-        node: how it was made, if that was recorded (kata 06).
+        node: how it was made, if that was recorded; None for a leaf (kata 06).
     """
 
     __slots__ = ("__weakref__", "data", "grad", "node", "requires_grad")
@@ -672,6 +732,14 @@ class Tensor:
         """For np.asarray(tensor), and so for np.testing and plotting."""
         return np.array(self.data, dtype, copy=copy)
 
-    def backward(self, grad: Any = None) -> None:
+    def detach(self) -> Tensor:
+        """The same array in a Tensor that no gradient flows through."""
+        return Tensor(self.data)
+
+    def backward(self, grad: Any = None, retain_graph: bool = False) -> None:
         """Add this tensor's gradient to the `.grad` of all that it was made from (kata 06)."""
-        importlib.import_module("tinytorch.autograd").backward(self, grad)
+        importlib.import_module("tinytorch.autograd").backward(self, grad, retain_graph)
+
+    def register_hook(self, hook: Callable[[Array], Array | None]) -> Any:
+        """Have `hook(grad)` called with this tensor's gradient on its way back, and change it (kata 06)."""
+        return importlib.import_module("tinytorch.autograd").register_hook(self, hook)
