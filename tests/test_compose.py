@@ -136,3 +136,12 @@ def test_an_unfinished_autograd_does_not_reach_the_tests_before_it(course: Cours
     course.write("katas/06_autograd/manifest.json", "{}")
     run = course.run("katas/02_tensor/test_1_correctness.py", "katas/06_autograd", "--impl", "reference")
     assert run.returncode == 0, run.stdout + run.stderr
+
+
+def test_a_finished_autograd_records_from_the_first_import(course: Course) -> None:
+    code = "import sys; from tinytorch import mean; print('tinytorch.autograd' in sys.modules)"
+    assert says(course, code, TINYTORCH_IMPL="reference") == "False"  # this course has none
+    for folder in ("reference", "stubs"):
+        course.write(f"{folder}/tinytorch/autograd.py", "__all__ = []\n")
+    assert says(course, code, TINYTORCH_IMPL="reference") == "True"
+    assert says(course, code, TINYTORCH_IMPL="reference,06=stubs") == "False"  # not passed, so not finished
