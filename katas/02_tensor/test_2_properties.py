@@ -826,6 +826,21 @@ def test_a_rule_can_ask_which_gradients_are_wanted():
     expect(back(out), (f64([9, 32]), f64([3, 16])))
 
 
+def test_a_rule_that_needs_only_shapes_keeps_only_shapes():
+    @op
+    def rows(a, b):
+        return add.forward(a, b)
+
+    @rows.gradient
+    def rows_back(grad, input_shapes):
+        return tuple(np.full(shape, grad.sum()) for shape in input_shapes)
+
+    arrays = [np.ones((2, 3)), 2.0]
+    expect(rows.keep(None, arrays, {}), [((2, 3), ())])
+    _, back = rows.vjp(*arrays)
+    expect(back(np.ones((2, 3))), (np.full((2, 3), 6.0), np.full((), 6.0)))
+
+
 def test_an_operation_in_place_gives_back_its_tensor():
     @op(in_place=True)
     def double_(a):

@@ -181,11 +181,11 @@ class Op:
         The names of its other arguments say what it needs from the forward pass: an input, `out`, a parameter
         or something in `saves`. What it does not name is not kept for it. Activations are most of the memory
         that training takes, and here is where you decide which of them stay. `needs_input_grad` says of each
-        input whether its gradient is wanted; where not, the rule may return None for it. TypeError for any
-        other name.
+        input whether its gradient is wanted; where not, the rule may return None for it. `input_shapes` are
+        the shapes of the inputs, for a rule that needs no more of them. TypeError for any other name.
         """
         _, *needs = inspect.signature(pull).parameters
-        offered = (*self.inputs, "out", *self.params, *self.saves, "needs_input_grad")
+        offered = (*self.inputs, "out", *self.params, *self.saves, "needs_input_grad", "input_shapes")
         if unknown := [name for name in needs if name not in offered]:
             raise TypeError(f"the gradient of {self.name} asks for {unknown}; it can have {list(offered)}")
         self.pull, self.needs = pull, tuple(needs)
@@ -200,6 +200,8 @@ class Op:
             elif name in self._position:
                 i = self._position[name]
                 kept.append(arrays[i] if i < len(arrays) else None)
+            elif name == "input_shapes":
+                kept.append(tuple(np.shape(a) for a in arrays))
             else:
                 kept.append(params[name] if name in params else self.params[name])
         return kept
