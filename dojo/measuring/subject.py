@@ -93,8 +93,13 @@ class Subject:
         return [Tensor(a, requires_grad) if i in self.slots else a for i, a in enumerate(args)]
 
     def _shares(self, answer: Any) -> list[Any]:
-        """The rule's answer, one for each float input."""
+        """The rule's answer, one for each float input.
+
+        A rule whose op has an optional last input may answer None for it when it was not given.
+        """
         shares = list(answer) if isinstance(answer, (tuple, list)) else [answer]
+        while len(shares) > len(self.arrays) and shares[-1] is None:
+            shares.pop()
         missing = range(len(shares), len(self.arrays))
         if len(shares) > len(self.arrays) or any(i in self.slots for i in missing):
             names = ", ".join(_input_names(self.op, len(self.arrays)))

@@ -109,6 +109,13 @@ def test_float32_inputs_are_checked_in_float64(rng):
     check_gradient(Op(tanh), rng.normal(size=(3, 4)).astype(np.float32))
 
 
+def test_an_input_that_was_not_given_needs_no_gradient(rng):
+    def scale(x, by=None):
+        return 2 * x, lambda g: (2 * g, None)
+
+    check_gradient(Op(scale), rng.normal(size=(3, 4)))
+
+
 def test_a_stub_passes_through(rng):
     def unwritten(x):
         raise NotImplementedError("kata 04.1: relu")
