@@ -1,40 +1,50 @@
 """Kata 03 · Layers: modules, their parameters, and the first gradient that you write by hand.
 
-A *module* is a piece of a network: it has parameters, it may hold other modules, and calling it maps tensors to
-tensors. `affine` is the operation inside of `Linear`, and the first one that gets a gradient rule.
+A *module* is a piece of a network: it has parameters, it may hold other modules, and calling it maps tensors
+to tensors. `affine` is the operation inside of `Linear`, and the first one that gets a gradient rule.
 """
 
 from __future__ import annotations
 
+import functools
+import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import numpy as np
 
-from tinytorch.tensor import Array, Tensor, op
+from tinytorch.tensor import Array, Tensor, increment_version, op, promote
 
 __all__ = [
-    "Buffer", "Linear", "Module", "Parameter", "affine", "affine_back", "count_parameters", "descend",
-    "parameter_bytes", "summary",
+    "Buffer", "Linear", "Module", "Parameter", "affine", "affine_back", "as_rows", "count_parameters",
+    "descend", "parameter_bytes", "summary",
 ]  # fmt: skip
 
 Hook = Callable[["Module", tuple[Any, ...], Any], None]
 M = TypeVar("M", bound="Module")
 
 
+def as_rows(a: Array) -> Array:
+    """(..., n) as a table (rows, n): a view where there can be one.
+
+    Given. `a.reshape(-1, n)` would fail where n is 0: any number of rows would do.
+    """
+    return a.reshape(math.prod(a.shape[:-1]), a.shape[-1])
+
+
 @op
-def affine(x: Array, weight: Array, bias: Array | None = None) -> Any:
+def affine(x: Array, weight: Array, bias: Array | None = None) -> Array:
     """x @ weight.T + bias: (..., inputs), (outputs, inputs), (outputs,) -> (..., outputs).
 
-    Where shapes do not fit, a ValueError names them.
+    In the dtype in which x and weight meet. Where shapes do not fit, a ValueError names them.
     """
-    # TODO 03.1: each row of `weight` makes one output, as in PyTorch.
+    # TODO 03.1: each row of `weight` makes one output; one product for all rows of `x`.
     raise NotImplementedError("kata 03.1: affine")
 
 
 @affine.gradient
-def affine_back(grad) -> tuple[Array | None, Array | None, Array | None]:
-    """The gradients of x, weight and bias, or None in place of one that is not wanted or was not given."""
+def affine_back(grad: Array) -> tuple[Array | None, ...]:
+    """The gradients of x, weight and bias; None in place of one that is not wanted or was not given."""
     # TODO 03.2: add what you need after `grad`. All rows share the weights, so what they say adds up.
     raise NotImplementedError("kata 03.2: affine_back")
 
@@ -58,8 +68,8 @@ class Buffer(Tensor):
 class Module:
     """A piece of a network: parameters, buffers and other modules are found among its attributes.
 
-    They are also found inside of lists, tuples and dicts, in the order in which they were set. Names are paths:
-    `layers.0.weight` is the weight of the first item of the attribute `layers`.
+    They are also found inside of lists, tuples and dicts, in the order in which they were set. Names are
+    paths: `layers.0.weight` is the weight of the first item of the attribute `layers`.
 
     Attributes:
         training: True while the module learns, False while it is used (dropout and batch norm care).
@@ -67,33 +77,37 @@ class Module:
 
     training: bool = True
 
-    def forward(self, *inputs: Any) -> Any:
+    def forward(self, *inputs: Any, **options: Any) -> Any:
         raise NotImplementedError(f"{type(self).__name__}.forward")
 
-    def __call__(self, *inputs: Any) -> Any:
-        out = self.forward(*inputs)
-        for hook in [*vars(self).get("_forward_hooks", ())]:
+    def __call__(self, *inputs: Any, **options: Any) -> Any:
+        out = self.forward(*inputs, **options)
+        for hook in [*vars(self).get("_forward_hooks", {}).values()]:
             hook(self, inputs, out)
         return out
 
     def register_forward_hook(self, hook: Hook) -> Callable[[], None]:
-        """Call `hook(module, inputs, out)` after each forward pass; returns a function that takes it away."""
-        # TODO 03.4: `__call__` looks for a list called _forward_hooks.
+        """Call `hook(module, inputs, out)` after each forward pass; returns a function that takes it away.
+
+        Taking it away twice does nothing.
+        """
+        # TODO 03.4: `__call__` looks for a dict called _forward_hooks, whose values are hooks.
         raise NotImplementedError("kata 03.4: Module.register_forward_hook")
 
     def named_members(self) -> Iterator[tuple[str, Any]]:
         """The parameters, buffers and modules that this module itself holds, each with its path."""
+
         # TODO 03.5: attributes are in `vars(self)`; containers can hold containers.
         raise NotImplementedError("kata 03.5: Module.named_members")
 
     def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
         """This module (its path is `prefix`) and all modules below it, each once, parents first."""
-        # TODO 03.6: ask the members, and theirs; some may be met twice.
+        # TODO 03.6: the members, and theirs; some may be met twice.
         raise NotImplementedError("kata 03.6: Module.named_modules")
 
     def named_parameters(self) -> Iterator[tuple[str, Parameter]]:
         """All parameters, of this module and those below; one that is shared has its first name only."""
-        # TODO 03.7: every module's own, in the order of `named_modules`.
+        # TODO 03.7: the members of each module, in the order of `named_modules`.
         raise NotImplementedError("kata 03.7: Module.named_parameters")
 
     def parameters(self) -> Iterator[Parameter]:
@@ -103,17 +117,17 @@ class Module:
         return (module for _, module in self.named_modules())
 
     def state_dict(self) -> dict[str, Array]:
-        """The arrays (not copies) of all parameters and buffers; one that is shared, under each of its names."""
-        # TODO 03.8: what load_state_dict needs to make another module equal to this one.
+        """The arrays (not copies) of all parameters and buffers; a shared one, under each of its names."""
+        # TODO 03.8: a module below has a state_dict of its own.
         raise NotImplementedError("kata 03.8: Module.state_dict")
 
     def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> None:
         """Copy arrays into the parameters and buffers of these names, in place and in the dtype they have.
 
         A ValueError names what is missing, what is there without being asked for (neither counts unless
-        `strict`), and each shape that does not fit; then nothing at all has changed.
+        `strict`), and each shape or dtype that does not fit; then nothing at all has changed.
         """
-        # TODO 03.9: look first, copy then.
+        # TODO 03.9: look first, then copy; and note each write with `increment_version`.
         raise NotImplementedError("kata 03.9: Module.load_state_dict")
 
     def train(self: M, mode: bool = True) -> M:
@@ -152,57 +166,26 @@ class Module:
         return f"{type(self).__name__}({self.extra_repr()}{inside})"
 
 
-def _members(path: str, value: Any) -> Iterator[tuple[str, Any]]:
-    if isinstance(value, (Parameter, Buffer, Module)):
-        yield path, value
-        return
-    items = value.items() if isinstance(value, dict) else enumerate(value if _is_list(value) else ())
-    for key, item in items:
-        yield from _members(f"{path}.{key}" if path else str(key), item)
-
-
-def _is_list(value: Any) -> bool:
-    return isinstance(value, (list, tuple))
-
-
-def _named_modules(module: Module, path: str, seen: set[Module]) -> Iterator[tuple[str, Module]]:
-    if module in seen:
-        return
-    seen.add(module)
-    yield path, module
-    for name, member in module.named_members():
-        if isinstance(member, Module):
-            yield from _named_modules(member, _join(path, name), seen)
-
-
-def _named_tensors(module: Module, path: str = "") -> Iterator[tuple[str, Tensor]]:
-    """Every parameter and buffer under each of its names."""
-    for name, member in module.named_members():
-        if isinstance(member, Module):
-            yield from _named_tensors(member, _join(path, name))
-        else:
-            yield _join(path, name), member
-
-
-def _join(path: str, name: str) -> str:
-    return f"{path}.{name}" if path else name
+def dotted(path: str, name: object) -> str:
+    """`path.name`; `name` alone where there is no path. Given."""
+    return f"{path}.{name}" if path else str(name)
 
 
 class Linear(Module):
     """x @ weight.T + bias.
 
-    Both start uniform on [-1/sqrt(in_features), 1/sqrt(in_features)), as in PyTorch: outputs then are about as
-    large as inputs, whatever the width.
+    Both start uniform on [-1/sqrt(in_features), 1/sqrt(in_features)), as in PyTorch: so outputs do not grow
+    with the width. Without inputs they are 0.
 
     Attributes:
-        weight: (out_features, in_features).
-        bias: (out_features,), or None.
+        weight: (out_features, in_features), float32.
+        bias: (out_features,), float32; or None.
     """
 
     def __init__(
         self, in_features: int, out_features: int, bias: bool = True, *, rng: np.random.Generator
     ) -> None:
-        # TODO 03.11: float32, drawn from `rng`: first the weight, then the bias.
+        # TODO 03.11: drawn from `rng` in float32: first the weight, then the bias.
         raise NotImplementedError("kata 03.11: Linear.__init__")
 
     def forward(self, x: Tensor) -> Tensor:
@@ -210,7 +193,7 @@ class Linear(Module):
         raise NotImplementedError("kata 03.11: Linear.forward")
 
     def flops(self, inputs: tuple[Any, ...], out: Any) -> int:
-        # TODO 03.12: a multiplication and an addition for each weight and row.
+        # TODO 03.12: a multiplication and an addition for each weight and row; the bias goes uncounted.
         raise NotImplementedError("kata 03.12: Linear.flops")
 
     def extra_repr(self) -> str:
@@ -219,12 +202,12 @@ class Linear(Module):
 
 
 def descend(layer: Linear, x: Array, y: Array, lr: float) -> float:
-    """One step of gradient descent on the mean squared error of `layer` over a batch; returns the error before.
+    """One step of gradient descent on the mean squared error of `layer`; returns what the error was before.
 
-    Forward with `affine.vjp`, back with what it returns, and each parameter moves by -lr times its gradient, in
-    place.
+    Each parameter moves by -lr times its gradient, in place. Where `y` does not have the shape of the output,
+    a ValueError names both, and nothing has moved.
     """
-    # TODO 03.13: the error is ((out - y) ** 2).mean(); what is its gradient with respect to `out`?
+    # TODO 03.13: forward by `affine.vjp`; the error is the mean of (out - y)**2, and what is its gradient?
     raise NotImplementedError("kata 03.13: descend")
 
 
@@ -235,16 +218,17 @@ def count_parameters(module: Module) -> int:
 
 
 def parameter_bytes(module: Module) -> int:
-    """Bytes of all parameters and buffers; memory that two share counts once."""
-    # TODO 03.14: the arrays of the state_dict, but a shared one is there under each of its names.
+    """Bytes of all parameters and buffers; an array with several names counts once."""
+    # TODO 03.14: the arrays of the state_dict, each once.
     raise NotImplementedError("kata 03.14: parameter_bytes")
 
 
 def summary(module: Module, *inputs: Any) -> list[tuple[str, str, tuple[int, ...], int, int]]:
-    """A row (path, class, shape of its output, parameters, flops) for each module, in the order of their calls.
+    """A row (path, class, shape of its output, parameters, flops) for each module, as they come to an end.
 
-    The parameters and flops of a row are the module's own, without those of the modules below it, so that the
-    columns add up. The forward pass that this takes leaves no hook behind, also if it fails.
+    So what is inside of a module comes before it. Parameters (frozen or not) and flops are the module's own,
+    without those of modules below it, and no parameter counts twice: the columns add up. The shape of what is
+    no tensor is (). The forward pass that this takes leaves no hook behind, also if it fails.
     """
     # TODO 03.15: a hook on every module.
     raise NotImplementedError("kata 03.15: summary")
