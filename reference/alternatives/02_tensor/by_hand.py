@@ -45,7 +45,7 @@ PYTHON = {bool: np.dtype(bool), int: np.dtype(np.int64), float: np.dtype(np.floa
 
 _recorder: Recorder | None = None
 
-# When arrays were last written over, by id; the weak references take entries out as their arrays go.
+# The last write over each array, by the array's id; weak references take out what is gone.
 _versions: dict[int, tuple[int, weakref.ref[Array]]] = {}
 _writes = 0
 
@@ -65,10 +65,10 @@ def set_recorder(recorder: Recorder | None) -> Recorder | None:
 
 
 def increment_version(array: Array) -> int:
-    """Note that `array` was written over in place, and so were all views of its memory.
+    """Note that the memory `array` shows was written over in place, and return the number of that write.
 
-    A graph may have kept it for the way back; so it finds out, and raises an error rather than give a wrong
-    gradient (kata 06). Returns the number of the write; they are counted from 1 in each process.
+    A graph that kept the old numbers for its way back finds out by it, and raises an error rather than give a
+    wrong gradient (kata 06). Writes are counted from 1, through the whole process.
     """
     global _writes
     owner = _owner(array)
@@ -79,14 +79,15 @@ def increment_version(array: Array) -> int:
 
 
 def version(array: Array | None = None) -> int:
-    """The number of the last write that `array`'s memory saw, 0 for none; without array, of any write."""
+    """The number of the last write noted for the memory `array` shows, 0 for none; without array, for any."""
     if array is None:
         return _writes
-    return _versions[id(owner)][0] if _versions and id(owner := _owner(array)) in _versions else 0
+    number, _ = _versions.get(id(_owner(array)), (0, None))
+    return number
 
 
 def _owner(array: Array) -> Array:
-    """The array whose memory `array` shows. Between them may lie as_strided's helper, no array."""
+    """The array that owns the memory `array` shows, past its views and what as_strided puts between them."""
     owner, base = array, array.base
     while base is not None:
         owner = base if isinstance(base, np.ndarray) else owner
@@ -100,7 +101,7 @@ class Op:
     Arrays go in by position and parameters by keyword, as in `total(x, axis=0)`; one array comes out. Tensors
     are unwrapped, anything else is handed on as it is. An op whose way back needs a by-product (dropout its
     mask) returns `(result, mask)` and is made with `@op(saves=["mask"])`. One that writes its result over its
-    first input, and returns that, is made with `@op(in_place=True)`: it gives back the Tensor it was given.
+    first input is made with `@op(in_place=True)`, and gives back the Tensor it was given.
 
     Attributes:
         forward: the function on arrays.
@@ -153,9 +154,9 @@ class Op:
         return out
 
     def _refuse_to_write_over(self, x: Any, recording: bool) -> None:
-        """TypeError for what is no Tensor, RuntimeError for a leaf whose gradient is wanted."""
+        """TypeError for what is no Tensor, RuntimeError for a leaf whose gradient is being recorded."""
         if not isinstance(x, Tensor):
-            raise TypeError(f"{self.name} works in place, on a Tensor; this is a {type(x).__name__}")
+            raise TypeError(f"{self.name} works in place, on a Tensor, not on a {type(x).__name__}")
         if recording and x.requires_grad and x.node is None:
             raise RuntimeError(f"{self.name} would write over a leaf whose gradient is wanted: copy it first")
 
@@ -181,9 +182,9 @@ class Op:
 
         The names of its other arguments say what it needs from the forward pass: an input, `out`, a parameter
         or something in `saves`. What it does not name is not kept for it. Activations are most of the memory
-        that training takes, and here is where you decide which of them stay. `needs_input_grad` says of each
-        input whether its gradient is wanted; where not, the rule may return None for it. `input_shapes` are
-        the shapes of the inputs, for a rule that needs no more of them. TypeError for any other name.
+        that training takes, and here is where you decide which of them stay. Two names keep no array:
+        `input_shapes`, the shapes of the inputs, and `needs_input_grad`, a bool for each; where its gradient is
+        not wanted, the rule may return None for it. TypeError for any other name.
         """
         _, *needs = inspect.signature(pull).parameters
         offered = (*self.inputs, "out", *self.params, *self.saves, "needs_input_grad", "input_shapes")
@@ -423,7 +424,7 @@ def result_type(*operands: Any) -> np.dtype[Any]:
 
 
 def promote(a: Any, b: Any) -> tuple[Array, Array]:
-    """Both operands as arrays of the dtype in which they meet."""
+    """Both operands as arrays of the dtype in which they meet. Beware: 300 is 44 in uint8, as in PyTorch."""
     # Most calls are of these two kinds, and finding a dtype takes longer than adding two small arrays.
     if a.__class__ is np.ndarray:
         if b.__class__ is np.ndarray and a.dtype == b.dtype:
@@ -707,7 +708,7 @@ def join(*arrays: Any, axis: int) -> tuple[Array, list[int]]:
 
 
 def concatenate(tensors: Sequence[Any], axis: int = 0) -> Tensor:
-    """Join tensors along an axis that they have; errors as for `join`."""
+    """Join Tensors, arrays or lists along an axis that they have; errors as for `join`."""
     return join(*tensors, axis=axis)
 
 
@@ -791,10 +792,9 @@ class Tensor:
     """
 
     __slots__ = ("__weakref__", "data", "grad", "node", "requires_grad")
-    __array_ufunc__ = (
-        None  # array + Tensor gives a Tensor; np.exp(Tensor) raises, rather than drop the gradient
-    )
-    __hash__ = object.__hash__  # == compares elements; sets and dicts go by identity
+    # So that array + Tensor gives a Tensor, and np.exp(Tensor) raises, rather than drop the gradient.
+    __array_ufunc__ = None
+    __hash__ = object.__hash__  # sets and dicts go by identity; == compares elements, so ask `x is None`
 
     def __init__(self, data: Any, requires_grad: bool = False) -> None:
         self.data: Array = (
@@ -893,9 +893,7 @@ class Tensor:
         return getitem(self, index=index)
 
     def __len__(self) -> int:
-        if self.ndim == 0:
-            raise TypeError("a 0-d Tensor has no length")
-        return len(self.data)
+        return len(self.data)  # TypeError for 0-d
 
     def __iter__(self) -> Iterator[Tensor]:
         return (self[i] for i in range(len(self)))
@@ -911,7 +909,7 @@ class Tensor:
         return np.array(self.data, dtype, copy=copy)
 
     def detach(self) -> Tensor:
-        """The same array in a Tensor that no gradient flows through."""
+        """The same array, not a copy, in a Tensor that no gradient flows through."""
         return Tensor(self.data)
 
     def backward(self, grad: Any = None, retain_graph: bool = False) -> None:
@@ -919,5 +917,5 @@ class Tensor:
         importlib.import_module("tinytorch.autograd").backward(self, grad, retain_graph)
 
     def register_hook(self, hook: Callable[[Array], Array | None]) -> Any:
-        """Have `hook(grad)` called with this tensor's gradient on its way back, and change it (kata 06)."""
+        """Have `hook(grad)` called with this tensor's gradient, to look at it or to change it (kata 06)."""
         return importlib.import_module("tinytorch.autograd").register_hook(self, hook)
