@@ -1,6 +1,8 @@
 """Level 1: each function gives the right answer, on examples worked out by hand, and says what went wrong."""
 
+import itertools
 import math
+import re
 import warnings
 from contextlib import contextmanager
 
@@ -88,6 +90,12 @@ def test_strides_skip_everything_to_the_right(shape, itemsize, strides):
     expect(contiguous_strides(shape, itemsize), strides)
 
 
+def test_strides_are_whole_numbers_of_bytes():
+    """`np.prod` of no lengths is 1.0, and 8.0 bytes are no stride that numpy takes."""
+    expect([isinstance(step, (int, np.integer)) for step in contiguous_strides((2, 3), 8)], [True, True])
+    expect([isinstance(n, (int, np.integer)) for n in resolve_shape((), (1, -1))], [True, True])
+
+
 def test_an_empty_array_has_a_stride_for_each_axis():
     expect(len(contiguous_strides((3, 0, 2), 8)), 3)
 
@@ -165,6 +173,19 @@ def test_shapes_that_do_not_meet_are_named_with_the_axis():
         broadcast_shapes((2, 1, 3), (5, 1, 1))
     with expect_error(ValueError, "axis -2"):
         broadcast_shapes((2, 1), (1, 7), (3, 1))
+
+
+@pytest.mark.parametrize(
+    ("shapes", "lengths"),
+    [(((2, 3), (4,)), {3, 4}), (((5, 1, 7), (4, 2, 1)), {5, 4}), (((3,), (1,), (9,)), {3, 9})],
+)
+def test_lengths_that_do_not_meet_are_named_beside_the_shapes(shapes, lengths):
+    with pytest.raises(ValueError) as error:  # noqa: PT011  (its words are what is looked at)
+        broadcast_shapes(*shapes)
+    beside = str(error.value)
+    for shape in shapes:
+        beside = beside.replace(str(shape), "")
+    assert lengths <= {int(number) for number in re.findall(r"\d+", beside)}
 
 
 # 02.4 broadcast_strides
@@ -263,6 +284,13 @@ def test_not_one_byte_too_far():
         as_strided(np.zeros(1, np.uint8), (2,), (1,))
     with expect_error(ValueError):
         as_strided(np.zeros(1, np.uint8), (2,), (-1,))
+
+
+def test_a_view_of_what_cannot_be_written_to_cannot_be_either():
+    x = np.arange(6.0)
+    expect(as_strided(x, (2, 3), (24, 8)).flags.writeable, True)
+    x.flags.writeable = False
+    expect(as_strided(x, (2, 3), (24, 8)).flags.writeable, False)
 
 
 # 02.6 resolve_shape
@@ -558,6 +586,21 @@ def test_any_number_of_operands_meet_in_one_dtype():
     )
 
 
+@pytest.mark.parametrize(
+    ("operands", "dtype"),
+    [
+        # Two at a time, the first two would meet in a float64 with axes, which stays float64.
+        ((np.ones(3, np.int64), np.float64(1), np.ones(3, np.float32)), "float32"),
+        ((np.ones(3, np.float64), np.ones(3, np.float32), np.ones(3, np.float32)), "float64"),
+        ((np.ones(3, bool), np.int64(1), np.ones(3, np.uint8)), "uint8"),
+        ((np.ones(3, np.int32), 0.5, np.float16(1)), "float16"),
+    ],
+)
+def test_three_operands_meet_all_at_once(operands, dtype):
+    for order in itertools.permutations(operands):
+        expect((order, result_type(*order)), (order, np.dtype(dtype)))
+
+
 # 02.10 elementwise, and the operations that are made of it
 
 
@@ -630,7 +673,10 @@ def test_sharing_no_memory_with_the_operands():
     x = Tensor([1.0, 2.0])
     (x + 0.0).data[0] = 9
     (x * 1.0).data[0] = 9
+    (x / 1).data[0] = 9
+    (x**1).data[0] = 9
     maximum(x, -1.0).data[0] = 9
+    where(True, x, 0.0).data[0] = 9
     expect(x, f32([1, 2]))
 
 
@@ -655,12 +701,14 @@ def test_shapes_that_do_not_meet_are_named_by_every_operation():
             work()
 
 
-def test_other_errors_come_through_with_their_own_words():
+@pytest.mark.parametrize("error", [ValueError, TypeError, ZeroDivisionError])
+def test_other_errors_come_through_with_their_own_words(error):
     def refuses(a, b):
-        raise ValueError("no more today")
+        raise error("no more today")
 
-    with expect_error(ValueError, "no more today"):
-        elementwise(refuses, f32([1]), f32([2]))
+    for b in (f32([2]), f32([[2], [3], [4]])):
+        with expect_error(error, "no more today"):
+            elementwise(refuses, f32([1, 5]), b)
 
 
 UNTOUCHED = {
@@ -764,6 +812,15 @@ def test_division_of_small_integers_by_numbers_that_they_cannot_hold():
     expect(-510 / pixels, f32([-10, -5]))
 
 
+def test_division_is_rounded_once():
+    """A number divided by itself is 1; times its reciprocal, which is rounded too, it often is not."""
+    for dtype in (np.float32, np.float64):
+        x = np.arange(1, 200, dtype=dtype)
+        expect(Tensor(x) / x, np.ones_like(x), rtol=0, atol=0)
+        expect(Tensor(3 * x) / 3, x, rtol=0, atol=0)
+    expect(Tensor([0.0]) / 1e-40, f32([0]))  # whose reciprocal is inf in float32
+
+
 def test_division_keeps_float64_and_float16():
     expect(Tensor(np.array([1.0])) / 3, np.array([1 / 3]))
     expect(Tensor(np.array(1.0, np.float16)) / 2, np.array(0.5, np.float16))
@@ -822,6 +879,21 @@ def test_clip_keeps_to_the_rule_for_dtypes():
     expect(Tensor([1, 5, 9]).clip(max=4.5), f32([1, 4.5, 4.5]))
     expect(Tensor(np.array([0.1, 0.9])).clip(0.25), np.array([0.25, 0.9]))
     expect(Tensor(5.0).clip(0, 1.0), f32(1))
+    expect(Tensor([1, 5, 9]).clip(2.0, 6.0), f32([2, 5, 6]))
+    expect(Tensor([1.0, 5.0]).clip(np.float64(2)), f32([2, 5]))
+    expect(Tensor([1.0, 5.0]).clip(max=np.array(2)), f32([1, 2]))
+    expect(
+        Tensor(np.array([1, 200], np.uint8)).clip(np.int64(2), np.int64(100)), np.array([2, 100], np.uint8)
+    )
+
+
+def test_clip_loses_no_digit():
+    large = np.array([2**53 + 1, -(2**53) - 1])  # neither is a float64
+    expect(Tensor(large).clip(-(2**60), 2**60), large)
+    expect(Tensor(large).clip(max=0), np.array([0, -(2**53) - 1]))
+    expect(Tensor(np.array([0, 5, 200], np.uint8)).clip(max=100), np.array([0, 5, 100], np.uint8))
+    expect(Tensor(np.array([0, 5, 200], np.uint8)).clip(10, 100), np.array([10, 10, 100], np.uint8))
+    expect(Tensor(np.array([-128, 127], np.int8)).clip(-100, 100), np.array([-100, 100], np.int8))
 
 
 def test_clip_copies():
@@ -1183,6 +1255,14 @@ def test_squeeze_drops_axes_of_length_1():
         x.squeeze(1)
 
 
+def test_a_squeezed_number_is_still_a_view():
+    x = Tensor([[1.0]])
+    x.squeeze().data[...] = 7
+    expect(x, f32([[7]]))
+    x.squeeze(0).data[0] = 8
+    expect(x, f32([[8]]))
+
+
 def test_unsqueeze_adds_an_axis_of_length_1():
     x = Tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])
     expect(x.unsqueeze(0).shape, (1, 2, 3))
@@ -1208,6 +1288,12 @@ def test_what_expand_gives_cannot_be_written_to():
         x.expand(3).data[0] = 5.0
     x.data[0] = 2.0
     expect(x.expand(3), f32([2, 2, 2]))
+    with expect_error(ValueError, "read-only"):
+        x.expand(1).data[0] = 5.0  # its own shape, too
+    with expect_error(ValueError, "read-only"):
+        x.expand(3, 2).view(6).data[0] = 5.0
+    x.data[0] = 3.0
+    expect(x.expand(1), f32([3]))
 
 
 def test_expand_names_shapes_that_do_not_fit():
@@ -1243,6 +1329,11 @@ def test_joined_tensors_keep_to_the_rule_for_dtypes():
     expect(concatenate([Tensor([1]), Tensor([0.5])]), f32([1, 0.5]))
     expect(concatenate([Tensor([0.5]), Tensor(np.array([2.0]))]), np.array([0.5, 2.0]))
     expect(stack([Tensor([True]), Tensor([2])]), np.array([[1], [2]]))
+
+
+def test_what_is_joined_need_not_be_a_tensor():
+    expect(concatenate([Tensor([1.0]), [2.0, 3.0], np.array([4])]), f32([1, 2, 3, 4]))
+    expect(stack([Tensor([1, 2]), np.array([3, 4])]), np.array([[1, 2], [3, 4]]))
 
 
 def test_a_joined_tensor_is_a_copy():
@@ -1281,6 +1372,8 @@ def test_full_takes_the_dtype_of_its_value():
     expect(full((2, 2), 1), np.array([[1, 1], [1, 1]]))
     expect(full((2,), 0.5), f32([0.5, 0.5]))
     expect(full((), True), np.array(True))
+    expect(full((2,), np.float64(0.5)), np.array([0.5, 0.5]))
+    expect(full((2,), np.uint8(5)), np.array([5, 5], np.uint8))
     expect(full((3,), 1, dtype=np.float64), np.array([1.0, 1, 1]))
 
 
@@ -1333,6 +1426,7 @@ def test_rand_is_uniform_between_0_and_1(rng):
     x = rand(10_000, rng=rng).data
     assert 0 <= x.min() < 0.01
     assert 0.99 < x.max() < 1
+    assert np.unique(x).size > 9_900  # of 16 bits there would be 9,300 different ones, of 24 only 3 are equal
     expect(np.histogram(x, 10)[0] / 1000, np.ones(10), rtol=0.2)  # a standard deviation is 0.03
 
 

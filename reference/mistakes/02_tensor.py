@@ -773,6 +773,180 @@ def the_largest_is_looked_for_in_a_loop(m):
     m.amax.forward = amax
 
 
+@caught_by(1)
+def a_stride_is_a_float_where_no_axis_follows(m):
+    m.contiguous_strides = lambda shape, itemsize: tuple(
+        itemsize * np.prod(shape[axis + 1 :]) for axis in range(len(shape))
+    )
+
+
+@caught_by(1)
+def lengths_that_do_not_meet_are_not_named(m):
+    right = m.broadcast_shapes
+
+    def broadcast_shapes(*shapes):
+        try:
+            return right(*shapes)
+        except ValueError as error:
+            axis = str(error).rpartition(" ")[2]
+            raise ValueError(f"shapes {shapes} cannot be broadcast at axis {axis}") from None
+
+    m.broadcast_shapes = broadcast_shapes
+
+
+@caught_by(1)
+def a_view_can_be_written_to_where_its_array_cannot(m):
+    right = m.as_strided
+
+    def as_strided(array, shape, strides):
+        if array.flags.writeable or not array.size:
+            return right(array, shape, strides)
+        right(array, shape, strides)
+        array = array.view()
+        memory = {"data": (array.ctypes.data, False), "shape": shape, "strides": strides}
+
+        class Memory:
+            __array_interface__ = {**memory, "typestr": array.dtype.str, "version": 3}  # noqa: RUF012
+            base = array
+
+        return np.asarray(Memory())
+
+    m.as_strided = as_strided
+
+
+@caught_by(1)
+def dtypes_meet_two_at_a_time(m):
+    right = m.result_type
+
+    def result_type(*operands):
+        met, *others = operands
+        for other in others:
+            axes = max(np.ndim(met), np.ndim(other))
+            met = np.ones((1,) * axes, right(met, other))
+        return right(met)
+
+    m.result_type = result_type
+
+
+@caught_by(1)
+def any_error_is_said_to_be_one_of_shapes(m):
+    def elementwise(function, a, b):
+        a, b = m.promote(a, b)
+        try:
+            return function(a, b)
+        except Exception:
+            m.broadcast_shapes(a.shape, b.shape)
+            raise ValueError(f"shapes {a.shape} and {b.shape} do not go together") from None
+
+    m.elementwise = elementwise
+
+
+@caught_by(1)
+def a_quotient_is_a_product_with_the_reciprocal(m):
+    right = m.div.forward
+    m.div.forward = lambda a, b: m.mul.forward(m.floating(a), right(1, b))
+
+
+@caught_by(1)
+def the_first_power_is_the_operand_itself(m):
+    right = m.power.forward
+    m.power.forward = lambda a, b: a if b.__class__ is int and b == 1 else right(a, b)
+
+
+def _clip(m, bring):
+    """Clipping by maximum and minimum, of an array and bounds that `bring(a, bound)` has prepared."""
+
+    def clip(a, *, min=None, max=None):
+        if min is None and max is None:
+            raise ValueError("clip needs a bound")
+        for bound, choose in ((min, np.maximum), (max, np.minimum)):
+            a = a if bound is None else choose(*bring(a, bound))
+        return a
+
+    m.clip.forward = clip
+
+
+@caught_by(1)
+def whole_bounds_are_taken_for_integers(m):
+    _clip(m, lambda a, bound: m.promote(a, int(bound) if bound == int(bound) else bound))
+
+
+@caught_by(1)
+def clipping_goes_through_float64(m):
+    _clip(
+        m,
+        lambda a, bound: m.promote(
+            np.asarray(np.clip(np.asarray(a, float), -np.inf, np.inf), m.result_type(a, bound)), bound
+        ),
+    )
+
+
+@caught_by(1)
+def a_bound_brings_its_own_dtype(m):
+    _clip(m, lambda a, bound: (np.asarray(a, m.result_type(a, bound)), bound))
+
+
+@caught_by(1)
+def an_upper_bound_is_a_lower_one_of_the_negative(m):
+    def clip(a, *, min=None, max=None):
+        if min is None and max is None:
+            raise ValueError("clip needs a bound")
+        out = a
+        if min is not None:
+            out = m.maximum.forward(out, min)
+        if max is not None:
+            low, out = m.promote(max, out)
+            out = -np.maximum(-out, -low)
+        return out
+
+    m.clip.forward = clip
+
+
+@caught_by(1)
+def a_number_that_is_squeezed_is_a_copy(m):
+    right = m.squeeze.forward
+
+    def squeeze(a, *, axis=None):
+        out = right(a, axis=axis)
+        return out if out.ndim else a[(0,) * a.ndim]
+
+    m.squeeze.forward = squeeze
+
+
+@caught_by(1)
+def expand_to_its_own_shape_can_be_written_to(m):
+    right = m.expand.forward
+    m.expand.forward = lambda a, *, shape: a if shape == a.shape else right(a, shape=shape)
+
+
+@caught_by(1)
+def what_is_joined_must_have_a_shape(m):
+    right = m.join.forward
+    m.join.forward = lambda *arrays, axis: (right(*arrays, axis=axis)[0], [a.shape[axis] for a in arrays])
+
+
+@caught_by(1)
+def full_knows_only_pythons_numbers(m):
+    def full(shape, value, dtype=None):
+        kind = {bool: np.bool_, int: np.int64}.get(type(value), np.float32)
+        return m.Tensor(np.full(shape, value, dtype or kind))
+
+    m.full = full
+
+
+@caught_by(1)
+def random_numbers_have_16_bits(m):
+    right = m.rand
+
+    def rand(*shape, rng, dtype=np.float32):
+        if dtype != np.float32:
+            return right(*shape, rng=rng, dtype=dtype)
+        drawn = rng.integers(0, 1 << 16, m.as_shape(shape), np.uint16)
+        return m.Tensor(np.float32(drawn) / np.float32(1 << 16))
+
+    m.rand = rand
+
+
 SAME_LENGTH = "a shape and its strides have the same length"
 EITHER_WAY = "the other way round gives the same, but for the order of words in an error"
 ONLY_FASTER = "without the short cut the answer is the same, only later"
