@@ -1,0 +1,558 @@
+"""Kata 05 · Networks: chains of layers, how they start, and backpropagation down a straight line.
+
+A deep network is a long product. Whether its numbers, and the gradients on their way back, vanish, explode or
+stay, is decided before training begins: by how the weights are drawn. And what training adds to the memory of
+a forward pass is what the gradient rules asked to keep, once for each layer.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, cast, overload
+
+import numpy as np
+
+from tinytorch.activations import Dropout, ReLU, log_softmax
+from tinytorch.layers import Linear, Module
+from tinytorch.tensor import Array, Op, Recorder, Shape, Tensor, set_recorder, version
+
+__all__ = [
+    "MLP", "Sequential", "Step", "Tape", "activation_stats", "calculate_gain", "fans", "gradient_norms",
+    "initialise", "kaiming_normal_", "kaiming_uniform_", "load", "loss_and_gradient", "orthogonal_", "save",
+    "spirals", "train_classifier", "train_step", "xavier_normal_", "xavier_uniform_",
+]  # fmt: skip
+
+Initialiser = Callable[..., Tensor]
+
+
+# Networks: layers, one after the other.
+
+
+class Sequential(Module):
+    """Layers in a row: each takes what the one before gave.
+
+    Its parameters are called after their layer's place, "0.weight", as in PyTorch.
+    """
+
+    def __init__(self, *layers: Module) -> None:
+        # kata 05.1: Module finds modules in lists, too.
+        self.layers = list(layers)
+
+    def append(self, layer: Module) -> Sequential:
+        """Add a layer at the end; returns the network itself."""
+        # kata 05.1: the list grows.
+        self.layers.append(layer)
+        return self
+
+    def __len__(self) -> int:
+        # kata 05.1: how many layers.
+        return len(self.layers)
+
+    def __iter__(self) -> Iterator[Module]:
+        # kata 05.1: the layers, in order.
+        return iter(self.layers)
+
+    @overload
+    def __getitem__(self, index: int) -> Module: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequential: ...
+    def __getitem__(self, index: int | slice) -> Module | Sequential:
+        """A layer; or, for a slice, a Sequential of these very layers, which shares their parameters."""
+        # kata 05.1: a list's slice is a list.
+        return Sequential(*self.layers[index]) if isinstance(index, slice) else self.layers[index]
+
+    def named_members(self) -> Iterator[tuple[str, Any]]:
+        """As every module's, but a layer's path is its place: "0", not "layers.0"."""
+        # kata 05.2: Module's own finds them; the names are what is to change.
+        return ((name.removeprefix("layers."), member) for name, member in super().named_members())
+
+    def forward(self, x: Any) -> Any:
+        # kata 05.2: who still holds the result of a layer when the next one is done?
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+
+def MLP(
+    sizes: Sequence[int],
+    activation: Callable[[], Module] = ReLU,
+    dropout: float = 0.0,
+    *,
+    rng: np.random.Generator,
+) -> Sequential:
+    """A multi-layer perceptron: a Linear from each size to the next, `activation()` between two of them.
+
+    Where `dropout` is not 0, each activation is followed by Dropout. Nothing follows the last Linear. All is
+    drawn from `rng`. ValueError for fewer than two sizes.
+    """
+    # kata 05.3: a layer more than there are gaps between layers.
+    if len(sizes) < 2:
+        raise ValueError(f"a network needs the sizes of its input and its output, not {list(sizes)}")
+    net = Sequential(Linear(sizes[0], sizes[1], rng=rng))
+    for inputs, outputs in itertools.pairwise(sizes[1:]):
+        net.append(activation())
+        if dropout:
+            net.append(Dropout(dropout, rng=rng))
+        net.append(Linear(inputs, outputs, rng=rng))
+    return net
+
+
+# Initialisation: names and formulas are those of torch.nn.init. A trailing _ says that the tensor is written
+# over in place; it is what comes back, too.
+
+
+def fans(shape: Shape) -> tuple[int, int]:
+    """(fan_in, fan_out): how many inputs an output of a weight hears, and how many outputs an input feeds.
+
+    `shape` is (outputs, inputs, *kernel), and a kernel multiplies both: `fans((8, 4, 3, 3))` is (36, 72).
+    ValueError for fewer than two axes, naming the shape.
+    """
+    # kata 05.4: an output of a 3x3 kernel hears nine places of each input channel.
+    if len(shape) < 2:
+        raise ValueError(f"a weight has outputs and inputs, two axes at least; shape {shape} has not")
+    kernel = math.prod(shape[2:])
+    return shape[1] * kernel, shape[0] * kernel
+
+
+def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
+    """What weights before this nonlinearity are multiplied by, to make up for what it takes away.
+
+    1 for "linear" and "sigmoid", 5/3 for "tanh", sqrt(2) for "relu", sqrt(2 / (1 + param**2)) for
+    "leaky_relu" with that negative slope (0.01 if None), 3/4 for "selu". ValueError for any other, naming it.
+    """
+    # kata 05.5: relu halves the mean square of what is symmetric about 0.
+    slope = 0.01 if param is None else param
+    gains = {
+        "linear": 1.0,
+        "sigmoid": 1.0,
+        "tanh": 5 / 3,
+        "relu": math.sqrt(2),
+        "leaky_relu": math.sqrt(2 / (1 + slope**2)),
+        "selu": 3 / 4,
+    }
+    if nonlinearity not in gains:
+        raise ValueError(f"no gain is known for {nonlinearity!r}; the nonlinearities are {', '.join(gains)}")
+    return gains[nonlinearity]
+
+
+def xavier_uniform_(tensor: Tensor, gain: float = 1.0, *, rng: np.random.Generator) -> Tensor:
+    """Uniform, with mean 0 and standard deviation gain * sqrt(2 / (fan_in + fan_out)) (Glorot, 2010)."""
+    # kata 05.6: what is the standard deviation of numbers that are uniform on [-1, 1)?
+    return _uniform(tensor, gain * math.sqrt(2 / sum(fans(tensor.shape))), rng)
+
+
+def xavier_normal_(tensor: Tensor, gain: float = 1.0, *, rng: np.random.Generator) -> Tensor:
+    """Normal, with mean 0 and standard deviation gain * sqrt(2 / (fan_in + fan_out))."""
+    # kata 05.6: forwards fan_in counts, on the way back fan_out: take the mean.
+    return _normal(tensor, gain * math.sqrt(2 / sum(fans(tensor.shape))), rng)
+
+
+def kaiming_uniform_(
+    tensor: Tensor,
+    a: float = 0.0,
+    mode: str = "fan_in",
+    nonlinearity: str = "leaky_relu",
+    *,
+    rng: np.random.Generator,
+) -> Tensor:
+    """Uniform, with mean 0 and standard deviation gain / sqrt(fan) (He, 2015).
+
+    The gain is that of `nonlinearity` (`a` is a leaky_relu's negative slope); the fan that of `mode`:
+    "fan_in" keeps the size of activations, "fan_out" that of gradients. ValueError for any other, naming it.
+    """
+    # kata 05.7: as before, but one fan, and the gain is looked up.
+    return _uniform(tensor, _kaiming(tensor.shape, a, mode, nonlinearity), rng)
+
+
+def kaiming_normal_(
+    tensor: Tensor,
+    a: float = 0.0,
+    mode: str = "fan_in",
+    nonlinearity: str = "leaky_relu",
+    *,
+    rng: np.random.Generator,
+) -> Tensor:
+    """Normal, with mean 0 and the standard deviation of `kaiming_uniform_`."""
+    # kata 05.7: what differs from kaiming_uniform_ is one word.
+    return _normal(tensor, _kaiming(tensor.shape, a, mode, nonlinearity), rng)
+
+
+def _kaiming(shape: Shape, a: float, mode: str, nonlinearity: str) -> float:
+    modes = ("fan_in", "fan_out")
+    if mode not in modes:
+        raise ValueError(f"the mode is one of {', '.join(modes)}, not {mode!r}")
+    return calculate_gain(nonlinearity, a) / math.sqrt(fans(shape)[modes.index(mode)])
+
+
+def _uniform(tensor: Tensor, std: float, rng: np.random.Generator) -> Tensor:
+    bound = math.sqrt(3) * std
+    drawn = rng.random(tensor.shape, _drawable(tensor))
+    drawn *= 2 * bound
+    drawn -= bound
+    tensor.data[...] = drawn
+    return tensor
+
+
+def _normal(tensor: Tensor, std: float, rng: np.random.Generator) -> Tensor:
+    drawn = rng.standard_normal(tensor.shape, _drawable(tensor))
+    drawn *= std
+    tensor.data[...] = drawn
+    return tensor
+
+
+def _drawable(tensor: Tensor) -> type[np.float32] | type[np.float64]:
+    """The dtype to draw in: numpy's generators know no float16."""
+    return np.float64 if tensor.dtype == np.float64 else np.float32
+
+
+def orthogonal_(tensor: Tensor, gain: float = 1.0, *, rng: np.random.Generator) -> Tensor:
+    """A random matrix whose rows (or columns, if there are fewer) are orthogonal and of length `gain`.
+
+    So lengths stay as they are, through any number of layers (Saxe, 2013). Axes beyond the second count as
+    columns. Every such matrix is as likely as any other. ValueError for fewer than two axes.
+    """
+    # kata 05.8: np.linalg.qr makes columns orthogonal, and leans towards some signs.
+    fans(tensor.shape)  # two axes at least
+    rows = tensor.data.reshape(len(tensor.data), -1).shape
+    tall = (max(rows), min(rows))
+    q, r = np.linalg.qr(rng.standard_normal(tall))
+    q *= gain * np.where(np.diagonal(r) < 0, -1, 1)
+    tensor.data[...] = (q if rows == tall else q.T).reshape(tensor.shape)
+    return tensor
+
+
+def initialise(module: Module, init: Initialiser, *, rng: np.random.Generator) -> Module:
+    """Draw anew all parameters of `module`: weights by `init(weight, rng=rng)`, biases are set to 0.
+
+    Weights are the parameters with two axes or more whose name ends in "weight", in the order of their names;
+    biases those whose name ends in "bias". Others stay as they are. Returns the module.
+    """
+    # kata 05.9: named_parameters tells one from the other.
+    for name, parameter in module.named_parameters():
+        if name.endswith("weight") and parameter.ndim >= 2:
+            init(parameter, rng=rng)
+        elif name.endswith("bias"):
+            parameter.data[...] = 0
+    return module
+
+
+def activation_stats(net: Module, x: Tensor) -> list[tuple[str, float, float]]:
+    """A row (path, mean, standard deviation of its output) for each module without modules, in call order.
+
+    The forward pass that this takes leaves no hook behind, also if it fails.
+    """
+    # kata 05.10: a hook on each, as in `summary` of kata 03.
+    rows: list[tuple[str, float, float]] = []
+
+    def note(path: str) -> Callable[..., None]:
+        return lambda module, inputs, out: rows.append((path, float(out.data.mean()), float(out.data.std())))
+
+    removers = [
+        module.register_forward_hook(note(path))
+        for path, module in net.named_modules()
+        if not any(isinstance(member, Module) for _, member in module.named_members())
+    ]
+    try:
+        net(x)
+    finally:
+        for remove in removers:
+            remove()
+    return rows
+
+
+# Backpropagation down a straight line.
+
+
+@dataclass(eq=False)
+class Step:
+    """What a tape notes of one operation.
+
+    Attributes:
+        op: the operation.
+        kept: what its gradient rule asked for, in the rule's order; nothing once it was walked.
+        entry: which of its inputs lies on the line, by position.
+        entry_shape: the shape of that input, or None if its gradient is not wanted.
+        leaves: (position, tensor) of each leaf among its inputs whose gradient is wanted.
+        shape, dtype: those of its result.
+        made: the number of the last write in place until then (see `version`).
+    """
+
+    op: Op
+    kept: list[Any]
+    entry: int
+    entry_shape: Shape | None
+    leaves: list[tuple[int, Tensor]]
+    shape: Shape
+    dtype: np.dtype[Any]
+    made: int
+
+
+class Tape:
+    """Notes a computation that goes in a straight line, and walks it back.
+
+        with Tape() as tape:
+            out = net(x)
+        grad_of_x = tape.walk_back(grad_of_out)
+
+    On a line each operation takes the result of the one before, and no other result. Parameters and constants
+    may come in from the side, at any step and more than once.
+
+    Attributes:
+        steps: what was noted and not yet walked back, first to last.
+    """
+
+    def __init__(self) -> None:
+        self.steps: list[Step] = []
+        self._start: Any = None  # the line's first input, if its gradient is wanted
+        self._before: list[Recorder | None] = []
+
+    def __enter__(self) -> Tape:
+        # kata 05.11: listen, and remember who listened before.
+        self._before.append(set_recorder(self.note))
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        # kata 05.11: whoever listened before listens again, and an exception goes on its way.
+        set_recorder(self._before.pop())
+
+    def note(
+        self, op: Op, inputs: tuple[Any, ...], arrays: list[Any], params: dict[str, Any], out: Tensor
+    ) -> None:
+        """Add a step; `out.node` is this step from then on. The seam calls it after each operation.
+
+        The line enters its first operation by the first input, every other by the input that the operation
+        before gave. ValueError, which names the operation and kata 06, if none of its inputs or two of them
+        are that, if another is a result, too, or is the line's first input again and wants a gradient, and
+        if there is no gradient rule.
+        """
+        # kata 05.12: a result has a node, a leaf has none.
+        last = self.steps[-1] if self.steps else None
+        wanting = {i: x for i, x in enumerate(inputs) if isinstance(x, Tensor) and x.requires_grad}
+        if last is None:
+            self._start = wanting.get(0)
+        entry = next((i for i, x in wanting.items() if x.node is last), None) if last else 0
+        aside = [x for i, x in wanting.items() if i != entry]
+        if entry is None or any(x.node is not None or x is self._start for x in aside):
+            raise ValueError(
+                f"{op.name}, operation {len(self.steps) + 1} on the tape, leaves the straight line, on which "
+                "each operation takes the result of the one before and no other. A residual connection, or a "
+                "result that is used twice, needs the graph of kata 06"
+            )
+        if op.pull is None:
+            raise ValueError(f"{op.name} has no gradient rule; those of kata 02's operations come in kata 06")
+        out.node = Step(
+            op=op,
+            kept=op.keep(out.data, arrays, params),
+            entry=entry,
+            entry_shape=inputs[entry].shape if entry in wanting else None,
+            leaves=[(i, x) for i, x in wanting.items() if x.node is None],
+            shape=out.shape,
+            dtype=out.dtype,
+            made=version(),
+        )
+        self.steps.append(out.node)
+
+    def walk_back(self, grad: Any) -> Array | None:
+        """From the gradient of the line's last result to that of its first input, which comes back.
+
+        It is None if that input requires none. On the way each leaf that requires a gradient, parameters
+        above all, gets it added to its `.grad`, an array of its own in the leaf's dtype. Each step is let go
+        as it is walked, and what it kept with it; so a line can be walked once.
+
+        ValueError if there is nothing to walk, or `grad` has another shape than the last result, naming both
+        shapes; or if a gradient rule gives none or one of another shape than its input, naming the operation
+        and both. RuntimeError, naming the operation, if an array that its rule needs was written over in
+        place.
+        """
+        # kata 05.13: the last step first; what its rule gives for the line is the next one's `grad`.
+        steps, self.steps = self.steps, []
+        if not steps:
+            raise ValueError("there is nothing to walk: nothing wanted a gradient, or it was walked already")
+        grad = np.asarray(grad, steps[-1].dtype)
+        if grad.shape != steps[-1].shape:
+            raise ValueError(f"a result of shape {steps[-1].shape} cannot have a gradient of {grad.shape}")
+        while steps:
+            grad = _pull(steps.pop(), grad)
+        return grad  # type: ignore[no-any-return]
+
+
+def _pull(step: Step, grad: Array) -> Array | None:
+    """One step back: adds to the leaves' gradients, returns that of the input on the line."""
+    kept, step.kept = step.kept, []
+    if any(isinstance(array, np.ndarray) and version(array) > step.made for array in kept):
+        raise RuntimeError(f"an array that the gradient of {step.op.name} needs was written over in place")
+    assert step.op.pull is not None
+    shares = step.op.pull(grad, *kept)
+    if not isinstance(shares, tuple):
+        shares = (shares,)
+    for i, leaf in step.leaves:
+        share = _fitting(shares[i], leaf.shape, step.op).astype(leaf.dtype)  # a copy, always
+        leaf.grad = share if leaf.grad is None else np.asarray(leaf.grad + share)
+    return None if step.entry_shape is None else _fitting(shares[step.entry], step.entry_shape, step.op)
+
+
+def _fitting(share: Any, shape: Shape, op: Op) -> Array:
+    if share is None or np.shape(share) != shape:
+        given = "none" if share is None else f"one of shape {np.shape(share)}"
+        raise ValueError(
+            f"the rule of {op.name} gives {given} as the gradient of an input of shape {shape}; "
+            "an input that was stretched needs the graph of kata 06"
+        )
+    return np.asarray(share)
+
+
+# Training by hand.
+
+
+def gradient_norms(module: Module) -> dict[str, float]:
+    """The length (L2 norm) of each parameter's gradient, by the parameter's name; those without are left out.
+
+    Computed in float64, so that squares do not overflow where gradients explode.
+    """
+    # kata 05.14: np.linalg.norm would square in the array's dtype.
+    return {
+        name: float(np.linalg.norm(parameter.grad.astype(np.float64)))
+        for name, parameter in module.named_parameters()
+        if parameter.grad is not None
+    }
+
+
+def loss_and_gradient(logits: Array, labels: Array) -> tuple[float, Array]:
+    """The mean cross-entropy of logits (n, classes) with labels (n,), and its gradient with respect to them.
+
+    The loss of a row is -log_softmax(row)[label]. ValueError if the shapes do not fit, naming both, if there
+    is no row, or if a label is not one of 0 ... classes - 1, naming it.
+    """
+    # kata 05.15: log_softmax.vjp knows the way back; what is the gradient of the loss at its output?
+    if logits.ndim != 2 or labels.shape != logits.shape[:1] or not labels.size:
+        raise ValueError(f"logits of shape {logits.shape} do not fit labels of shape {labels.shape}")
+    if wrong := [label for label in (labels.min(), labels.max()) if not 0 <= label < logits.shape[1]]:
+        raise ValueError(f"there are {logits.shape[1]} classes, and a label is {wrong[0]}")
+    log_p, back = log_softmax.vjp(logits)
+    rows = np.arange(len(labels))
+    grad = np.zeros_like(log_p)
+    grad[rows, labels] = -1 / len(labels)
+    return -float(log_p[rows, labels].mean()), back(grad)
+
+
+def train_step(net: Module, x: Tensor, labels: Array, lr: float) -> float:
+    """One step of gradient descent on the cross-entropy of a batch; returns the loss before it.
+
+    Forward on a tape, back along it, and each parameter that has a gradient moves by -lr times it, in place.
+    The gradients of this batch, and of no other, stay in `.grad`.
+    """
+    # kata 05.16: what `.grad` holds from before must not be added to.
+    with Tape() as tape:
+        logits = net(x)
+    loss, grad = loss_and_gradient(logits.data, labels)
+    net.zero_grad()
+    tape.walk_back(grad)
+    for parameter in net.parameters():
+        if parameter.grad is not None:
+            parameter.data -= lr * parameter.grad
+    return loss
+
+
+def train_classifier(
+    net: Module,
+    x: Array,
+    labels: Array,
+    *,
+    lr: float,
+    epochs: int,
+    batch_size: int,
+    rng: np.random.Generator,
+) -> list[float]:
+    """Train `net` on (x, labels), in batches of rows; returns the mean loss of the steps of each epoch.
+
+    In each epoch every row is seen once, in an order drawn anew; the last batch may be smaller.
+    """
+    # kata 05.16: rng.permutation, cut into batches.
+    losses = []
+    for _ in range(epochs):
+        order = rng.permutation(len(x))
+        batches = [order[i : i + batch_size] for i in range(0, len(x), batch_size)]
+        losses.append(
+            float(np.mean([train_step(net, Tensor(x[rows]), labels[rows], lr) for rows in batches]))
+        )
+    return losses
+
+
+def spirals(
+    points: int, classes: int = 3, *, turns: float = 0.75, noise: float = 0.1, rng: np.random.Generator
+) -> tuple[Array, Array]:
+    """Arms of a spiral: (classes * points, 2) float32, and each point's class, int64, class by class.
+
+    The arm of class k has the radii 0 ... 1 in equal steps, and at radius r the angle
+    2 * pi * (turns * r + k / classes), plus `noise` times a normal number. A point is r * (cos, sin) of it.
+    """
+    # kata 05.17: one array of radii and one of classes, stretched to (classes, points).
+    radius = np.linspace(0, 1, points)
+    label = np.arange(classes)[:, None]
+    angle = 2 * np.pi * (turns * radius + label / classes) + noise * rng.standard_normal((classes, points))
+    xy = radius[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=-1)
+    return xy.reshape(-1, 2).astype(np.float32), np.repeat(label.ravel(), points)
+
+
+# Weights on disk.
+
+
+def save(module: Module, path: str | os.PathLike[str]) -> None:
+    """Write the state_dict of `module` as an .npz file, to exactly this path, without pickle.
+
+    The file is there whole or not at all: what was there before stays until the new one is complete, and
+    stays for good if writing fails, which leaves nothing else behind either.
+    """
+    # kata 05.18: write a file beside it, then os.replace.
+    path, arrays = Path(path), cast("dict[str, Any]", module.state_dict())
+    unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
+    try:
+        with open(unfinished, "wb") as stream:
+            np.savez(stream, **arrays)
+            stream.flush()
+            os.fsync(stream.fileno())
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def load(module: Module, path: str | os.PathLike[str]) -> None:
+    """Copy the arrays of an .npz file into the parameters and buffers of `module`, in the dtypes they have.
+
+    Nothing is unpickled. FileNotFoundError if there is no such file; ValueError if it is damaged, is none, or
+    does not fit the module. Each names the file, and then nothing at all has changed.
+    """
+    # kata 05.19: read everything, then look, then load_state_dict.
+    with open(path, "rb") as stream:
+        try:
+            state = _read(stream)
+        except Exception as error:
+            # numpy, zipfile and zlib have a dozen kinds of exceptions for what can be wrong in a file.
+            raise ValueError(f"{os.fspath(path)} is no whole .npz file of arrays: {error}") from error
+    own = module.state_dict()
+    problems = [
+        f"{name} holds {state[name].dtype}, not {own[name].dtype}"
+        for name in own
+        if name in state and not np.can_cast(state[name].dtype, own[name].dtype, "same_kind")
+    ]
+    if problems:
+        raise ValueError(f"{os.fspath(path)} does not fit: {'; '.join(problems)}")
+    try:
+        module.load_state_dict(state)
+    except ValueError as error:
+        raise ValueError(f"{os.fspath(path)} does not fit: {error}") from error
+
+
+def _read(stream: IO[bytes]) -> dict[str, Array]:
+    archive = np.load(stream, allow_pickle=False)
+    if not isinstance(archive, np.lib.npyio.NpzFile):
+        raise ValueError("it holds one array, without a name")
+    state = {name: archive[name] for name in archive.files}
+    if strange := [name for name, array in state.items() if not isinstance(array, np.ndarray)]:
+        raise ValueError(f"{strange[0]} is no array")
+    return state
