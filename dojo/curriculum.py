@@ -45,9 +45,14 @@ class Kata:
         return REFERENCE / f"{self.name}.py"
 
     @property
+    def shown(self) -> str:
+        """Its folder as a student types it."""
+        return f"katas/{self.folder}"
+
+    @property
     def command(self) -> str:
         """What to type to work on it."""
-        return f"pytest katas/{self.folder}"
+        return f"pytest {self.shown}"
 
     @property
     def written(self) -> bool:
@@ -76,12 +81,21 @@ class Milestone:
         return ROOT / "katas" / "milestones" / self.folder
 
     @property
+    def shown(self) -> str:
+        return f"katas/milestones/{self.folder}"
+
+    @property
     def command(self) -> str:
-        return f"pytest katas/milestones/{self.folder}"
+        return f"pytest {self.shown}"
 
     @property
     def written(self) -> bool:
         return (self.path / "manifest.json").is_file()
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The katas that it runs on: every one up to `after`."""
+        return tuple(kata.number for kata in KATAS if kata.number <= self.after)
 
     def __str__(self) -> str:
         return f"{self.number} {self.name}"

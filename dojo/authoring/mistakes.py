@@ -8,8 +8,8 @@ from types import ModuleType
 
 from dojo import compose
 from dojo.authoring import suites
-from dojo.curriculum import REFERENCE, ROOT, Kata
-from dojo.mistakes import level_of
+from dojo.curriculum import BY_NUMBER, REFERENCE, ROOT, Kata, Unit
+from dojo.mistakes import kata_of, level_of
 
 ENOUGH = "--maxfail=3"  # levels come in order, so the first failures are at the level that catches it
 FOLDER = REFERENCE.parent / "mistakes"
@@ -39,31 +39,35 @@ class Caught:
         return ""
 
 
-def mistakes_file(kata: Kata) -> Path:
-    return FOLDER / f"{kata.folder}.py"
+def mistakes_file(unit: Unit) -> Path:
+    return FOLDER / f"{unit.folder}.py"
 
 
-def load(kata: Kata) -> ModuleType | None:
-    """The module with a kata's mistakes; None if it has none."""
-    file = mistakes_file(kata)
+def load(unit: Unit) -> ModuleType | None:
+    """The module with a unit's mistakes; None if it has none."""
+    file = mistakes_file(unit)
     return compose.load_file(file) if file.exists() else None
 
 
-def listed(kata: Kata) -> dict[str, int]:
-    """The mistakes of a kata, in the order of its file, and the level that each claims."""
-    module = load(kata)
+def listed(unit: Unit) -> dict[str, int]:
+    """The mistakes of a unit, in the order of its file, and the level that each claims."""
+    module = load(unit)
     members = vars(module) if module else {}
     return {name: level for name, value in members.items() if (level := level_of(value)) is not None}
 
 
-def run_all(kata: Kata) -> list[Caught]:
-    """Plant each mistake of `kata` and run its suite."""
-    return suites.side_by_side(lambda pair: run_one(kata, *pair), listed(kata).items())
+def run_all(unit: Unit) -> list[Caught]:
+    """Plant each mistake of a unit and run its suite."""
+    return suites.side_by_side(lambda pair: run_one(unit, *pair), listed(unit).items())
 
 
-def run_one(kata: Kata, name: str, claimed: int) -> Caught:
-    source = f"{mistakes_file(kata)}{compose.PLANTED}{name}"
-    return judge(name, claimed, suites.run(kata, suites.planted(kata, source), ENOUGH, steady=True))
+def run_one(unit: Unit, name: str, claimed: int) -> Caught:
+    spoiled = unit if isinstance(unit, Kata) else BY_NUMBER.get(kata_of(getattr(load(unit), name)))
+    if spoiled is None:
+        trouble = f'it does not say which kata it spoils, as in @caught_by({claimed}, kata="05")'
+        return Caught(name, claimed, None, (), trouble)
+    source = suites.planted(spoiled, f"{mistakes_file(unit)}{compose.PLANTED}{name}")
+    return judge(name, claimed, suites.run(unit, source, ENOUGH, steady=True))
 
 
 def judge(name: str, claimed: int, run: suites.SuiteRun) -> Caught:
@@ -79,5 +83,5 @@ def judge(name: str, claimed: int, run: suites.SuiteRun) -> Caught:
     return Caught(name, claimed, level, by, trouble)
 
 
-def shown_file(kata: Kata) -> str:
-    return mistakes_file(kata).relative_to(ROOT).as_posix()
+def shown_file(unit: Unit) -> str:
+    return mistakes_file(unit).relative_to(ROOT).as_posix()

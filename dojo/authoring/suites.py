@@ -17,7 +17,7 @@ from typing import TypeVar
 from dojo import stubs
 from dojo.authoring.outcomes import STEADY, VARIABLE, WORST_LAST
 from dojo.console import children
-from dojo.curriculum import ROOT, Kata
+from dojo.curriculum import KATAS, ROOT, Kata, Unit
 
 JOBS = min(2, os.cpu_count() or 1)  # runs at a time: speed is compared within a run, so two do not disturb
 TWIN = "test_the_twin_"  # how the name of a test begins that runs a naive version against a budget
@@ -67,14 +67,14 @@ def environment(**extra: str) -> dict[str, str]:
     return kept | quiet | extra
 
 
-def run(kata: Kata, spec: str, *args: str, files: Sequence[str] = (), steady: bool = False) -> SuiteRun:
+def run(unit: Unit, spec: str, *args: str, files: Sequence[str] = (), steady: bool = False) -> SuiteRun:
     """`pytest katas/NN_name --impl SPEC ARGS`, or only some `files` of the suite.
 
     `steady` makes hypothesis draw the same examples every time; without it the run is a student's run.
     """
     with tempfile.TemporaryDirectory(prefix="dojo-") as folder:
         lines = Path(folder) / "outcomes.jsonl"
-        paths = [str(kata.path / file) for file in files] or [str(kata.path)]
+        paths = [str(unit.path / file) for file in files] or [str(unit.path)]
         command = ["-m", "pytest", *paths, "--impl", spec, "-q", "--no-header"]
         command += ["-p", "dojo.authoring.outcomes", "-p", "no:cacheprovider", *args]
         status, output = child(command, **{VARIABLE: str(lines)} | ({STEADY: "1"} if steady else {}))
@@ -147,6 +147,21 @@ def _worse(before: Outcome | None, now: Outcome) -> Outcome:
 def planted(kata: Kata, source: str | Path) -> str:
     """The composition that takes everything from the reference, but `kata` from `source`."""
     return f"reference,{kata.number}={source}"
+
+
+@contextmanager
+def blank_stubs() -> Iterator[Path]:
+    """A folder with the blank stub of every kata that has a reference.
+
+    Raises:
+        SyntaxError: a mark in a reference is misplaced.
+    """
+    with tempfile.TemporaryDirectory(prefix="dojo-") as folder:
+        for kata in KATAS:
+            if kata.reference.exists():
+                text = stubs.stub_text(kata.reference.read_text("utf-8"), str(kata.reference))
+                (Path(folder) / f"{kata.name}.py").write_text(text, encoding="utf-8", newline="\n")
+        yield Path(folder)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""Prove that a kata's suite catches what it should, and nothing else.
+"""Prove that the suite of a kata or milestone catches what it should, and nothing else.
 
 Without options: the reference is green at every level, the blank stub is red, stubs and manifest are fresh,
 README, hints, mistakes, strict checks and twins are complete, and other correct solutions pass.
@@ -9,17 +9,24 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from typing import Any
 
-from dojo.commands import BadInput, kata_named, written
+from dojo.commands import BadInput, Refused, unit_named, written
 from dojo.console import terminal
 from dojo.console.terminal import say
-from dojo.curriculum import Kata
+from dojo.curriculum import MILESTONES, Kata, Milestone, Unit
 
 RUNS = 50  # of --load, when no number is given
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("katas", nargs="*", type=kata_named, metavar="KATA", help="all of them, unless named")
+    parser.add_argument(
+        "units",
+        nargs="*",
+        type=unit_named,
+        metavar="KATA",
+        help="katas and milestones; all, unless named",
+    )
     option = parser.add_argument
     option("--mistakes", action="store_true", help="each believable mistake is caught at the level it claims")
     option("--mutants", action="store_true", help="small changes to the reference are caught (Linux, macOS)")
@@ -41,12 +48,12 @@ def _runs(text: str) -> int:
 
 
 def run(args: argparse.Namespace) -> int:
-    katas = written(args.katas)
-    if not katas:
+    units = _written(args.units)
+    if not units:
         raise BadInput("there is no kata to check yet")
     if args.every < 1:
         raise BadInput(f"--every takes a number from 1, not {args.every}")
-    chosen: list[Callable[[Kata], list[str]]] = []
+    chosen: list[Callable[[Any], list[str]]] = []
     named = args.mistakes or args.mutants or args.alternatives or args.coverage or args.load
     if args.all or not named:
         chosen.append(check_basics)
@@ -61,7 +68,13 @@ def run(args: argparse.Namespace) -> int:
         chosen.append(lambda kata: hunt(kata, args.every))
     if args.load:
         chosen.append(lambda kata: check_load(kata, args.load))
-    problems = [f"{kata}: {line}" for kata in katas for check in chosen for line in check(kata)]
+    problems = [
+        f"{unit}: {line}"
+        for unit in units
+        for check in chosen
+        if isinstance(unit, Kata) or check in FOR_MILESTONES
+        for line in check(unit)
+    ]
     if problems:
         say("", f"{len(problems)} problem{'s' * (len(problems) > 1)}:", *(f"  {line}" for line in problems))
         return 1
@@ -69,13 +82,31 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def check_basics(kata: Kata) -> list[str]:
-    from dojo.authoring.checks import CHECKS
+def _written(units: list[Unit]) -> list[Unit]:
+    """`units` as they are, or all that the course has when none was named.
 
-    say(f"{kata}: {kata.title}")
+    Raises:
+        Refused: one of them is not written yet.
+    """
+    for milestone in units:
+        if isinstance(milestone, Milestone) and not milestone.written:
+            raise Refused(f"milestone {milestone} is not written yet")
+    if units:
+        written([unit for unit in units if isinstance(unit, Kata)])
+        return units
+    return [*written([]), *(milestone for milestone in MILESTONES if milestone.written)]
+
+
+def check_basics(unit: Unit) -> list[str]:
+    from dojo.authoring import checks, milestones
+
+    say(f"{unit}: {unit.title}")
+    table: dict[str, Callable[[Any], list[str]]] = (
+        {**checks.CHECKS} if isinstance(unit, Kata) else {**milestones.CHECKS}
+    )
     problems = []
-    for title, check in CHECKS.items():
-        found = check(kata)
+    for title, check in table.items():
+        found = check(unit)
         say(f"  {title:<34} {_count(found)}")
         problems += found
     return problems
@@ -90,10 +121,10 @@ def check_alternatives(kata: Kata) -> list[str]:
     return problems
 
 
-def check_mistakes(kata: Kata) -> list[str]:
+def check_mistakes(unit: Unit) -> list[str]:
     from dojo.authoring import mistakes
 
-    caught = mistakes.run_all(kata)
+    caught = mistakes.run_all(unit)
     rows = [
         (
             one.name,
@@ -104,9 +135,13 @@ def check_mistakes(kata: Kata) -> list[str]:
         )
         for one in caught
     ]
-    table(f"{kata}: mistakes", ("mistake", "claimed", "caught at", "by", ""), rows)
+    table(f"{unit}: mistakes", ("mistake", "claimed", "caught at", "by", ""), rows)
     problems = [one.problem for one in caught if one.problem]
-    return problems if caught else [f"{mistakes.shown_file(kata)} lists no mistakes"]
+    return problems if caught else [f"{mistakes.shown_file(unit)} lists no mistakes"]
+
+
+# A milestone has no code of a student's to mutate, no budgets and no other solutions.
+FOR_MILESTONES = (check_basics, check_mistakes)
 
 
 def check_coverage(kata: Kata) -> list[str]:

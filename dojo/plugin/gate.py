@@ -8,13 +8,12 @@ from typing import Any
 
 import pytest
 
-from dojo.curriculum import Kata
-from dojo.plugin.units import Place, place_of
+from dojo.plugin.units import Place, last_kata, place_of
 
 PLACE = pytest.StashKey[Place]()
 BLOCKED = pytest.StashKey[bool]()
 
-RECORDING_STARTS = "06"  # katas before autograd run unrecorded, even when autograd was imported
+RECORDING_STARTS = "06"  # units before autograd run unrecorded, even when autograd was imported
 
 
 class Gate:
@@ -44,10 +43,10 @@ class Gate:
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_call(self, item: pytest.Item) -> Generator[None, object, object]:
-        """Run katas before 06 without autograd's recorder: an unfinished one must not break them."""
+        """Run units before 06 without autograd's recorder: an unfinished one must not break them."""
         place = item.stash.get(PLACE, None)
         tensor: Any = sys.modules.get("tinytorch.tensor")
-        early = place and isinstance(place.unit, Kata) and place.unit.number < RECORDING_STARTS
+        early = place and last_kata(place.unit) < RECORDING_STARTS
         if not early or not hasattr(tensor, "set_recorder"):
             return (yield)
         before = tensor.set_recorder(None)

@@ -1,4 +1,4 @@
-"""What happened in a run, and whether it unlocks a kata."""
+"""What happened in a run, and whether it unlocks a kata or passes a milestone."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from dojo import compose, manifest, progress
-from dojo.curriculum import KATAS, UNITS, Kata, Unit
+from dojo.curriculum import UNITS, Unit
 from dojo.plugin.units import order_of
 
 SEED = 0  # of the `rng` fixture; recorded beside each pass
@@ -25,12 +25,13 @@ class Test:
     ran: bool = False
     todo: dict[str, str] | None = None
     task: str = ""
+    reason: str = ""  # why it was skipped
     measured: list[dict[str, Any]] = field(default_factory=list)
 
 
 @dataclass
 class Verdict:
-    """Whether a kata was unlocked; where it was not although its tests passed, why."""
+    """Whether a unit passed for the first time; where it was not although its tests passed, why."""
 
     unit: Unit
     unlocked: bool = False
@@ -48,7 +49,7 @@ class Outcomes:
         self.interrupted = False
         self.troubles = [] if config.option.collectonly else progress.repair()
         # What is unlocked is what was tested: a stub saved in mid-run is not.
-        self.before = {k.number: progress.fingerprint(k) for k in KATAS if k.written}
+        self.before = {unit.number: progress.fingerprint(unit) for unit in UNITS if unit.written}
 
     def pytest_runtest_logreport(self, report: Any) -> None:
         info = getattr(report, "kata", None)
@@ -61,6 +62,8 @@ class Outcomes:
         test = tests.setdefault(info["id"], Test(info["id"], info["level"], info["title"], "passed"))
         if state != "passed":
             test.state = state
+        if state == "skipped" and isinstance(report.longrepr, (tuple, list)):
+            test.reason = str(report.longrepr[-1]).removeprefix("Skipped: ")
         if report.when == "call" and report.outcome == "passed":
             test.ran = True
         test.todo = getattr(report, "todo", None) or test.todo
@@ -81,38 +84,34 @@ class Outcomes:
 
     def _judge(self, unit: Unit) -> Verdict:
         tests = self.tests[unit.number].values()
-        if (
-            self.interrupted
-            or not isinstance(unit, Kata)
-            or any(test.state not in ("passed", "skipped") for test in tests)
-        ):
+        if self.interrupted or any(test.state not in ("passed", "skipped") for test in tests):
             return Verdict(unit)
         if reason := self._why_not(unit):
             return Verdict(unit, reason=reason)
         measured = [figure for test in tests for figure in test.measured]
-        first = unit.number not in progress.load().passed
+        first = not progress.load().has_passed(unit)
         messages = progress.record_pass(unit, measured, SEED, proven=self.before[unit.number])
-        return Verdict(unit, first and unit.number in progress.load().passed, messages=messages)
+        return Verdict(unit, first and progress.load().has_passed(unit), messages=messages)
 
-    def _why_not(self, kata: Kata) -> str:
-        """Why a kata whose tests all passed is not recorded; empty if it is to be."""
+    def _why_not(self, unit: Unit) -> str:
+        """Why a unit whose tests all passed is not recorded; empty if it is to be."""
         composition = compose.current()
         if not composition.ordinary:
             return f"this run took tinytorch from {composition}"
         if not __debug__ or self.config.getoption("assertmode") != "rewrite":
             return "asserts were off, so nothing was tested"
         try:
-            sealed = manifest.read(kata)
+            sealed = manifest.read(unit)
         except (OSError, ValueError) as error:
             return str(error)
-        passed = {test.id for test in self.tests[kata.number].values() if test.ran and test.state == "passed"}
+        passed = {test.id for test in self.tests[unit.number].values() if test.ran and test.state == "passed"}
         if missing := len(set(sealed.tests) - passed):
             return f"a partial run: {missing} of its {len(sealed.tests)} tests did not run"
-        if manifest.suite_hash(kata) != sealed.suite:
+        if manifest.suite_hash(unit) != sealed.suite:
             return (
-                f"its suite was edited; `git checkout katas/{kata.folder}` restores it "
-                f"(an author seals a new one with `dojo manifest {kata.number}`)"
+                f"its suite was edited; `git checkout {unit.shown}` restores it "
+                f"(an author seals a new one with `dojo manifest {unit.number}`)"
             )
-        if self.before[kata.number] != progress.fingerprint(kata):
+        if self.before[unit.number] != progress.fingerprint(unit):
             return "a stub was saved while its tests were running; run them once more"
         return ""

@@ -55,12 +55,16 @@ class Panel:
             yield f"{unit}: {unit.title}"
             for (level, title), tests in _levels(self.outcomes.tests[unit.number].values()):
                 yield f"  {level} {title:<12} {_tally(tests, _sealed(unit, level))}"
+            skipped = (t.reason for t in self.outcomes.tests[unit.number].values() if t.state == "skipped")
+            yield from (f"    skipped: {reason}" for reason in dict.fromkeys(skipped) if reason)
         yield ""
         yield _standing()
         yield from self.outcomes.troubles
         for verdict in self.outcomes.verdicts:
-            if verdict.unlocked:
+            if verdict.unlocked and isinstance(verdict.unit, Kata):
                 yield f"{verdict.unit} is unlocked: it is part of your tinytorch from now on."
+            elif verdict.unlocked:
+                yield f"Milestone {verdict.unit} is reached: all of it ran on your tinytorch."
             elif verdict.reason:
                 yield f"{verdict.unit}: all green, but progress is not recorded: {verdict.reason}."
             yield from verdict.messages
@@ -94,6 +98,10 @@ class Panel:
             yield f"Next: read katas/{here.folder}/README.md, then {here.command}"
         else:
             yield f"Next: {here.command}"
+        now = progress.load()
+        for milestone in MILESTONES:
+            if milestone.written and milestone.after in now.passed and not now.has_passed(milestone):
+                yield f"Open too: milestone {milestone}: {milestone.command}"
 
 
 def _levels(tests: Iterable[Test]) -> list[tuple[tuple[int, str], list[Test]]]:
@@ -124,7 +132,7 @@ def _standing() -> str:
     now = progress.load()
     here = now.frontier()
     marks = "".join("#" if k.number in now.passed else ">" if k == here else "." for k in KATAS)
-    reached = sum(1 for milestone in MILESTONES if milestone.after in now.passed)
+    reached = sum(map(now.has_passed, MILESTONES))
     stale = [str(kata) for kata in KATAS if now.state(kata) == "stale"]
     line = (
         f"[{marks}] {len(now.passed)} of {len(KATAS)} katas passed, {reached} of {len(MILESTONES)} milestones"
@@ -134,6 +142,7 @@ def _standing() -> str:
 
 def _help(unit: Unit, task: str) -> Iterator[str]:
     if not isinstance(unit, Kata):
+        yield f"Read: {unit.shown}/README.md"
         return
     readme = f"katas/{unit.folder}/README.md"
     if line := _heading(unit, task):

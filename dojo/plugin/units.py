@@ -46,4 +46,9 @@ def place_of(item: pytest.Item) -> Place | None:
 
 def order_of(unit: Unit) -> tuple[str, int]:
     """Sorts katas in the course's order, each milestone after the kata that opens it."""
-    return (unit.number, 0) if isinstance(unit, Kata) else (unit.after, 1)
+    return (last_kata(unit), 0 if isinstance(unit, Kata) else 1)
+
+
+def last_kata(unit: Unit) -> str:
+    """The number of the last kata that `unit` is about: itself, or the one that opens a milestone."""
+    return unit.number if isinstance(unit, Kata) else unit.after

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from dojo import __version__
-from dojo.curriculum import BY_NUMBER, KATAS, ROOT, Kata, before
+from dojo.curriculum import BY_NUMBER, KATAS, ROOT, Kata, Unit, before
 from dojo.progress.storing import read, update
 
 PATH = ROOT / "progress.json"
@@ -61,6 +61,9 @@ class Progress:
     def passed(self) -> set[str]:
         """The numbers of the katas that have passed, those that went stale since among them."""
         return set(self.katas)
+
+    def has_passed(self, unit: Unit) -> bool:
+        return unit.number in (self.katas if isinstance(unit, Kata) else self.milestones)
 
     def frontier(self) -> Kata:
         """The first kata that has not passed; the last one when all have."""
@@ -144,23 +147,27 @@ def repair(path: Path | None = None) -> list[str]:
     return update(path, lambda data: None)
 
 
-def fingerprint(kata: Kata) -> Fingerprint:
-    """The hashes of `kata`'s stub and suite and of the stubs it needs, as they are on disk now."""
+def fingerprint(unit: Unit) -> Fingerprint:
+    """The hashes of a unit's stub and suite and of the stubs it needs, as they are on disk now.
+
+    A milestone has no stub of its own; its last kata's stands there, for an empty hash means not proven.
+    """
     from dojo.manifest import suite_hash
 
-    needs = {number: _hash(BY_NUMBER[number]) for number in kata.needs}
-    return Fingerprint(_hash(kata), suite_hash(kata), needs)
+    needs = {number: _hash(BY_NUMBER[number]) for number in unit.needs}
+    own = _hash(unit) if isinstance(unit, Kata) else needs[unit.after]
+    return Fingerprint(own, suite_hash(unit), needs)
 
 
 def record_pass(
-    kata: Kata,
+    unit: Unit,
     measured: list[dict[str, Any]],
     seed: int,
     *,
     proven: Fingerprint | None = None,
     path: Path | None = None,
 ) -> list[str]:
-    """Remember that `kata` passed.
+    """Remember that a kata or a milestone passed.
 
     Args:
         proven: the fingerprint taken before the files were imported, so that an edit made while the tests ran
@@ -169,7 +176,7 @@ def record_pass(
     Returns:
         What the student should know: a file that was set aside, or why nothing could be written.
     """
-    proof = proven or fingerprint(kata)
+    proof = proven or fingerprint(unit)
     record = {
         "time": _now(),
         "stub": proof.stub,
@@ -179,7 +186,8 @@ def record_pass(
         "seed": seed,
         "measured": measured,
     }
-    return update(path or PATH, _put("katas", kata.number, record))
+    section = "katas" if isinstance(unit, Kata) else "milestones"
+    return update(path or PATH, _put(section, unit.number, record))
 
 
 def doubt(kata: Kata, *, path: Path | None = None) -> list[str]:

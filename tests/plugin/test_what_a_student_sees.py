@@ -301,3 +301,11 @@ def test_coverage_measures_the_students_file(solved: Course) -> None:
     report = solved.python("-m", "coverage", "report").stdout
     assert "stubs/tinytorch/setup.py" in report.replace("\\", "/")
     assert "100%" in report
+
+
+def test_the_author_of_a_new_kata_runs_and_seals_it(course: Course) -> None:
+    course.write("katas/04_activations/test_1_correctness.py", "def test_something():\n    pass\n")
+    assert "is not written yet" in course.run("katas/04_activations").stderr
+    assert course.run("katas/04_activations", "--impl", "reference").returncode == 0
+    assert course.dojo("manifest", "04").returncode == 0
+    assert "test_1_correctness.py::test_something" in course.read("katas/04_activations/manifest.json")
