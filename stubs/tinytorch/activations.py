@@ -1,0 +1,316 @@
+"""Kata 04 · Activations: curves, their slopes, and what each must keep for the way back.
+
+A network of affine layers alone is one affine layer. What lies between them bends the line; and since it does
+so to every number of every layer, what it keeps for its gradient decides how much memory training takes.
+
+Floats come out in their dtype, integers and bools in float32 (see `floating`); only relu keeps integers. No
+number that goes in, finite or infinite, gives nan or a warning; nan gives nan.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from tinytorch.layers import Module
+from tinytorch.tensor import Array, Tensor, floating, op, tanh
+
+__all__ = [
+    "GELU", "Dropout", "LeakyReLU", "LogSoftmax", "ReLU", "Sigmoid", "Softmax", "Tanh", "below_largest",
+    "dropout", "gelu", "leaky_relu", "leaky_relu_", "log_softmax", "relu", "relu_", "sigmoid", "sigmoid_",
+    "softmax", "tanh_",
+]  # fmt: skip
+
+
+# Three curves that can be written over their input. What computes them writes into `out`: a new array here,
+# and further down, where they work in place, x itself.
+
+
+@op
+def relu(x: Array) -> Any:
+    """x where it is positive, else 0. Integers stay integers."""
+    return relu_into(x, np.empty_like(x))
+
+
+def relu_into(x: Array, out: Array) -> Any:
+    """Write relu of x into `out`, which may be x, and return it."""
+    # TODO 04.1: numpy's functions take `out=`.
+    raise NotImplementedError("kata 04.1: relu_into")
+
+
+@relu.gradient
+def relu_back(grad) -> Any:
+    """The gradient of x; 0 where x is 0."""
+    # TODO 04.2: add what you need after `grad`; what you name there stays in memory until the way back.
+    raise NotImplementedError("kata 04.2: relu_back")
+
+
+@op
+def leaky_relu(x: Array, *, negative_slope: float = 0.01) -> Any:
+    """x where it is positive, else negative_slope * x. ValueError unless 0 <= negative_slope <= 1."""
+    x = floating(x)
+    return leaky_relu_into(x, negative_slope, np.empty_like(x))
+
+
+def leaky_relu_into(x: Array, negative_slope: float, out: Array) -> Any:
+    """Write leaky_relu of x into `out`, which may be x, and return it."""
+    # TODO 04.3: which of x and negative_slope * x is larger? And what is 0 * -inf?
+    raise NotImplementedError("kata 04.3: leaky_relu_into")
+
+
+@leaky_relu.gradient
+def leaky_relu_back(grad) -> Any:
+    """The gradient of x; negative_slope * grad where x is 0."""
+    # TODO 04.4: which side was the input on, if you only have the output?
+    raise NotImplementedError("kata 04.4: leaky_relu_back")
+
+
+@op
+def sigmoid(x: Array) -> Any:
+    """1 / (1 + exp(-x)), with all its digits also where it is nearly 0."""
+    x = floating(x)
+    return sigmoid_into(x, np.empty_like(x))
+
+
+def sigmoid_into(x: Array, out: Array) -> Any:
+    """Write the sigmoid of x into `out`, which may be x, and return it."""
+    # TODO 04.5: where does exp overflow, and what should come out there?
+    raise NotImplementedError("kata 04.5: sigmoid_into")
+
+
+@sigmoid.gradient
+def sigmoid_back(grad) -> Any:
+    """The gradient of x."""
+    # TODO 04.6: the height of the curve tells its slope.
+    raise NotImplementedError("kata 04.6: sigmoid_back")
+
+
+@tanh.gradient
+def tanh_back(grad) -> Any:
+    """The gradient of x. The operation is there since kata 02."""
+    # TODO 04.6: here, too.
+    raise NotImplementedError("kata 04.6: tanh_back")
+
+
+# A curve that cannot be written over its input, since it comes down before it goes up.
+
+# gelu(x) is x * (1 + tanh(z)) / 2 with z = GELU_SCALE * (x + GELU_CUBE * x**3).
+GELU_SCALE = math.sqrt(2 / math.pi)
+GELU_CUBE = 0.044715
+# Below -GELU_FAR even float64 has nothing but 0 for gelu, and above GELU_FAR nothing but x.
+GELU_FAR = 30.0
+
+
+@op
+def gelu(x: Array) -> Any:
+    """x times the share of a normal distribution that lies below x, by the formula with tanh."""
+    # TODO 04.7: not x**3; and -inf * 0 is nan. (1 + tanh(z)) / 2 is the sigmoid of 2 * z.
+    raise NotImplementedError("kata 04.7: gelu")
+
+
+@gelu.gradient
+def gelu_back(grad) -> Any:
+    """The gradient of x."""
+    # TODO 04.8: the same height is reached twice, on different slopes.
+    raise NotImplementedError("kata 04.8: gelu_back")
+
+
+# Curves of a whole row: along `axis` each number depends on all. A 0-d array counts as a row of one.
+
+
+def along(x: Array, axis: int) -> int | None:
+    """`axis` as numpy wants it: for a 0-d array, which has axes 0 and -1 in PyTorch, None."""
+    return None if x.ndim == 0 and axis in (0, -1) else axis
+
+
+def below_largest(x: Array, axis: int) -> Any:
+    """A new array of x less the largest along `axis`, in floats.
+
+    Equals have distance 0, infinite ones too: of [inf, 1, inf] it makes [0, -inf, 0].
+    """
+    # TODO 04.9: what is inf - inf? There is always a largest, if you tell numpy where to start.
+    raise NotImplementedError("kata 04.9: below_largest")
+
+
+@op
+def softmax(x: Array, *, axis: int = -1) -> Any:
+    """exp(x) / exp(x).sum(axis): positive, and 1 in sum along `axis`.
+
+    Among infinities, equals share: [inf, 1, inf] gives [0.5, 0, 0.5], and -inf everywhere the same to each.
+    """
+    # TODO 04.10: softmax(x) and softmax(x - c) are the same, and one of them does not overflow.
+    raise NotImplementedError("kata 04.10: softmax")
+
+
+@softmax.gradient
+def softmax_back(grad) -> Any:
+    """The gradient of x."""
+    # TODO 04.11: when one share grows, the others of its row shrink.
+    raise NotImplementedError("kata 04.11: softmax_back")
+
+
+@op
+def log_softmax(x: Array, *, axis: int = -1) -> Any:
+    """log(softmax(x)), with all its digits also where softmax is nearly 0, or 0."""
+    # TODO 04.12: without a division, and without the logarithm of anything that can be 0.
+    raise NotImplementedError("kata 04.12: log_softmax")
+
+
+@log_softmax.gradient
+def log_softmax_back(grad) -> Any:
+    """The gradient of x."""
+    # TODO 04.13: the softmax can be had from `out`.
+    raise NotImplementedError("kata 04.13: log_softmax_back")
+
+
+# Chance.
+
+
+@op(saves=["mask", "scale"])
+def dropout(x: Array, *, p: float = 0.5, rng: np.random.Generator) -> tuple[Any, Array, float]:
+    """Each element is 0 with probability `p`, and else divided by 1 - p, so that the mean stays.
+
+    Beside the result comes what the way back needs: a mask of bools, False where an element became 0, and the
+    factor of the others. ValueError unless 0 <= p <= 1.
+    """
+    # TODO 04.14: float32 is fine enough to draw in. With p = 1 nothing is left to be divided.
+    raise NotImplementedError("kata 04.14: dropout")
+
+
+@dropout.gradient
+def dropout_back(grad) -> Any:
+    """The gradient of x."""
+    # TODO 04.15: the same elements, the same factor.
+    raise NotImplementedError("kata 04.15: dropout_back")
+
+
+# In place: possible for the curves whose rule asks for nothing but the output, which is all that is left.
+
+
+def refuse_integers(x: Array) -> None:
+    if x.dtype.kind != "f":
+        raise TypeError(f"the result has fractions, which cannot be written over {x.dtype}")
+
+
+@op(in_place=True)
+def relu_(x: Array) -> Any:
+    """relu, written over x."""
+    # TODO 04.16: relu, into another array.
+    raise NotImplementedError("kata 04.16: relu_")
+
+
+@op(in_place=True)
+def leaky_relu_(x: Array, *, negative_slope: float = 0.01) -> Any:
+    """leaky_relu, written over x. TypeError for integers, which stay as they are."""
+    # TODO 04.16: numpy's maximum, too, would refuse to write floats into integers.
+    raise NotImplementedError("kata 04.16: leaky_relu_")
+
+
+@op(in_place=True)
+def sigmoid_(x: Array) -> Any:
+    """sigmoid, written over x. TypeError for integers, which stay as they are."""
+    # TODO 04.16: numpy's exp would refuse, but what has been written by then?
+    raise NotImplementedError("kata 04.16: sigmoid_")
+
+
+@op(in_place=True)
+def tanh_(x: Array) -> Any:
+    """tanh, written over x. TypeError for integers, which stay as they are."""
+    # TODO 04.16: one of numpy's functions.
+    raise NotImplementedError("kata 04.16: tanh_")
+
+
+relu_.gradient(relu_back)
+leaky_relu_.gradient(leaky_relu_back)
+sigmoid_.gradient(sigmoid_back)
+tanh_.gradient(tanh_back)
+
+
+# Layers.
+
+
+class ReLU(Module):
+    """relu; `inplace`, it is written over the input."""
+
+    def __init__(self, inplace: bool = False) -> None:
+        self.inplace = inplace
+
+    def forward(self, x: Tensor) -> Tensor:
+        # TODO 04.17: which operation?
+        raise NotImplementedError("kata 04.17: ReLU.forward")
+
+    def extra_repr(self) -> str:
+        return "inplace=True" if self.inplace else ""
+
+
+class LeakyReLU(Module):
+    """leaky_relu; `inplace`, it is written over the input."""
+
+    def __init__(self, negative_slope: float = 0.01, inplace: bool = False) -> None:
+        self.negative_slope = negative_slope
+        self.inplace = inplace
+
+    def forward(self, x: Tensor) -> Tensor:
+        # TODO 04.17: and with which parameter?
+        raise NotImplementedError("kata 04.17: LeakyReLU.forward")
+
+    def extra_repr(self) -> str:
+        return f"negative_slope={self.negative_slope}" + (", inplace=True" if self.inplace else "")
+
+
+class Sigmoid(Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return sigmoid(x)
+
+
+class Tanh(Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return tanh(x)
+
+
+class GELU(Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return gelu(x)
+
+
+class Softmax(Module):
+    """softmax along one axis."""
+
+    def __init__(self, axis: int = -1) -> None:
+        self.axis = axis
+
+    def forward(self, x: Tensor) -> Tensor:
+        return softmax(x, axis=self.axis)
+
+    def extra_repr(self) -> str:
+        return f"axis={self.axis}"
+
+
+class LogSoftmax(Module):
+    """log_softmax along one axis."""
+
+    def __init__(self, axis: int = -1) -> None:
+        self.axis = axis
+
+    def forward(self, x: Tensor) -> Tensor:
+        return log_softmax(x, axis=self.axis)
+
+    def extra_repr(self) -> str:
+        return f"axis={self.axis}"
+
+
+class Dropout(Module):
+    """dropout while the module is trained; while it is used, the input itself."""
+
+    def __init__(self, p: float = 0.5, *, rng: np.random.Generator) -> None:
+        self.p = p
+        self.rng = rng
+
+    def forward(self, x: Tensor) -> Tensor:
+        # TODO 04.17: `train()` and `eval()` set `self.training`.
+        raise NotImplementedError("kata 04.17: Dropout.forward")
+
+    def extra_repr(self) -> str:
+        return f"p={self.p}"
