@@ -13,7 +13,7 @@ MISTAKES = 5
 
 
 def reference_is_green(milestone: Milestone) -> list[str]:
-    """Every test passes on the reference; one that is not sealed, as it needs downloaded data, may be skipped."""
+    """Every test passes on the reference; one that needs downloaded data, and so is not sealed, may skip."""
     run = suites.run(milestone, "reference")
     problems = [f"{milestone.shown} could not be run on the reference: {run.trouble}"] if run.trouble else []
     sealed = _sealed(milestone)
