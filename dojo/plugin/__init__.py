@@ -10,6 +10,8 @@ panel      the last words
 
 from __future__ import annotations
 
+import functools
+import gc
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,12 +27,13 @@ from dojo.plugin.outcomes import SEED, Outcomes
 from dojo.plugin.panel import Panel
 from dojo.plugin.reach import Reach, choose_sources, forget_bytecode, keep_katas_whole, restore_environment
 from dojo.plugin.real_data import RealData
-from dojo.plugin.units import unit_of
+from dojo.plugin.units import level_of, unit_of
 
 if TYPE_CHECKING:
     import numpy as np
 
 BEFORE = pytest.StashKey[str | None]()
+MEASURED_FROM = 3  # the level where bytes are counted, and then time is taken
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -73,7 +76,32 @@ def pytest_report_header() -> str:
 
 
 def pytest_pycollect_makemodule(module_path: Path, parent: Any) -> pytest.Module | None:
-    return KataModule.from_parent(parent, path=module_path) if unit_of(module_path) else None
+    if unit_of(module_path) is None:
+        return None
+    if b"hypothesis" in module_path.read_bytes():
+        take_time_to_draw()
+    return KataModule.from_parent(parent, path=module_path)
+
+
+@functools.cache
+def take_time_to_draw() -> None:
+    """Let hypothesis be slow in a kata's tests, as on a busy machine; their own `@settings` add to this."""
+    from hypothesis import HealthCheck, settings
+
+    now = settings()
+    unhurried = {HealthCheck.too_slow, *now.suppress_health_check}
+    settings.register_profile("dojo", now, deadline=None, suppress_health_check=list(unhurried))
+    settings.load_profile("dojo")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def only_new_objects_are_collected(request: pytest.FixtureRequest) -> None:
+    """Spare collections during a kata's tests, also a student's own, the 100,000 objects of pytest itself."""
+    if unit_of(request.path) is None:
+        return
+    if level_of(request.path) >= MEASURED_FROM:  # below, it would only delay the first result
+        gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

@@ -32,6 +32,12 @@ def unit_of(path: Path) -> Unit | None:
     return next((_BY_FOLDER[part] for part in parts[:2] if part in _BY_FOLDER), None)
 
 
+def level_of(path: Path) -> int:
+    """The level of a test file; 1 if its name says nothing of it."""
+    level = _LEVEL.fullmatch(path.name)
+    return int(level[1]) if level else 1
+
+
 def place_of(item: pytest.Item) -> Place | None:
     """Where `item` stands in the course; None for tests of something else."""
     unit = unit_of(item.path)
@@ -41,7 +47,7 @@ def place_of(item: pytest.Item) -> Place | None:
     # xdist adds "@group" to node ids.
     name = item.nodeid.partition("::")[2].removesuffix(f"@{unit.folder}")
     file = item.path.resolve().relative_to(unit.path).as_posix()
-    return Place(unit, int(level[1]) if level else 1, level[2] if level else "tests", f"{file}::{name}")
+    return Place(unit, level_of(item.path), level[2] if level else "tests", f"{file}::{name}")
 
 
 def order_of(unit: Unit) -> tuple[str, int]:

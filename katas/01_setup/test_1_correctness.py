@@ -121,14 +121,6 @@ def missing(name):
     raise importlib.metadata.PackageNotFoundError(name)
 
 
-@pytest.fixture(autouse=True, scope="module")
-def only_new_objects_are_collected():
-    """Spare each collection the 100,000 objects of pytest itself."""
-    gc.freeze()
-    yield
-    gc.unfreeze()
-
-
 @pytest.fixture(autouse=True)
 def collector_and_tracer_as_they_were():
     """What one test leaves switched, the next should not find."""

@@ -1,13 +1,11 @@
 """Level 2: what must hold for every input, checked against slow and obvious specifications."""
 
-import gc
 import io
 import itertools
 import math
 import warnings
 
 import numpy as np
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
@@ -27,21 +25,12 @@ from tinytorch.setup import (
     track,
 )
 
-few = settings(deadline=None, derandomize=True, max_examples=25)
-some = settings(deadline=None, derandomize=True, max_examples=75)
+few = settings(derandomize=True, max_examples=25)
+some = settings(derandomize=True, max_examples=75)
 
 SHAPES = st.lists(st.integers(0, 3), max_size=3).map(tuple)
 SEEDS = st.integers(0, 2**32 - 1)
 VERSIONS = list(itertools.product((2, 3, 10), (0, 9, 10), (0, 9, 10)))
-
-
-@pytest.fixture(autouse=True, scope="module")
-def only_new_objects_are_collected():
-    """Spare each collection, also a student's own, the 100,000 objects of pytest itself."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 class Clock:

@@ -4,11 +4,9 @@ Figures are in MiB or in sizes of the input, counted by tracemalloc, so they are
 Each budget has a twin: a naive version, written out here, that must not fit.
 """
 
-import gc
 import io
 
 import numpy as np
-import pytest
 
 from dojo.expect import expect
 from dojo.measuring import Budget, kept_bytes, load_probes, memory_growth, peak_bytes, retained_bytes
@@ -90,15 +88,6 @@ SIZES = Budget(
     unit="MiB at the worst moment",
     naively="a version that makes all problems first",
 )
-
-
-@pytest.fixture(autouse=True, scope="module")
-def only_new_objects_are_collected():
-    """Spare each collection the 100,000 objects of pytest itself."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 class Nowhere(io.TextIOBase):

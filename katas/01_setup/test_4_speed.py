@@ -4,13 +4,11 @@ Times are compared within this run, never with a clock on the wall, and counts w
 Each budget has a twin: a naive version, written out here, that must not fit.
 """
 
-import gc
 import io
 import sys
 import time
 
 import numpy as np
-import pytest
 
 from dojo.expect import expect
 from dojo.measuring import Budget, race
@@ -65,15 +63,6 @@ PROBING = Budget(
     unit="calls of f for each of them",
     naively="a version that also asks for f(x) each time",
 )
-
-
-@pytest.fixture(autouse=True, scope="module")
-def only_new_objects_are_collected():
-    """Spare each collection, also a student's own, the 100,000 objects of pytest itself."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 class Nowhere(io.TextIOBase):

@@ -14,7 +14,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -61,10 +61,8 @@ from tinytorch.tensor import (
     where,
 )
 
-# On a busy machine drawing examples can take a second, which is no fault of theirs.
-steady = settings(deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
-some = settings(steady, max_examples=25)
-many = settings(steady, max_examples=50)
+some = settings(derandomize=True, max_examples=25)
+many = settings(derandomize=True, max_examples=50)
 
 SIDES = st.integers(0, 3)
 SHAPES = st.lists(SIDES, max_size=3).map(tuple)

@@ -5,7 +5,6 @@ naive version, written out here, that must not fit.
 """
 
 import functools
-import gc
 
 import numpy as np
 import pytest
@@ -106,15 +105,6 @@ PRODUCT_GROWTH = Budget(
     unit="as the power of n",
     naively="a version that lays out all n * n * n products",
 )
-
-
-@pytest.fixture(autouse=True, scope="module")
-def only_new_objects_are_collected():
-    """Spare each collection the 100,000 objects of pytest itself."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ here, that must not fit.
 """
 
 import functools
-import gc
 
 import numpy as np
 import pytest
@@ -74,15 +73,6 @@ VIEWS = Budget(
     unit="times the time of eight views of 64 bytes",
     naively="a version that copies",
 )
-
-
-@pytest.fixture(autouse=True, scope="module")
-def only_new_objects_are_collected():
-    """Spare each collection the 100,000 objects of pytest itself."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 # Vectorised: one call for all elements.
