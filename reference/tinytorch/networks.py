@@ -22,7 +22,7 @@ from tinytorch.layers import Linear, Module
 from tinytorch.tensor import Array, Op, Recorder, Shape, Tensor, set_recorder, version
 
 __all__ = [
-    "MLP", "Sequential", "Step", "Tape", "activation_stats", "calculate_gain", "fans", "gradient_norms",
+    "MLP", "Sequential", "Tape", "activation_stats", "calculate_gain", "fans", "gradient_norms",
     "initialise", "kaiming_normal_", "kaiming_uniform_", "load", "loss_and_gradient", "orthogonal_", "save",
     "spirals", "train_classifier", "train_step", "xavier_normal_", "xavier_uniform_",
 ]  # fmt: skip
@@ -143,13 +143,13 @@ def calculate_gain(nonlinearity: str, param: float | None = None) -> float:
 def xavier_uniform_(tensor: Tensor, gain: float = 1.0, *, rng: np.random.Generator) -> Tensor:
     """Uniform, with mean 0 and standard deviation gain * sqrt(2 / (fan_in + fan_out)) (Glorot, 2010)."""
     # kata 05.6: what is the standard deviation of numbers that are uniform on [-1, 1)?
-    return _uniform(tensor, gain * math.sqrt(2 / sum(fans(tensor.shape))), rng)
+    return _uniform(tensor, gain, sum(fans(tensor.shape)) / 2, rng)
 
 
 def xavier_normal_(tensor: Tensor, gain: float = 1.0, *, rng: np.random.Generator) -> Tensor:
     """Normal, with mean 0 and standard deviation gain * sqrt(2 / (fan_in + fan_out))."""
-    # kata 05.6: forwards fan_in counts, on the way back fan_out: take the mean.
-    return _normal(tensor, gain * math.sqrt(2 / sum(fans(tensor.shape))), rng)
+    # kata 05.6: forwards fan_in counts, on the way back fan_out: this takes their mean.
+    return _normal(tensor, gain, sum(fans(tensor.shape)) / 2, rng)
 
 
 def kaiming_uniform_(
@@ -166,7 +166,7 @@ def kaiming_uniform_(
     "fan_in" keeps the size of activations, "fan_out" that of gradients. ValueError for any other, naming it.
     """
     # kata 05.7: as before, but one fan, and the gain is looked up.
-    return _uniform(tensor, _kaiming(tensor.shape, a, mode, nonlinearity), rng)
+    return _uniform(tensor, calculate_gain(nonlinearity, a), _fan(tensor.shape, mode), rng)
 
 
 def kaiming_normal_(
@@ -178,19 +178,20 @@ def kaiming_normal_(
     rng: np.random.Generator,
 ) -> Tensor:
     """Normal, with mean 0 and the standard deviation of `kaiming_uniform_`."""
-    # kata 05.7: what differs from kaiming_uniform_ is one word.
-    return _normal(tensor, _kaiming(tensor.shape, a, mode, nonlinearity), rng)
+    # kata 05.7: what differs from kaiming_uniform_ is the shape of the curve.
+    return _normal(tensor, calculate_gain(nonlinearity, a), _fan(tensor.shape, mode), rng)
 
 
-def _kaiming(shape: Shape, a: float, mode: str, nonlinearity: str) -> float:
+def _fan(shape: Shape, mode: str) -> int:
     modes = ("fan_in", "fan_out")
     if mode not in modes:
-        raise ValueError(f"the mode is one of {', '.join(modes)}, not {mode!r}")
-    return calculate_gain(nonlinearity, a) / math.sqrt(fans(shape)[modes.index(mode)])
+        raise ValueError(f"the mode is one of {' and '.join(modes)}, not {mode!r}")
+    return fans(shape)[modes.index(mode)]
 
 
-def _uniform(tensor: Tensor, std: float, rng: np.random.Generator) -> Tensor:
-    bound = math.sqrt(3) * std
+def _uniform(tensor: Tensor, gain: float, fan: float, rng: np.random.Generator) -> Tensor:
+    """Over `tensor`: uniform, with standard deviation gain / sqrt(fan)."""
+    bound = gain * math.sqrt(3 / max(fan, 1))  # with a fan of 0, there is nothing to draw
     drawn = rng.random(tensor.shape, _drawable(tensor))
     drawn *= 2 * bound
     drawn -= bound
@@ -198,9 +199,10 @@ def _uniform(tensor: Tensor, std: float, rng: np.random.Generator) -> Tensor:
     return tensor
 
 
-def _normal(tensor: Tensor, std: float, rng: np.random.Generator) -> Tensor:
+def _normal(tensor: Tensor, gain: float, fan: float, rng: np.random.Generator) -> Tensor:
+    """Over `tensor`: normal, with standard deviation gain / sqrt(fan)."""
     drawn = rng.standard_normal(tensor.shape, _drawable(tensor))
-    drawn *= std
+    drawn *= gain / math.sqrt(max(fan, 1))
     tensor.data[...] = drawn
     return tensor
 
@@ -217,20 +219,18 @@ def orthogonal_(tensor: Tensor, gain: float = 1.0, *, rng: np.random.Generator) 
     columns. Every such matrix is as likely as any other. ValueError for fewer than two axes.
     """
     # kata 05.8: np.linalg.qr makes columns orthogonal, and leans towards some signs.
-    fans(tensor.shape)  # two axes at least
-    rows = tensor.data.reshape(len(tensor.data), -1).shape
-    tall = (max(rows), min(rows))
-    q, r = np.linalg.qr(rng.standard_normal(tall))
-    q *= gain * np.where(np.diagonal(r) < 0, -1, 1)
-    tensor.data[...] = (q if rows == tall else q.T).reshape(tensor.shape)
+    rows, columns = tensor.shape[0], fans(tensor.shape)[0]
+    q, r = np.linalg.qr(rng.standard_normal((max(rows, columns), min(rows, columns))))
+    q *= gain * np.sign(np.diagonal(r))
+    tensor.data[...] = (q if rows >= columns else q.T).reshape(tensor.shape)
     return tensor
 
 
 def initialise(module: Module, init: Initialiser, *, rng: np.random.Generator) -> Module:
     """Draw anew all parameters of `module`: weights by `init(weight, rng=rng)`, biases are set to 0.
 
-    Weights are the parameters with two axes or more whose name ends in "weight", in the order of their names;
-    biases those whose name ends in "bias". Others stay as they are. Returns the module.
+    Weights are the parameters of two axes or more whose name ends in "weight", biases those whose name ends
+    in "bias"; others stay as they are. Goes in the order of `named_parameters`; returns the module.
     """
     # kata 05.9: named_parameters tells one from the other.
     for name, parameter in module.named_parameters():
@@ -244,13 +244,18 @@ def initialise(module: Module, init: Initialiser, *, rng: np.random.Generator) -
 def activation_stats(net: Module, x: Tensor) -> list[tuple[str, float, float]]:
     """A row (path, mean, standard deviation of its output) for each module without modules, in call order.
 
-    The forward pass that this takes leaves no hook behind, also if it fails.
+    In float64, so that squares do not overflow where activations explode. The forward pass that this takes
+    leaves no hook behind, also if it fails.
     """
     # kata 05.10: a hook on each, as in `summary` of kata 03.
     rows: list[tuple[str, float, float]] = []
 
     def note(path: str) -> Callable[..., None]:
-        return lambda module, inputs, out: rows.append((path, float(out.data.mean()), float(out.data.std())))
+        def hook(module: Module, inputs: tuple[Any, ...], out: Any) -> None:
+            mean, std = (of(out.data, dtype=np.float64) for of in (np.mean, np.std))
+            rows.append((path, float(mean), float(std)))
+
+        return hook
 
     removers = [
         module.register_forward_hook(note(path))
@@ -277,7 +282,7 @@ class Step:
         kept: what its gradient rule asked for, in the rule's order; nothing once it was walked.
         entry: which of its inputs lies on the line, by position.
         entry_shape: the shape of that input, or None if its gradient is not wanted.
-        leaves: (position, tensor) of each leaf among its inputs whose gradient is wanted.
+        leaves: each leaf among its inputs whose gradient is wanted, by position.
         shape, dtype: those of its result.
         made: the number of the last write in place until then (see `version`).
     """
@@ -286,7 +291,7 @@ class Step:
     kept: list[Any]
     entry: int
     entry_shape: Shape | None
-    leaves: list[tuple[int, Tensor]]
+    leaves: dict[int, Tensor]
     shape: Shape
     dtype: np.dtype[Any]
     made: int
@@ -308,7 +313,6 @@ class Tape:
 
     def __init__(self) -> None:
         self.steps: list[Step] = []
-        self._start: Any = None  # the line's first input, if its gradient is wanted
         self._before: list[Recorder | None] = []
 
     def __enter__(self) -> Tape:
@@ -333,11 +337,11 @@ class Tape:
         # kata 05.12: a result has a node, a leaf has none.
         last = self.steps[-1] if self.steps else None
         wanting = {i: x for i, x in enumerate(inputs) if isinstance(x, Tensor) and x.requires_grad}
-        if last is None:
-            self._start = wanting.get(0)
+        leaves = {i: x for i, x in wanting.items() if x.node is None}
+        start = (self.steps[0].leaves if self.steps else leaves).get(0)
         entry = next((i for i, x in wanting.items() if x.node is last), None) if last else 0
         aside = [x for i, x in wanting.items() if i != entry]
-        if entry is None or any(x.node is not None or x is self._start for x in aside):
+        if entry is None or any(x.node is not None or x is start for x in aside):
             raise ValueError(
                 f"{op.name}, operation {len(self.steps) + 1} on the tape, leaves the straight line, on which "
                 "each operation takes the result of the one before and no other. A residual connection, or a "
@@ -350,7 +354,7 @@ class Tape:
             kept=op.keep(out.data, arrays, params),
             entry=entry,
             entry_shape=inputs[entry].shape if entry in wanting else None,
-            leaves=[(i, x) for i, x in wanting.items() if x.node is None],
+            leaves=leaves,
             shape=out.shape,
             dtype=out.dtype,
             made=version(),
@@ -386,11 +390,10 @@ def _pull(step: Step, grad: Array) -> Array | None:
     kept, step.kept = step.kept, []
     if any(isinstance(array, np.ndarray) and version(array) > step.made for array in kept):
         raise RuntimeError(f"an array that the gradient of {step.op.name} needs was written over in place")
-    assert step.op.pull is not None
-    shares = step.op.pull(grad, *kept)
+    shares = step.op.pull(grad, *kept)  # type: ignore[misc]  # `note` saw to it that there is one
     if not isinstance(shares, tuple):
         shares = (shares,)
-    for i, leaf in step.leaves:
+    for i, leaf in step.leaves.items():
         share = _fitting(shares[i], leaf.shape, step.op).astype(leaf.dtype)  # a copy, always
         leaf.grad = share if leaf.grad is None else np.asarray(leaf.grad + share)
     return None if step.entry_shape is None else _fitting(shares[step.entry], step.entry_shape, step.op)
@@ -429,6 +432,7 @@ def loss_and_gradient(logits: Array, labels: Array) -> tuple[float, Array]:
     is no row, or if a label is not one of 0 ... classes - 1, naming it.
     """
     # kata 05.15: log_softmax.vjp knows the way back; what is the gradient of the loss at its output?
+    labels = np.asarray(labels)
     if logits.ndim != 2 or labels.shape != logits.shape[:1] or not labels.size:
         raise ValueError(f"logits of shape {logits.shape} do not fit labels of shape {labels.shape}")
     if wrong := [label for label in (labels.min(), labels.max()) if not 0 <= label < logits.shape[1]]:
@@ -484,15 +488,15 @@ def train_classifier(
 
 
 def spirals(
-    points: int, classes: int = 3, *, turns: float = 0.75, noise: float = 0.1, rng: np.random.Generator
+    points: int, classes: int = 3, *, turns: float = 0.5, noise: float = 0.05, rng: np.random.Generator
 ) -> tuple[Array, Array]:
     """Arms of a spiral: (classes * points, 2) float32, and each point's class, int64, class by class.
 
-    The arm of class k has the radii 0 ... 1 in equal steps, and at radius r the angle
+    The arm of class k has the radii 1 / points, 2 / points, ... 1, and at radius r the angle
     2 * pi * (turns * r + k / classes), plus `noise` times a normal number. A point is r * (cos, sin) of it.
     """
     # kata 05.17: one array of radii and one of classes, stretched to (classes, points).
-    radius = np.linspace(0, 1, points)
+    radius = np.arange(1, points + 1) / points
     label = np.arange(classes)[:, None]
     angle = 2 * np.pi * (turns * radius + label / classes) + noise * rng.standard_normal((classes, points))
     xy = radius[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=-1)
