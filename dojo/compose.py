@@ -131,13 +131,11 @@ def choose(composition: Composition) -> None:
     os.environ[VARIABLE] = str(composition)
 
 
-def locked_message(kata: Kata, what: str) -> str:
-    """Why `what` cannot be had yet, and what to type next."""
+def locked_message(what: str, kata: Kata | None = None) -> str:
+    """Why `what`, which `kata` builds, cannot be had yet, and what to type next."""
     here = progress.load().frontier()
-    return (
-        f"{what} is locked: it is built in katas/{kata.folder} and you are at katas/{here.folder}. "
-        f"Next: {here.command}"
-    )
+    built = f"it is built in katas/{kata.folder} and " if kata else ""
+    return f"{what} is locked: {built}you are at katas/{here.folder}. Next: {here.command}"
 
 
 class _Locked(Loader):
@@ -150,7 +148,7 @@ class _Locked(Loader):
         return None
 
     def exec_module(self, module: ModuleType) -> None:
-        raise LockedError(locked_message(self.kata, self.kata.module), name=self.kata.module)
+        raise LockedError(locked_message(self.kata.module, self.kata), name=self.kata.module)
 
 
 class _Mistaken(SourceFileLoader):
@@ -198,7 +196,7 @@ def export(name: str) -> Any:
         raise AttributeError(f"module 'tinytorch' has no attribute {name!r}")
     kata = BY_NUMBER[number]
     if current().locks(kata):
-        raise LockedError(locked_message(kata, f"tinytorch.{name}"), name=kata.module)
+        raise LockedError(locked_message(f"tinytorch.{name}", kata), name=kata.module)
     if _autograd_works():
         importlib.import_module(AUTOGRAD.module)  # which starts to record
     return getattr(importlib.import_module(kata.module), name)

@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
             return 0
         raise Refused(f"kata {chosen} is not written yet; {so_far()}")
     if not now.reached(chosen):
-        raise Refused(compose.locked_message(chosen, f"kata {chosen}"))
+        raise Refused(compose.locked_message(f"kata {chosen}", chosen))
     for number in (getattr(signal, name, None) for name in ("SIGTERM", "SIGHUP", "SIGBREAK")):
         if number is not None:
             signal.signal(number, _leave)

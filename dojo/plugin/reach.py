@@ -118,11 +118,8 @@ def keep_katas_whole(config: pytest.Config) -> None:
 
 
 def _refusal(unit: Unit) -> str:
-    here = progress.load().frontier()
-    trouble = progress.load().trouble
-    what = f"{unit.shown} is locked: you are at katas/{here.folder}. Next: {here.command}"
     borrow = f"To look ahead with the earlier katas borrowed from reference/: {unit.command} --borrow"
-    return "\n".join(filter(None, [what, borrow, trouble]))
+    return "\n".join(filter(None, [compose.locked_message(unit.shown), borrow, progress.load().trouble]))
 
 
 def _elsewhere() -> str:
