@@ -13,7 +13,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, cast, overload
+from typing import IO, Any, overload
 
 import numpy as np
 
@@ -24,7 +24,7 @@ from tinytorch.tensor import Array, Op, Recorder, Shape, Tensor, set_recorder, v
 __all__ = [
     "MLP", "Sequential", "Tape", "activation_stats", "calculate_gain", "fans", "gradient_norms",
     "initialise", "kaiming_normal_", "kaiming_uniform_", "load", "loss_and_gradient", "orthogonal_", "save",
-    "spirals", "train_classifier", "train_step", "xavier_normal_", "xavier_uniform_",
+    "train_classifier", "train_step", "xavier_normal_", "xavier_uniform_",
 ]  # fmt: skip
 
 Initialiser = Callable[..., Tensor]
@@ -481,26 +481,9 @@ def train_classifier(
     for _ in range(epochs):
         order = rng.permutation(len(x))
         batches = [order[i : i + batch_size] for i in range(0, len(x), batch_size)]
-        losses.append(
-            float(np.mean([train_step(net, Tensor(x[rows]), labels[rows], lr) for rows in batches]))
-        )
+        steps = [train_step(net, Tensor(x[rows]), labels[rows], lr) for rows in batches]
+        losses.append(sum(steps) / len(steps))
     return losses
-
-
-def spirals(
-    points: int, classes: int = 3, *, turns: float = 0.5, noise: float = 0.05, rng: np.random.Generator
-) -> tuple[Array, Array]:
-    """Arms of a spiral: (classes * points, 2) float32, and each point's class, int64, class by class.
-
-    The arm of class k has the radii 1 / points, 2 / points, ... 1, and at radius r the angle
-    2 * pi * (turns * r + k / classes), plus `noise` times a normal number. A point is r * (cos, sin) of it.
-    """
-    # kata 05.17: one array of radii and one of classes, stretched to (classes, points).
-    radius = np.arange(1, points + 1) / points
-    label = np.arange(classes)[:, None]
-    angle = 2 * np.pi * (turns * radius + label / classes) + noise * rng.standard_normal((classes, points))
-    xy = radius[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=-1)
-    return xy.reshape(-1, 2).astype(np.float32), np.repeat(label.ravel(), points)
 
 
 # Weights on disk.
@@ -512,8 +495,8 @@ def save(module: Module, path: str | os.PathLike[str]) -> None:
     The file is there whole or not at all: what was there before stays until the new one is complete, and
     stays for good if writing fails, which leaves nothing else behind either.
     """
-    # kata 05.18: write a file beside it, then os.replace.
-    path, arrays = Path(path), cast("dict[str, Any]", module.state_dict())
+    # kata 05.17: write a file beside it, then os.replace.
+    path, arrays = Path(path), dict[str, Any](module.state_dict())
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
     try:
         with open(unfinished, "wb") as stream:
@@ -531,7 +514,7 @@ def load(module: Module, path: str | os.PathLike[str]) -> None:
     Nothing is unpickled. FileNotFoundError if there is no such file; ValueError if it is damaged, is none, or
     does not fit the module. Each names the file, and then nothing at all has changed.
     """
-    # kata 05.19: read everything, then look, then load_state_dict.
+    # kata 05.18: read everything, then look, then load_state_dict.
     with open(path, "rb") as stream:
         try:
             state = _read(stream)

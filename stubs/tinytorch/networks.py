@@ -13,7 +13,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, cast, overload
+from typing import IO, Any, overload
 
 import numpy as np
 
@@ -22,9 +22,9 @@ from tinytorch.layers import Linear, Module
 from tinytorch.tensor import Array, Op, Recorder, Shape, Tensor, set_recorder, version
 
 __all__ = [
-    "MLP", "Sequential", "Step", "Tape", "activation_stats", "calculate_gain", "fans", "gradient_norms",
+    "MLP", "Sequential", "Tape", "activation_stats", "calculate_gain", "fans", "gradient_norms",
     "initialise", "kaiming_normal_", "kaiming_uniform_", "load", "loss_and_gradient", "orthogonal_", "save",
-    "spirals", "train_classifier", "train_step", "xavier_normal_", "xavier_uniform_",
+    "train_classifier", "train_step", "xavier_normal_", "xavier_uniform_",
 ]  # fmt: skip
 
 Initialiser = Callable[..., Tensor]
@@ -123,7 +123,7 @@ def xavier_uniform_(tensor: Tensor, gain: float = 1.0, *, rng: np.random.Generat
 
 def xavier_normal_(tensor: Tensor, gain: float = 1.0, *, rng: np.random.Generator) -> Tensor:
     """Normal, with mean 0 and standard deviation gain * sqrt(2 / (fan_in + fan_out))."""
-    # TODO 05.6: forwards fan_in counts, on the way back fan_out: take the mean.
+    # TODO 05.6: forwards fan_in counts, on the way back fan_out: this takes their mean.
     raise NotImplementedError("kata 05.6: xavier_normal_")
 
 
@@ -153,19 +153,20 @@ def kaiming_normal_(
     rng: np.random.Generator,
 ) -> Tensor:
     """Normal, with mean 0 and the standard deviation of `kaiming_uniform_`."""
-    # TODO 05.7: what differs from kaiming_uniform_ is one word.
+    # TODO 05.7: what differs from kaiming_uniform_ is the shape of the curve.
     raise NotImplementedError("kata 05.7: kaiming_normal_")
 
 
-def _kaiming(shape: Shape, a: float, mode: str, nonlinearity: str) -> float:
+def _fan(shape: Shape, mode: str) -> int:
     modes = ("fan_in", "fan_out")
     if mode not in modes:
-        raise ValueError(f"the mode is one of {', '.join(modes)}, not {mode!r}")
-    return calculate_gain(nonlinearity, a) / math.sqrt(fans(shape)[modes.index(mode)])
+        raise ValueError(f"the mode is one of {' and '.join(modes)}, not {mode!r}")
+    return fans(shape)[modes.index(mode)]
 
 
-def _uniform(tensor: Tensor, std: float, rng: np.random.Generator) -> Tensor:
-    bound = math.sqrt(3) * std
+def _uniform(tensor: Tensor, gain: float, fan: float, rng: np.random.Generator) -> Tensor:
+    """Over `tensor`: uniform, with standard deviation gain / sqrt(fan)."""
+    bound = gain * math.sqrt(3 / max(fan, 1))  # with a fan of 0, there is nothing to draw
     drawn = rng.random(tensor.shape, _drawable(tensor))
     drawn *= 2 * bound
     drawn -= bound
@@ -173,9 +174,10 @@ def _uniform(tensor: Tensor, std: float, rng: np.random.Generator) -> Tensor:
     return tensor
 
 
-def _normal(tensor: Tensor, std: float, rng: np.random.Generator) -> Tensor:
+def _normal(tensor: Tensor, gain: float, fan: float, rng: np.random.Generator) -> Tensor:
+    """Over `tensor`: normal, with standard deviation gain / sqrt(fan)."""
     drawn = rng.standard_normal(tensor.shape, _drawable(tensor))
-    drawn *= std
+    drawn *= gain / math.sqrt(max(fan, 1))
     tensor.data[...] = drawn
     return tensor
 
@@ -198,8 +200,8 @@ def orthogonal_(tensor: Tensor, gain: float = 1.0, *, rng: np.random.Generator) 
 def initialise(module: Module, init: Initialiser, *, rng: np.random.Generator) -> Module:
     """Draw anew all parameters of `module`: weights by `init(weight, rng=rng)`, biases are set to 0.
 
-    Weights are the parameters with two axes or more whose name ends in "weight", in the order of their names;
-    biases those whose name ends in "bias". Others stay as they are. Returns the module.
+    Weights are the parameters of two axes or more whose name ends in "weight", biases those whose name ends
+    in "bias"; others stay as they are. Goes in the order of `named_parameters`; returns the module.
     """
     # TODO 05.9: named_parameters tells one from the other.
     raise NotImplementedError("kata 05.9: initialise")
@@ -208,7 +210,8 @@ def initialise(module: Module, init: Initialiser, *, rng: np.random.Generator) -
 def activation_stats(net: Module, x: Tensor) -> list[tuple[str, float, float]]:
     """A row (path, mean, standard deviation of its output) for each module without modules, in call order.
 
-    The forward pass that this takes leaves no hook behind, also if it fails.
+    In float64, so that squares do not overflow where activations explode. The forward pass that this takes
+    leaves no hook behind, also if it fails.
     """
     # TODO 05.10: a hook on each, as in `summary` of kata 03.
     raise NotImplementedError("kata 05.10: activation_stats")
@@ -226,7 +229,7 @@ class Step:
         kept: what its gradient rule asked for, in the rule's order; nothing once it was walked.
         entry: which of its inputs lies on the line, by position.
         entry_shape: the shape of that input, or None if its gradient is not wanted.
-        leaves: (position, tensor) of each leaf among its inputs whose gradient is wanted.
+        leaves: each leaf among its inputs whose gradient is wanted, by position.
         shape, dtype: those of its result.
         made: the number of the last write in place until then (see `version`).
     """
@@ -235,7 +238,7 @@ class Step:
     kept: list[Any]
     entry: int
     entry_shape: Shape | None
-    leaves: list[tuple[int, Tensor]]
+    leaves: dict[int, Tensor]
     shape: Shape
     dtype: np.dtype[Any]
     made: int
@@ -257,7 +260,6 @@ class Tape:
 
     def __init__(self) -> None:
         self.steps: list[Step] = []
-        self._start: Any = None  # the line's first input, if its gradient is wanted
         self._before: list[Recorder | None] = []
 
     def __enter__(self) -> Tape:
@@ -302,11 +304,10 @@ def _pull(step: Step, grad: Array) -> Array | None:
     kept, step.kept = step.kept, []
     if any(isinstance(array, np.ndarray) and version(array) > step.made for array in kept):
         raise RuntimeError(f"an array that the gradient of {step.op.name} needs was written over in place")
-    assert step.op.pull is not None
-    shares = step.op.pull(grad, *kept)
+    shares = step.op.pull(grad, *kept)  # type: ignore[misc]  # `note` saw to it that there is one
     if not isinstance(shares, tuple):
         shares = (shares,)
-    for i, leaf in step.leaves:
+    for i, leaf in step.leaves.items():
         share = _fitting(shares[i], leaf.shape, step.op).astype(leaf.dtype)  # a copy, always
         leaf.grad = share if leaf.grad is None else np.asarray(leaf.grad + share)
     return None if step.entry_shape is None else _fitting(shares[step.entry], step.entry_shape, step.op)
@@ -372,18 +373,6 @@ def train_classifier(
     raise NotImplementedError("kata 05.16: train_classifier")
 
 
-def spirals(
-    points: int, classes: int = 3, *, turns: float = 0.75, noise: float = 0.1, rng: np.random.Generator
-) -> tuple[Array, Array]:
-    """Arms of a spiral: (classes * points, 2) float32, and each point's class, int64, class by class.
-
-    The arm of class k has the radii 0 ... 1 in equal steps, and at radius r the angle
-    2 * pi * (turns * r + k / classes), plus `noise` times a normal number. A point is r * (cos, sin) of it.
-    """
-    # TODO 05.17: one array of radii and one of classes, stretched to (classes, points).
-    raise NotImplementedError("kata 05.17: spirals")
-
-
 # Weights on disk.
 
 
@@ -393,8 +382,8 @@ def save(module: Module, path: str | os.PathLike[str]) -> None:
     The file is there whole or not at all: what was there before stays until the new one is complete, and
     stays for good if writing fails, which leaves nothing else behind either.
     """
-    # TODO 05.18: write a file beside it, then os.replace.
-    raise NotImplementedError("kata 05.18: save")
+    # TODO 05.17: write a file beside it, then os.replace.
+    raise NotImplementedError("kata 05.17: save")
 
 
 def load(module: Module, path: str | os.PathLike[str]) -> None:
@@ -403,8 +392,8 @@ def load(module: Module, path: str | os.PathLike[str]) -> None:
     Nothing is unpickled. FileNotFoundError if there is no such file; ValueError if it is damaged, is none, or
     does not fit the module. Each names the file, and then nothing at all has changed.
     """
-    # TODO 05.19: read everything, then look, then load_state_dict.
-    raise NotImplementedError("kata 05.19: load")
+    # TODO 05.18: read everything, then look, then load_state_dict.
+    raise NotImplementedError("kata 05.18: load")
 
 
 def _read(stream: IO[bytes]) -> dict[str, Array]:
