@@ -101,7 +101,7 @@ def div_back(grad: Array, out: Array, b: Any) -> tuple[Array, Array]:  # stub: (
 
 @neg.gradient
 def neg_back(grad: Array) -> Any:
-    # kata 06.1
+    # kata 06.1: up becomes down.
     return -grad
 
 
@@ -113,7 +113,7 @@ def exp_back(grad: Array, out: Array) -> Any:  # stub: (grad)
 
 @log.gradient
 def log_back(grad: Array, a: Any) -> Any:  # stub: (grad)
-    # kata 06.2
+    # kata 06.2: the larger a, the flatter.
     return grad / a
 
 
@@ -125,20 +125,20 @@ def sqrt_back(grad: Array, out: Array) -> Any:  # stub: (grad)
 
 @power.gradient
 def power_back(
-    grad: Array, a: Any, b: Any, out: Array, needs_input_grad: Wanted
+    grad: Array, a: Any, b: Any, needs_input_grad: Wanted
 ) -> tuple[Array | None, Array | None]:  # stub: (grad)
-    # kata 06.2: for an exponent of 0, the gradient of the base is 0 even at 0; that of the exponent is 0
-    # where the base is. Hand Python's numbers on as they are: numpy squares a**2 by multiplication.
-    base = exponent = None
+    # kata 06.2: the slope in the exponent is a**b log(a), and 0 where a is 0 and b is not negative; the slope
+    # in the base is 0 wherever b is 0. With Python's 2 for b, a**b is one multiplication; with an array it is
+    # not.
+    for_a = for_b = None
     with np.errstate(divide="ignore", invalid="ignore"):
         if needs_input_grad[0]:
-            if b.__class__ in (int, float):
-                base = grad * (b * a ** (b - 1)) if b else np.zeros_like(grad)
-            else:
-                base = np.where(b == 0, 0, grad * (b * np.power(a, b - 1)))
+            power = a ** (b - 1) if b.__class__ in (int, float) else np.power(a, np.subtract(b, 1))
+            for_a = np.where(np.equal(b, 0), 0, grad * (b * power))
         if needs_input_grad[1]:
-            exponent = np.where(out == 0, 0, grad * out * np.log(a))
-    return base, exponent
+            a = np.asarray(a, grad.dtype)
+            for_b = np.where((a == 0) & np.greater_equal(b, 0), 0, grad * (a**b * np.log(a)))
+    return for_a, for_b
 
 
 @absolute.gradient
@@ -208,7 +208,7 @@ def total_back(grad: Array, input_shapes: list[Shape], axis: Axis, keepdims: boo
 def mean_back(grad: Array, input_shapes: list[Shape], axis: Axis, keepdims: bool) -> Any:  # stub: (grad)
     # kata 06.5: divide while it is small.
     count = math.prod(input_shapes[0]) // max(grad.size, 1)
-    return spread(grad / count if count else grad, input_shapes[0], axis, keepdims)
+    return spread(grad / max(count, 1), input_shapes[0], axis, keepdims)
 
 
 @var.gradient
@@ -216,8 +216,8 @@ def var_back(grad: Array, a: Array, axis: Axis, correction: int, keepdims: bool)
     # kata 06.5: the mean moves too, but distances from it add up to 0, so that it does not matter.
     count = a.size // max(grad.size, 1)
     with np.errstate(divide="ignore", invalid="ignore"):
-        grad = grad * (np.asarray(2, grad.dtype) / max(count - correction, 0))
-    return spread(grad, a.shape, axis, keepdims) * (a - a.mean(axis, keepdims=True))
+        grad = 2 * grad / max(count - correction, 0)
+        return spread(grad, a.shape, axis, keepdims) * (a - a.mean(axis, keepdims=True))
 
 
 @amax.gradient
@@ -235,7 +235,8 @@ def amin_back(grad: Array, a: Array, out: Array, axis: Axis, keepdims: bool) -> 
 def _share_among_equals(grad: Array, a: Array, out: Array, axis: Axis, keepdims: bool) -> Any:
     chosen = a == spread(out, a.shape, axis, keepdims)
     count = chosen.sum(axis, grad.dtype, keepdims=keepdims)
-    return spread(grad / count, a.shape, axis, keepdims) * chosen
+    with np.errstate(divide="ignore", invalid="ignore"):  # nan is equal to nothing
+        return spread(grad / count, a.shape, axis, keepdims) * chosen
 
 
 @reshape.gradient
@@ -252,13 +253,13 @@ def view_back(grad: Array, input_shapes: list[Shape]) -> Any:  # stub: (grad)
 
 @contiguous.gradient
 def contiguous_back(grad: Array) -> Any:
-    # kata 06.7
+    # kata 06.7: the numbers are the same.
     return grad
 
 
 @transpose.gradient
 def transpose_back(grad: Array, axis0: int, axis1: int) -> Any:  # stub: (grad)
-    # kata 06.7
+    # kata 06.7: what takes back a swap?
     return np.swapaxes(grad, axis0, axis1)
 
 
@@ -270,13 +271,13 @@ def permute_back(grad: Array, axes: Shape) -> Any:  # stub: (grad)
 
 @squeeze.gradient
 def squeeze_back(grad: Array, input_shapes: list[Shape]) -> Any:  # stub: (grad)
-    # kata 06.7
+    # kata 06.7: which axes went, the shape tells.
     return grad.reshape(input_shapes[0])
 
 
 @unsqueeze.gradient
 def unsqueeze_back(grad: Array, axis: int) -> Any:  # stub: (grad)
-    # kata 06.7
+    # kata 06.7: the axis came, and goes.
     return np.squeeze(grad, axis)
 
 
@@ -288,10 +289,12 @@ def expand_back(grad: Array) -> Any:
 
 @getitem.gradient
 def getitem_back(grad: Array, input_shapes: list[Shape], index: Any) -> Any:  # stub: (grad)
-    # kata 06.8: an array of indices may pick an element twice, and `full[index] += grad` adds it once.
+    # kata 06.8: an array of numbers can pick an element twice, and `full[index] += grad` would add to it
+    # once.
     full = np.zeros(input_shapes[0], grad.dtype)
     parts = index if isinstance(index, tuple) else (index,)
-    if any(isinstance(part, (list, np.ndarray)) for part in parts):
+    picks = [np.asarray(part) for part in parts if isinstance(part, (list, np.ndarray))]
+    if any(part.dtype.kind in "iu" for part in picks):
         np.add.at(full, index, grad)
     else:
         full[index] = grad
@@ -354,10 +357,12 @@ def record(op: Op, inputs: tuple[Any, ...], arrays: list[Any], params: dict[str,
     """Give `out` a node. Called after each operation with an input that requires a gradient."""
     # kata 06.9: `op.keep` knows what the rule asks for. In place, `out` is the first input: if that was no
     # result of recorded work, it was a constant, and not a leaf that feeds itself.
-    sources = [
-        (x if x.node is None else x.node) if isinstance(x, Tensor) and x.requires_grad else None
-        for x in inputs
-    ]
+    sources = []
+    for x in inputs:  # source_of, written out: this is done for every operation
+        if isinstance(x, Tensor) and x.requires_grad:
+            sources.append(x if x.node is None else x.node)
+        else:
+            sources.append(None)
     if sources[0] is out:
         sources[0] = None
     out.node = Node(op, op.keep(out.data, arrays, params), sources, out.data)
@@ -410,34 +415,15 @@ def sources_of(item: Source, ends: Collection[Source] = ()) -> Sequence[Source |
     return item.sources if isinstance(item, Node) and item not in ends else ()
 
 
-def flow(
-    root: Source, grad: Array, retain_graph: bool = False, ends: Collection[Source] = ()
-) -> Iterator[tuple[Source, Array]]:
-    """Carry `grad` back from `root`; yields each leaf, and each of `ends`, with all the gradient it got.
+def shares_of(node: Node, grad: Array) -> Iterator[tuple[Source, Any]]:
+    """What of a node's gradient each of its sources gets, in the source's shape and dtype.
 
-    A node forgets what it kept, and where it came from, as soon as it was used, unless `retain_graph`. Errors
-    as in `backward`; they come before anything has changed.
+    Its hooks see `grad` first. A source is left out if the rule has None for it. TypeError, naming the op, if
+    there is a source for which the rule gives nothing at all.
     """
-    # kata 06.12: `pending` holds what has reached each node so far; a node's turn comes when that is all.
-    order = topological(root, ends)
-    _look_over(order, ends)
-    pending: dict[Source, Any] = {root: grad}
-    for item in order:
-        grad = pending.pop(item, None)
-        if isinstance(item, Node) and item not in ends:
-            if grad is not None:  # or else the rules had none for it
-                for source, share in _shares(item, np.asarray(grad)):
-                    pending[source] = pending[source] + share if source in pending else share
-            if not retain_graph:
-                item.kept, item.sources = None, ()
-        elif grad is not None:
-            yield item, np.asarray(grad)
-
-
-def _shares(node: Node, grad: Array) -> Iterator[tuple[Source, Any]]:
-    """What of a node's gradient each of its sources gets, in the source's shape and dtype."""
-    if node.hooks:
-        grad = _hooked(node.hooks, grad)
+    # kata 06.12: a rule returns one array, or a tuple or list of them in the order of the inputs; but nothing
+    # that it says about an input without a source counts.
+    grad = hooked(node.hooks or (), grad)
     shares = node.op.pull(grad, *node.kept)  # type: ignore[misc]
     if not isinstance(shares, (tuple, list)):
         shares = (shares,)
@@ -452,35 +438,8 @@ def _shares(node: Node, grad: Array) -> Iterator[tuple[Source, Any]]:
             yield source, share if share.dtype == source.dtype else share.astype(source.dtype)
 
 
-def _look_over(order: Iterable[Source], ends: Collection[Source]) -> None:
-    """RuntimeError or TypeError for what would spoil a backward pass halfway."""
-    now = version()
-    for node in order:
-        if not isinstance(node, Node) or node in ends:
-            continue
-        if node.kept is None:
-            raise RuntimeError(
-                f"{node.op.name} {node.shape} was freed by an earlier backward(); to go back twice, say "
-                "backward(retain_graph=True) the first time"
-            )
-        if node.op.pull is None:
-            raise TypeError(f"{node.op.name} has no gradient rule: write one with @{node.op.name}.gradient")
-        if node.made < now:
-            _refuse_if_overwritten(node)
-
-
-def _refuse_if_overwritten(node: Node) -> None:
-    for item in node.kept or ():
-        for array in item if isinstance(item, (tuple, list)) else (item,):
-            if isinstance(array, np.ndarray) and version(array) > node.made:
-                raise RuntimeError(
-                    f"an array of shape {array.shape} that {node.op.name} kept for its gradient was since "
-                    "changed in place: change a copy, or something that no rule keeps"
-                )
-
-
-def _hooked(hooks: Iterable[Hook], grad: Array) -> Array:
-    """What becomes of `grad` when each hook has seen it."""
+def hooked(hooks: Iterable[Hook], grad: Array) -> Array:
+    """What becomes of `grad` when each hook has seen it. ValueError if one changes its shape."""
     for hook in [*hooks]:
         other = hook(grad)
         if other is not None:
@@ -489,6 +448,69 @@ def _hooked(hooks: Iterable[Hook], grad: Array) -> Array:
                 raise ValueError(f"a hook made a gradient of shape {grad.shape} into one of {other.shape}")
             grad = other
     return grad
+
+
+def look_over(nodes: Iterable[Node]) -> None:
+    """Refuse what would go wrong halfway; every message names the op.
+
+    Raises:
+        RuntimeError: a node was freed by an earlier backward pass; or an array that one keeps, by itself or
+        in a
+            list, tuple or Tensor, was written over since it was made.
+        TypeError: an op has no gradient rule.
+    """
+    # kata 06.13: `version(array)` is the number of the array's last write, and `version()` of any: unless
+    # that is past `node.made`, nothing needs a closer look.
+    now = version()
+    for node in nodes:
+        name = node.op.name
+        if node.kept is None:
+            raise RuntimeError(
+                f"{name} {node.shape} was freed by an earlier backward(): to go back a second time, call the "
+                "first with retain_graph=True"
+            )
+        if node.op.pull is None:
+            raise TypeError(f"{name} has no gradient rule: write one with @{name}.gradient")
+        if now > node.made and any(version(array) > node.made for array in _arrays_in(node.kept)):
+            raise RuntimeError(
+                f"an array that {name} {node.shape} kept for its gradient was changed in place since: change "
+                "a copy, or an array that no rule keeps"
+            )
+
+
+def _arrays_in(kept: Any) -> Iterator[Array]:
+    if isinstance(kept, (list, tuple)):
+        for item in kept:
+            yield from _arrays_in(item)
+    elif isinstance(kept, Tensor):
+        yield kept.data
+    elif isinstance(kept, np.ndarray):
+        yield kept
+
+
+def flow(
+    root: Source, grad: Array, retain_graph: bool = False, ends: Collection[Source] = ()
+) -> Iterator[tuple[Source, Array]]:
+    """Carry `grad` back from `root`; yields each leaf, and each of `ends`, with all the gradient it got.
+
+    A node forgets what it kept, and its sources, as soon as it was used, unless `retain_graph`. Errors as in
+    `look_over`; they come before anything has changed.
+    """
+    # kata 06.14: `pending` holds what has reached each item so far; when its turn comes, that is all.
+    order = topological(root, ends)
+    look_over(item for item in order if isinstance(item, Node) and item not in ends)
+    pending: dict[Source, Any] = {root: grad}
+    for item in order:
+        if item not in pending:  # the rules had nothing for it
+            continue
+        grad = np.asarray(pending.pop(item))
+        if not isinstance(item, Node) or item in ends:
+            yield item, grad
+            continue
+        for source, share in shares_of(item, grad):
+            pending[source] = pending[source] + share if source in pending else share
+        if not retain_graph:
+            item.kept, item.sources = None, ()
 
 
 def backward(tensor: Tensor, grad: Any = None, retain_graph: bool = False) -> None:
@@ -505,7 +527,7 @@ def backward(tensor: Tensor, grad: Any = None, retain_graph: bool = False) -> No
         ValueError: `grad` is missing, or has another shape than `tensor`; the message names the shapes.
         TypeError: an op on the way has no gradient rule; the message names it.
     """
-    # kata 06.12: the first gradient of a leaf is copied, the next are added.
+    # kata 06.14: the first gradient of a leaf is copied, the next are added. Leaves have hooks, too.
     root = source_of(tensor)
     if root is None:
         raise RuntimeError(
@@ -523,7 +545,7 @@ def backward(tensor: Tensor, grad: Any = None, retain_graph: bool = False) -> No
         raise ValueError(f"the gradient has shape {grad.shape}, and the tensor has {tensor.shape}")
     leaf: Any
     for leaf, share in flow(root, grad, retain_graph):
-        share = _hooked(_leaf_hooks.get(id(leaf), ()), share)
+        share = hooked(_leaf_hooks.get(id(leaf), ()), share)
         if leaf.grad is None:
             leaf.grad = share.copy()
         else:
@@ -533,7 +555,7 @@ def backward(tensor: Tensor, grad: Any = None, retain_graph: bool = False) -> No
 @contextmanager
 def no_grad() -> Iterator[None]:
     """Nothing is recorded inside of `with no_grad():`, nor in a function under `@no_grad()`."""
-    # kata 06.13: whoever recorded before does so again afterwards, whatever happened.
+    # kata 06.15: whoever recorded before does so again afterwards, whatever happened.
     previous = set_recorder(None)
     try:
         yield
@@ -543,7 +565,7 @@ def no_grad() -> Iterator[None]:
 
 def is_grad_enabled() -> bool:
     """Whether operations are recorded just now."""
-    # kata 06.13: `set_recorder` tells who was recording.
+    # kata 06.15: `set_recorder` tells who was recording.
     recorder = set_recorder(None)
     set_recorder(recorder)
     return recorder is not None
@@ -561,7 +583,7 @@ def register_hook(tensor: Tensor, hook: Hook) -> Callable[[], None]:
     (ValueError). It must not change the array that it gets. RuntimeError if `tensor` does not require a
     gradient.
     """
-    # kata 06.14: a result's hooks are in its node; for a leaf there is `_leaf_hooks`.
+    # kata 06.16: a result's hooks are in its node; for a leaf there is `_leaf_hooks`.
     source = source_of(tensor)
     if source is None:
         raise RuntimeError("a hook waits for a gradient, and this tensor does not require one")
@@ -593,7 +615,7 @@ def checkpointed(
     That is: `inner`, the inputs in tensors of their own; `outside`, each tensor that requires a gradient and
     that `function` used without being handed it (parameters); and where the generators stood.
     """
-    # kata 06.15: with a recorder of your own, which gives each result the node `inside`: what has none, and
+    # kata 06.17: with a recorder of your own, which gives each result the node `inside`: what has none, and
     # is none of `inner`, comes from outside.
     inner = [Tensor(x.data, x.requires_grad) if isinstance(x, Tensor) else x for x in inputs]
     states = [rng.bit_generator.state for rng in rngs]
@@ -630,9 +652,9 @@ def checkpointed_back(
     inner: list[Any],
     outside: list[Tensor],
     states: list[Any],
-) -> list[Array | None]:  # stub: (grad, function, rngs, inner, outside, states)
+) -> list[Array | None]:
     """Run it again, recorded, and let `grad` flow through that, to each of `inner` and of `outside`."""
-    # kata 06.15: `flow`, and not `backward`, which would add to the parameters' gradients a second time.
+    # kata 06.17: `flow`, and not `backward`, which would add to the parameters' gradients a second time.
     now = [rng.bit_generator.state for rng in rngs]
     recorder = set_recorder(record)
     try:
@@ -658,7 +680,6 @@ def checkpoint(
     are to be named in `rngs`: the second time they give the same numbers, and then stand again where they
     stood. Where nothing is recorded, or something else records, this is just `function(*inputs)`.
     """
-    # Given: `checkpointed` is recorded like any operation, but with `outside` among its inputs.
     recorder = set_recorder(None)
     set_recorder(recorder)
     if recorder is not record:
@@ -683,7 +704,7 @@ def checkpoint_sequential(
 
     The last would be computed again as soon as it is done. ValueError unless there is at least one segment.
     """
-    # kata 06.16: with N layers, which number of segments makes inputs kept and layers recomputed together
+    # kata 06.17: with N layers, which number of segments makes inputs kept and layers recomputed together
     # least?
     layers = list(layers)
     if segments < 1:
@@ -714,9 +735,8 @@ def gradcheck(
     from 0, and the worst element. A result that is not float64 any more is an AssertionError too, which names
     its dtype.
     """
-    # kata 06.17: kata 01 has `numerical_gradient`, of a function to one number, and `assert_close`.
-    given = [np.asarray(a) for a in arrays]
-    inputs = [Tensor(a.astype(np.float64), True) if a.dtype.kind == "f" else a for a in given]
+    # kata 06.18: kata 01 has `numerical_gradient`, of a function to one number, and `assert_close`.
+    inputs = [Tensor(np.array(a, np.float64), True) if np.asarray(a).dtype.kind == "f" else a for a in arrays]
     out = function(*inputs)
     if out.dtype != np.float64:
         raise AssertionError(f"float64 went in, and {out.dtype} came out")
@@ -764,14 +784,13 @@ def forward_rule(*names: str) -> Callable[[ForwardRule], ForwardRule]:
 )  # fmt: skip
 def push_linear(op: Op, tangents: list[Any], arrays: list[Any], params: dict[str, Any], out: Array) -> Any:
     """Of an operation that is linear in all its inputs together, the tangent is what it makes of theirs."""
-    # kata 06.18: what does not move has a tangent of zeros. `params` can hold what a rule asked for, too.
+    # kata 06.19: what does not move has a tangent of zeros. `params` can hold what a rule asked for, too.
     moves = [np.zeros_like(a) if t is None else t for t, a in zip(tangents, arrays, strict=True)]
     return op.run(moves, {name: params[name] for name in op.params if name in params})[0]
 
 
 @forward_rule("view")
 def push_view(op: Op, tangents: list[Any], arrays: list[Any], params: dict[str, Any], out: Array) -> Any:
-    # Given: a tangent can lie otherwise in memory than what it belongs to.
     return tangents[0].reshape(out.shape)
 
 
@@ -787,7 +806,7 @@ def push_elementwise(
     The matrix of all derivatives is diagonal then, and so its own transpose. So is that of softmax, which is
     not diagonal but symmetric.
     """
-    # kata 06.18: hand the op's gradient rule a tangent in place of a gradient; of what it gives for all the
+    # kata 06.19: hand the op's gradient rule a tangent in place of a gradient; of what it gives for all the
     # inputs, only the share of that one counts.
     kept = op.keep(out, arrays, params)
     moved: Any = 0
@@ -801,7 +820,7 @@ def push_elementwise(
 @forward_rule("matmul", "affine")
 def push_product(op: Op, tangents: list[Any], arrays: list[Any], params: dict[str, Any], out: Array) -> Any:
     """The product rule: (a b)' = a' b + a b', and the tangent of a bias, if there is one, comes on top."""
-    # kata 06.18: `op.forward` multiplies arrays; leave the bias out.
+    # kata 06.19: `op.forward` multiplies arrays; leave the bias out.
     a, b = arrays[:2]
     moved: Any = 0
     if tangents[0] is not None:
@@ -816,7 +835,7 @@ def push_product(op: Op, tangents: list[Any], arrays: list[Any], params: dict[st
 @forward_rule("amax", "amin", "var")
 def push_reduction(op: Op, tangents: list[Any], arrays: list[Any], params: dict[str, Any], out: Array) -> Any:
     """Each output depends on what was reduced to it: the slopes there times the tangents, added up."""
-    # kata 06.18: the gradient rule gives these slopes, for a gradient of ones.
+    # kata 06.19: the gradient rule gives these slopes, for a gradient of ones.
     slopes = op.pull(np.ones_like(out), *op.keep(out, arrays, params))  # type: ignore[misc]
     return (slopes * tangents[0]).sum(params.get("axis"), keepdims=params.get("keepdims", False))
 
@@ -867,52 +886,45 @@ def jvp(
 
 
 def graph_text(tensor: Tensor) -> str:
-    """The graph that `tensor` is the end of, a line for each leaf and node, numbered in the order of
+    """The graph that ends in `tensor`, a line for each leaf and node, numbered from 0 in an order of
     computing.
 
-    `2: mul (3,) of 0, 1, keeps 48 bytes` is what became of lines 0 and 1. A leaf's line says of which class
-    it is: `0: Tensor (3,)`. What needs no gradient is not in the graph.
+    `0: Tensor (3,)` is a leaf, by its class; `2: mul (3,) of 0, 1, keeps 24 bytes` an operation on lines 0
+    and 1, whose rule keeps arrays of so many bytes. What needs no gradient is not in the graph.
     """
     # kata 06.20: `topological`, from its end.
-    order, number = _numbered(tensor)
     lines = []
-    for item in order:
-        line = f"{number[item]}: {_label(item)}"
+    for i, label, sources, item in _numbered(tensor):
         if isinstance(item, Node):
-            line += f" of {', '.join(str(number[s]) for s in item.sources if s is not None)}"
-            line += f", keeps {sum(a.nbytes for a in item.kept or () if isinstance(a, np.ndarray))} bytes"
-        lines.append(line)
+            kept = sum(array.nbytes for array in _arrays_in(item.kept))
+            label += f" of {', '.join(map(str, sources))}, keeps {kept} bytes" if sources else ", freed"
+        lines.append(f"{i}: {label}")
     return "\n".join(lines)
 
 
 def graph_mermaid(tensor: Tensor) -> str:
-    """The same graph in Mermaid's language, which GitHub draws: leaves are round, and arrows point to
-    results.
+    """The same graph in Mermaid, a language that GitHub and many editors draw.
 
-    `flowchart TD`, then for each line i of `graph_text` one of the form `n0(["Tensor (3,)"])` or `n2["mul
-    (3,)"]`, then an arrow `n0 --> n2` for each use.
+    A line `flowchart TD`; one for each of `graph_text`'s, `n0(["Tensor (3,)"])` for a leaf and `n2["mul
+    (3,)"]` for an operation; and one for each use, `n0 --> n2`.
     """
-    # kata 06.20: labels in quotes, since they have brackets.
-    order, number = _numbered(tensor)
+    # kata 06.20: labels stand in quotes, since they have brackets.
     boxes, arrows = [], []
-    for item in order:
-        label = _label(item)
-        if isinstance(item, Node):
-            boxes.append(f'  n{number[item]}["{label}"]')
-            arrows += [f"  n{number[s]} --> n{number[item]}" for s in item.sources if s is not None]
-        else:
-            boxes.append(f'  n{number[item]}(["{label}"])')
-    return "\n".join(["flowchart TD", *boxes, *arrows])
+    for i, label, sources, item in _numbered(tensor):
+        boxes.append(f'n{i}["{label}"]' if isinstance(item, Node) else f'n{i}(["{label}"])')
+        arrows += [f"n{source} --> n{i}" for source in sources]
+    return "\n    ".join(["flowchart TD", *boxes, *arrows])
 
 
-def _numbered(tensor: Tensor) -> tuple[list[Source], dict[Source, int]]:
+def _numbered(tensor: Tensor) -> Iterator[tuple[int, str, list[int], Source]]:
+    """Number, label, numbers of the sources, and the leaf or node itself."""
     root = source_of(tensor)
-    order = [] if root is None else topological(root)[::-1]
-    return order, {item: i for i, item in enumerate(order)}
-
-
-def _label(item: Source) -> str:
-    return f"{item.op.name if isinstance(item, Node) else type(item).__name__} {item.shape}"
+    number: dict[Source, int] = {}
+    for item in reversed(topological(root) if root is not None else ()):
+        number[item] = len(number)
+        name = item.op.name if isinstance(item, Node) else type(item).__name__
+        sources = [number[source] for source in sources_of(item) if source is not None]
+        yield number[item], f"{name} {item.shape}", sources, item
 
 
 # From here on, operations are recorded.

@@ -100,7 +100,7 @@ def div_back(grad) -> tuple[Array, Array]:
 
 @neg.gradient
 def neg_back(grad: Array) -> Any:
-    # TODO 06.1
+    # TODO 06.1: up becomes down.
     raise NotImplementedError("kata 06.1: neg_back")
 
 
@@ -112,7 +112,7 @@ def exp_back(grad) -> Any:
 
 @log.gradient
 def log_back(grad) -> Any:
-    # TODO 06.2
+    # TODO 06.2: the larger a, the flatter.
     raise NotImplementedError("kata 06.2: log_back")
 
 
@@ -124,8 +124,9 @@ def sqrt_back(grad) -> Any:
 
 @power.gradient
 def power_back(grad) -> tuple[Array | None, Array | None]:
-    # TODO 06.2: for an exponent of 0, the gradient of the base is 0 even at 0; that of the exponent is 0
-    # where the base is. Hand Python's numbers on as they are: numpy squares a**2 by multiplication.
+    # TODO 06.2: the slope in the exponent is a**b log(a), and 0 where a is 0 and b is not negative; the slope
+    # in the base is 0 wherever b is 0. With Python's 2 for b, a**b is one multiplication; with an array it is
+    # not.
     raise NotImplementedError("kata 06.2: power_back")
 
 
@@ -199,7 +200,8 @@ def amin_back(grad) -> Any:
 def _share_among_equals(grad: Array, a: Array, out: Array, axis: Axis, keepdims: bool) -> Any:
     chosen = a == spread(out, a.shape, axis, keepdims)
     count = chosen.sum(axis, grad.dtype, keepdims=keepdims)
-    return spread(grad / count, a.shape, axis, keepdims) * chosen
+    with np.errstate(divide="ignore", invalid="ignore"):  # nan is equal to nothing
+        return spread(grad / count, a.shape, axis, keepdims) * chosen
 
 
 @reshape.gradient
@@ -216,13 +218,13 @@ def view_back(grad) -> Any:
 
 @contiguous.gradient
 def contiguous_back(grad: Array) -> Any:
-    # TODO 06.7
+    # TODO 06.7: the numbers are the same.
     raise NotImplementedError("kata 06.7: contiguous_back")
 
 
 @transpose.gradient
 def transpose_back(grad) -> Any:
-    # TODO 06.7
+    # TODO 06.7: what takes back a swap?
     raise NotImplementedError("kata 06.7: transpose_back")
 
 
@@ -234,13 +236,13 @@ def permute_back(grad) -> Any:
 
 @squeeze.gradient
 def squeeze_back(grad) -> Any:
-    # TODO 06.7
+    # TODO 06.7: which axes went, the shape tells.
     raise NotImplementedError("kata 06.7: squeeze_back")
 
 
 @unsqueeze.gradient
 def unsqueeze_back(grad) -> Any:
-    # TODO 06.7
+    # TODO 06.7: the axis came, and goes.
     raise NotImplementedError("kata 06.7: unsqueeze_back")
 
 
@@ -252,7 +254,8 @@ def expand_back(grad: Array) -> Any:
 
 @getitem.gradient
 def getitem_back(grad) -> Any:
-    # TODO 06.8: an array of indices may pick an element twice, and `full[index] += grad` adds it once.
+    # TODO 06.8: an array of numbers can pick an element twice, and `full[index] += grad` would add to it
+    # once.
     raise NotImplementedError("kata 06.8: getitem_back")
 
 
@@ -338,65 +341,19 @@ def sources_of(item: Source, ends: Collection[Source] = ()) -> Sequence[Source |
     return item.sources if isinstance(item, Node) and item not in ends else ()
 
 
-def flow(
-    root: Source, grad: Array, retain_graph: bool = False, ends: Collection[Source] = ()
-) -> Iterator[tuple[Source, Array]]:
-    """Carry `grad` back from `root`; yields each leaf, and each of `ends`, with all the gradient it got.
+def shares_of(node: Node, grad: Array) -> Iterator[tuple[Source, Any]]:
+    """What of a node's gradient each of its sources gets, in the source's shape and dtype.
 
-    A node forgets what it kept, and where it came from, as soon as it was used, unless `retain_graph`. Errors
-    as in `backward`; they come before anything has changed.
+    Its hooks see `grad` first. A source is left out if the rule has None for it. TypeError, naming the op, if
+    there is a source for which the rule gives nothing at all.
     """
-    # TODO 06.12: `pending` holds what has reached each node so far; a node's turn comes when that is all.
-    raise NotImplementedError("kata 06.12: flow")
+    # TODO 06.12: a rule returns one array, or a tuple or list of them in the order of the inputs; but nothing
+    # that it says about an input without a source counts.
+    raise NotImplementedError("kata 06.12: shares_of")
 
 
-def _shares(node: Node, grad: Array) -> Iterator[tuple[Source, Any]]:
-    """What of a node's gradient each of its sources gets, in the source's shape and dtype."""
-    if node.hooks:
-        grad = _hooked(node.hooks, grad)
-    shares = node.op.pull(grad, *node.kept)  # type: ignore[misc]
-    if not isinstance(shares, (tuple, list)):
-        shares = (shares,)
-    if any(source is not None for source in node.sources[len(shares) :]):
-        raise TypeError(
-            f"{node.op.name} has {len(node.sources)} inputs, and its rule gave only {len(shares)} gradients"
-        )
-    for source, share in zip(node.sources, shares, strict=False):
-        if source is not None and share is not None:
-            if share.shape != source.shape:
-                share = unbroadcast(share, source.shape)
-            yield source, share if share.dtype == source.dtype else share.astype(source.dtype)
-
-
-def _look_over(order: Iterable[Source], ends: Collection[Source]) -> None:
-    """RuntimeError or TypeError for what would spoil a backward pass halfway."""
-    now = version()
-    for node in order:
-        if not isinstance(node, Node) or node in ends:
-            continue
-        if node.kept is None:
-            raise RuntimeError(
-                f"{node.op.name} {node.shape} was freed by an earlier backward(); to go back twice, say "
-                "backward(retain_graph=True) the first time"
-            )
-        if node.op.pull is None:
-            raise TypeError(f"{node.op.name} has no gradient rule: write one with @{node.op.name}.gradient")
-        if node.made < now:
-            _refuse_if_overwritten(node)
-
-
-def _refuse_if_overwritten(node: Node) -> None:
-    for item in node.kept or ():
-        for array in item if isinstance(item, (tuple, list)) else (item,):
-            if isinstance(array, np.ndarray) and version(array) > node.made:
-                raise RuntimeError(
-                    f"an array of shape {array.shape} that {node.op.name} kept for its gradient was since "
-                    "changed in place: change a copy, or something that no rule keeps"
-                )
-
-
-def _hooked(hooks: Iterable[Hook], grad: Array) -> Array:
-    """What becomes of `grad` when each hook has seen it."""
+def hooked(hooks: Iterable[Hook], grad: Array) -> Array:
+    """What becomes of `grad` when each hook has seen it. ValueError if one changes its shape."""
     for hook in [*hooks]:
         other = hook(grad)
         if other is not None:
@@ -405,6 +362,42 @@ def _hooked(hooks: Iterable[Hook], grad: Array) -> Array:
                 raise ValueError(f"a hook made a gradient of shape {grad.shape} into one of {other.shape}")
             grad = other
     return grad
+
+
+def look_over(nodes: Iterable[Node]) -> None:
+    """Refuse what would go wrong halfway; every message names the op.
+
+    Raises:
+        RuntimeError: a node was freed by an earlier backward pass; or an array that one keeps, by itself or
+        in a
+            list, tuple or Tensor, was written over since it was made.
+        TypeError: an op has no gradient rule.
+    """
+    # TODO 06.13: `version(array)` is the number of the array's last write, and `version()` of any: unless
+    # that is past `node.made`, nothing needs a closer look.
+    raise NotImplementedError("kata 06.13: look_over")
+
+
+def _arrays_in(kept: Any) -> Iterator[Array]:
+    if isinstance(kept, (list, tuple)):
+        for item in kept:
+            yield from _arrays_in(item)
+    elif isinstance(kept, Tensor):
+        yield kept.data
+    elif isinstance(kept, np.ndarray):
+        yield kept
+
+
+def flow(
+    root: Source, grad: Array, retain_graph: bool = False, ends: Collection[Source] = ()
+) -> Iterator[tuple[Source, Array]]:
+    """Carry `grad` back from `root`; yields each leaf, and each of `ends`, with all the gradient it got.
+
+    A node forgets what it kept, and its sources, as soon as it was used, unless `retain_graph`. Errors as in
+    `look_over`; they come before anything has changed.
+    """
+    # TODO 06.14: `pending` holds what has reached each item so far; when its turn comes, that is all.
+    raise NotImplementedError("kata 06.14: flow")
 
 
 def backward(tensor: Tensor, grad: Any = None, retain_graph: bool = False) -> None:
@@ -421,21 +414,21 @@ def backward(tensor: Tensor, grad: Any = None, retain_graph: bool = False) -> No
         ValueError: `grad` is missing, or has another shape than `tensor`; the message names the shapes.
         TypeError: an op on the way has no gradient rule; the message names it.
     """
-    # TODO 06.12: the first gradient of a leaf is copied, the next are added.
-    raise NotImplementedError("kata 06.12: backward")
+    # TODO 06.14: the first gradient of a leaf is copied, the next are added. Leaves have hooks, too.
+    raise NotImplementedError("kata 06.14: backward")
 
 
 @contextmanager
 def no_grad() -> Iterator[None]:
     """Nothing is recorded inside of `with no_grad():`, nor in a function under `@no_grad()`."""
-    # TODO 06.13: whoever recorded before does so again afterwards, whatever happened.
-    raise NotImplementedError("kata 06.13: no_grad")
+    # TODO 06.15: whoever recorded before does so again afterwards, whatever happened.
+    raise NotImplementedError("kata 06.15: no_grad")
 
 
 def is_grad_enabled() -> bool:
     """Whether operations are recorded just now."""
-    # TODO 06.13: `set_recorder` tells who was recording.
-    raise NotImplementedError("kata 06.13: is_grad_enabled")
+    # TODO 06.15: `set_recorder` tells who was recording.
+    raise NotImplementedError("kata 06.15: is_grad_enabled")
 
 
 # The hooks of leaves, by id; an entry goes with its tensor.
@@ -450,8 +443,8 @@ def register_hook(tensor: Tensor, hook: Hook) -> Callable[[], None]:
     (ValueError). It must not change the array that it gets. RuntimeError if `tensor` does not require a
     gradient.
     """
-    # TODO 06.14: a result's hooks are in its node; for a leaf there is `_leaf_hooks`.
-    raise NotImplementedError("kata 06.14: register_hook")
+    # TODO 06.16: a result's hooks are in its node; for a leaf there is `_leaf_hooks`.
+    raise NotImplementedError("kata 06.16: register_hook")
 
 
 # Memory for time.
@@ -466,16 +459,23 @@ def checkpointed(
     That is: `inner`, the inputs in tensors of their own; `outside`, each tensor that requires a gradient and
     that `function` used without being handed it (parameters); and where the generators stood.
     """
-    # TODO 06.15: with a recorder of your own, which gives each result the node `inside`: what has none, and
+    # TODO 06.17: with a recorder of your own, which gives each result the node `inside`: what has none, and
     # is none of `inner`, comes from outside.
-    raise NotImplementedError("kata 06.15: checkpointed")
+    raise NotImplementedError("kata 06.17: checkpointed")
 
 
 @checkpointed.gradient
-def checkpointed_back(grad, function, rngs, inner, outside, states) -> list[Array | None]:
+def checkpointed_back(
+    grad: Array,
+    function: Callable[..., Tensor],
+    rngs: Sequence[np.random.Generator],
+    inner: list[Any],
+    outside: list[Tensor],
+    states: list[Any],
+) -> list[Array | None]:
     """Run it again, recorded, and let `grad` flow through that, to each of `inner` and of `outside`."""
-    # TODO 06.15: `flow`, and not `backward`, which would add to the parameters' gradients a second time.
-    raise NotImplementedError("kata 06.15: checkpointed_back")
+    # TODO 06.17: `flow`, and not `backward`, which would add to the parameters' gradients a second time.
+    raise NotImplementedError("kata 06.17: checkpointed_back")
 
 
 def checkpoint(
@@ -488,7 +488,6 @@ def checkpoint(
     are to be named in `rngs`: the second time they give the same numbers, and then stand again where they
     stood. Where nothing is recorded, or something else records, this is just `function(*inputs)`.
     """
-    # Given: `checkpointed` is recorded like any operation, but with `outside` among its inputs.
     recorder = set_recorder(None)
     set_recorder(recorder)
     if recorder is not record:
@@ -513,9 +512,9 @@ def checkpoint_sequential(
 
     The last would be computed again as soon as it is done. ValueError unless there is at least one segment.
     """
-    # TODO 06.16: with N layers, which number of segments makes inputs kept and layers recomputed together
+    # TODO 06.17: with N layers, which number of segments makes inputs kept and layers recomputed together
     # least?
-    raise NotImplementedError("kata 06.16: checkpoint_sequential")
+    raise NotImplementedError("kata 06.17: checkpoint_sequential")
 
 
 def gradcheck(
@@ -532,8 +531,8 @@ def gradcheck(
     from 0, and the worst element. A result that is not float64 any more is an AssertionError too, which names
     its dtype.
     """
-    # TODO 06.17: kata 01 has `numerical_gradient`, of a function to one number, and `assert_close`.
-    raise NotImplementedError("kata 06.17: gradcheck")
+    # TODO 06.18: kata 01 has `numerical_gradient`, of a function to one number, and `assert_close`.
+    raise NotImplementedError("kata 06.18: gradcheck")
 
 
 # Forward mode. A recorder again, but `out.node` is not what the way back will need: it is the tangent of
@@ -563,13 +562,12 @@ def forward_rule(*names: str) -> Callable[[ForwardRule], ForwardRule]:
 )  # fmt: skip
 def push_linear(op: Op, tangents: list[Any], arrays: list[Any], params: dict[str, Any], out: Array) -> Any:
     """Of an operation that is linear in all its inputs together, the tangent is what it makes of theirs."""
-    # TODO 06.18: what does not move has a tangent of zeros. `params` can hold what a rule asked for, too.
-    raise NotImplementedError("kata 06.18: push_linear")
+    # TODO 06.19: what does not move has a tangent of zeros. `params` can hold what a rule asked for, too.
+    raise NotImplementedError("kata 06.19: push_linear")
 
 
 @forward_rule("view")
 def push_view(op: Op, tangents: list[Any], arrays: list[Any], params: dict[str, Any], out: Array) -> Any:
-    # Given: a tangent can lie otherwise in memory than what it belongs to.
     return tangents[0].reshape(out.shape)
 
 
@@ -585,23 +583,23 @@ def push_elementwise(
     The matrix of all derivatives is diagonal then, and so its own transpose. So is that of softmax, which is
     not diagonal but symmetric.
     """
-    # TODO 06.18: hand the op's gradient rule a tangent in place of a gradient; of what it gives for all the
+    # TODO 06.19: hand the op's gradient rule a tangent in place of a gradient; of what it gives for all the
     # inputs, only the share of that one counts.
-    raise NotImplementedError("kata 06.18: push_elementwise")
+    raise NotImplementedError("kata 06.19: push_elementwise")
 
 
 @forward_rule("matmul", "affine")
 def push_product(op: Op, tangents: list[Any], arrays: list[Any], params: dict[str, Any], out: Array) -> Any:
     """The product rule: (a b)' = a' b + a b', and the tangent of a bias, if there is one, comes on top."""
-    # TODO 06.18: `op.forward` multiplies arrays; leave the bias out.
-    raise NotImplementedError("kata 06.18: push_product")
+    # TODO 06.19: `op.forward` multiplies arrays; leave the bias out.
+    raise NotImplementedError("kata 06.19: push_product")
 
 
 @forward_rule("amax", "amin", "var")
 def push_reduction(op: Op, tangents: list[Any], arrays: list[Any], params: dict[str, Any], out: Array) -> Any:
     """Each output depends on what was reduced to it: the slopes there times the tangents, added up."""
-    # TODO 06.18: the gradient rule gives these slopes, for a gradient of ones.
-    raise NotImplementedError("kata 06.18: push_reduction")
+    # TODO 06.19: the gradient rule gives these slopes, for a gradient of ones.
+    raise NotImplementedError("kata 06.19: push_reduction")
 
 
 def jvp(
@@ -625,35 +623,35 @@ def jvp(
 
 
 def graph_text(tensor: Tensor) -> str:
-    """The graph that `tensor` is the end of, a line for each leaf and node, numbered in the order of
+    """The graph that ends in `tensor`, a line for each leaf and node, numbered from 0 in an order of
     computing.
 
-    `2: mul (3,) of 0, 1, keeps 48 bytes` is what became of lines 0 and 1. A leaf's line says of which class
-    it is: `0: Tensor (3,)`. What needs no gradient is not in the graph.
+    `0: Tensor (3,)` is a leaf, by its class; `2: mul (3,) of 0, 1, keeps 24 bytes` an operation on lines 0
+    and 1, whose rule keeps arrays of so many bytes. What needs no gradient is not in the graph.
     """
     # TODO 06.20: `topological`, from its end.
     raise NotImplementedError("kata 06.20: graph_text")
 
 
 def graph_mermaid(tensor: Tensor) -> str:
-    """The same graph in Mermaid's language, which GitHub draws: leaves are round, and arrows point to
-    results.
+    """The same graph in Mermaid, a language that GitHub and many editors draw.
 
-    `flowchart TD`, then for each line i of `graph_text` one of the form `n0(["Tensor (3,)"])` or `n2["mul
-    (3,)"]`, then an arrow `n0 --> n2` for each use.
+    A line `flowchart TD`; one for each of `graph_text`'s, `n0(["Tensor (3,)"])` for a leaf and `n2["mul
+    (3,)"]` for an operation; and one for each use, `n0 --> n2`.
     """
-    # TODO 06.20: labels in quotes, since they have brackets.
+    # TODO 06.20: labels stand in quotes, since they have brackets.
     raise NotImplementedError("kata 06.20: graph_mermaid")
 
 
-def _numbered(tensor: Tensor) -> tuple[list[Source], dict[Source, int]]:
+def _numbered(tensor: Tensor) -> Iterator[tuple[int, str, list[int], Source]]:
+    """Number, label, numbers of the sources, and the leaf or node itself."""
     root = source_of(tensor)
-    order = [] if root is None else topological(root)[::-1]
-    return order, {item: i for i, item in enumerate(order)}
-
-
-def _label(item: Source) -> str:
-    return f"{item.op.name if isinstance(item, Node) else type(item).__name__} {item.shape}"
+    number: dict[Source, int] = {}
+    for item in reversed(topological(root) if root is not None else ()):
+        number[item] = len(number)
+        name = item.op.name if isinstance(item, Node) else type(item).__name__
+        sources = [number[source] for source in sources_of(item) if source is not None]
+        yield number[item], f"{name} {item.shape}", sources, item
 
 
 # From here on, operations are recorded.
