@@ -320,8 +320,7 @@ class Node:
         op: the operation.
         kept: what its rule asked for; None after a backward pass has used and freed it.
         sources: for each input the Node that made it, the Tensor itself if it is a leaf, or None if no
-        gradient
-            goes there.
+            gradient goes there.
         shape, dtype: of the result.
         made: the number of the last write in place (`version()`) when this was recorded.
         hooks: what `register_hook` has added, or None.
@@ -369,8 +368,7 @@ def record(op: Op, inputs: tuple[Any, ...], arrays: list[Any], params: dict[str,
 
 
 def unbroadcast(grad: Array, shape: Shape) -> Any:
-    """The gradient of an input of `shape` that was stretched to the shape of `grad`: each element's uses add
-    up.
+    """The gradient of an input of `shape` that was stretched to the shape of `grad`: its uses add up.
 
     ValueError, naming both, if `shape` does not stretch to that of `grad`.
     """
@@ -455,8 +453,7 @@ def look_over(nodes: Iterable[Node]) -> None:
 
     Raises:
         RuntimeError: a node was freed by an earlier backward pass; or an array that one keeps, by itself or
-        in a
-            list, tuple or Tensor, was written over since it was made.
+            in a list, tuple or Tensor, was written over since it was made.
         TypeError: an op has no gradient rule.
     """
     # kata 06.13: `version(array)` is the number of the array's last write, and `version()` of any: unless
@@ -501,15 +498,15 @@ def flow(
     look_over(item for item in order if isinstance(item, Node) and item not in ends)
     pending: dict[Source, Any] = {root: grad}
     for item in order:
-        if item not in pending:  # the rules had nothing for it
-            continue
-        grad = np.asarray(pending.pop(item))
-        if not isinstance(item, Node) or item in ends:
-            yield item, grad
-            continue
-        for source, share in shares_of(item, grad):
-            pending[source] = pending[source] + share if source in pending else share
-        if not retain_graph:
+        inner = isinstance(item, Node) and item not in ends
+        if item in pending:  # or else the rules had nothing for it
+            grad = np.asarray(pending.pop(item))
+            if not inner:
+                yield item, grad
+            else:
+                for source, share in shares_of(item, grad):
+                    pending[source] = pending[source] + share if source in pending else share
+        if inner and not retain_graph:
             item.kept, item.sources = None, ()
 
 
@@ -522,8 +519,7 @@ def backward(tensor: Tensor, grad: Any = None, retain_graph: bool = False) -> No
 
     Raises:
         RuntimeError: `tensor` was not recorded, or part of its graph has been freed, or an array that a rule
-        kept
-            was changed in place since; the message names the op.
+            kept was changed in place since; the message names the op.
         ValueError: `grad` is missing, or has another shape than `tensor`; the message names the shapes.
         TypeError: an op on the way has no gradient rule; the message names it.
     """
@@ -660,21 +656,20 @@ def checkpointed_back(
     try:
         for rng, state in zip(rngs, states, strict=True):
             rng.bit_generator.state = state
-        root = source_of(function(*inner))
+        root: Any = source_of(function(*inner))
     finally:
         set_recorder(recorder)
         for rng, state in zip(rngs, now, strict=True):
             rng.bit_generator.state = state
     ends: set[Any] = {source_of(x) for x in outside}
-    found: dict[Any, Array] = dict(flow(root, grad, ends=ends)) if root is not None else {}
+    found: dict[Any, Array] = dict(flow(root, grad, ends=ends))
     return [found.get(source_of(x)) for x in (*inner, *outside)]
 
 
 def checkpoint(
     function: Callable[..., Tensor], *inputs: Any, rngs: Sequence[np.random.Generator] = ()
 ) -> Tensor:
-    """`function(*inputs)`, one tensor, that keeps no more than its inputs: on the way back it is computed
-    again.
+    """`function(*inputs)`, one tensor, which keeps only its inputs: on the way back it is computed again.
 
     Gradients reach the inputs, and all else that `function` uses (parameters). Generators that it draws from
     are to be named in `rngs`: the second time they give the same numbers, and then stand again where they
@@ -699,13 +694,11 @@ def checkpoint_sequential(
     x: Tensor,
     rngs: Sequence[np.random.Generator] = (),
 ) -> Tensor:
-    """`x` through all `layers`, in `segments` pieces as equal as can be, each but the last under
-    `checkpoint`.
+    """`x` through all `layers`, in `segments` pieces of about equal length, all but the last checkpointed.
 
     The last would be computed again as soon as it is done. ValueError unless there is at least one segment.
     """
-    # kata 06.17: with N layers, which number of segments makes inputs kept and layers recomputed together
-    # least?
+    # kata 06.17: a piece is a function of one tensor; mind which layers it will see when it runs.
     layers = list(layers)
     if segments < 1:
         raise ValueError(f"there must be at least one segment, not {segments}")
@@ -765,8 +758,7 @@ _forward_rules: dict[str, ForwardRule] = {}
 
 
 def forward_rule(*names: str) -> Callable[[ForwardRule], ForwardRule]:
-    """Attach `rule(op, tangents, arrays, params, out)`, which gives the tangent of `out`, to operations by
-    name.
+    """Attach `rule(op, tangents, arrays, params, out)`, the tangent of `out`, to operations of these names.
 
     `tangents` has an array for each input that moves, and None for the others.
     """
@@ -856,7 +848,6 @@ def jvp(
     # kata 06.19: a recorder that gives `out.node` its tangent, or None if nothing that moves went in.
     def push(op: Op, inputs: tuple[Any, ...], arrays: list[Any], params: dict[str, Any], out: Tensor) -> None:
         moves = [tangent_of(x) for x in inputs]
-        out.node = None
         if any(move is not None for move in moves):
             if op.name not in _forward_rules:
                 raise TypeError(f"{op.name} has no forward rule: write one with @forward_rule({op.name!r})")
@@ -886,8 +877,7 @@ def jvp(
 
 
 def graph_text(tensor: Tensor) -> str:
-    """The graph that ends in `tensor`, a line for each leaf and node, numbered from 0 in an order of
-    computing.
+    """The graph that ends in `tensor`, a line for each leaf and node, numbered in an order of computing.
 
     `0: Tensor (3,)` is a leaf, by its class; `2: mul (3,) of 0, 1, keeps 24 bytes` an operation on lines 0
     and 1, whose rule keeps arrays of so many bytes. What needs no gradient is not in the graph.
@@ -905,8 +895,8 @@ def graph_text(tensor: Tensor) -> str:
 def graph_mermaid(tensor: Tensor) -> str:
     """The same graph in Mermaid, a language that GitHub and many editors draw.
 
-    A line `flowchart TD`; one for each of `graph_text`'s, `n0(["Tensor (3,)"])` for a leaf and `n2["mul
-    (3,)"]` for an operation; and one for each use, `n0 --> n2`.
+    A line `flowchart TD`; then one for each of `graph_text`'s, `n0(["Tensor (3,)"])` for a leaf and
+    `n2["mul (3,)"]` for an operation; then one for each use, `n0 --> n2`.
     """
     # kata 06.20: labels stand in quotes, since they have brackets.
     boxes, arrows = [], []

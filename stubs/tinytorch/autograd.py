@@ -278,8 +278,7 @@ class Node:
         op: the operation.
         kept: what its rule asked for; None after a backward pass has used and freed it.
         sources: for each input the Node that made it, the Tensor itself if it is a leaf, or None if no
-        gradient
-            goes there.
+            gradient goes there.
         shape, dtype: of the result.
         made: the number of the last write in place (`version()`) when this was recorded.
         hooks: what `register_hook` has added, or None.
@@ -317,8 +316,7 @@ def record(op: Op, inputs: tuple[Any, ...], arrays: list[Any], params: dict[str,
 
 
 def unbroadcast(grad: Array, shape: Shape) -> Any:
-    """The gradient of an input of `shape` that was stretched to the shape of `grad`: each element's uses add
-    up.
+    """The gradient of an input of `shape` that was stretched to the shape of `grad`: its uses add up.
 
     ValueError, naming both, if `shape` does not stretch to that of `grad`.
     """
@@ -369,8 +367,7 @@ def look_over(nodes: Iterable[Node]) -> None:
 
     Raises:
         RuntimeError: a node was freed by an earlier backward pass; or an array that one keeps, by itself or
-        in a
-            list, tuple or Tensor, was written over since it was made.
+            in a list, tuple or Tensor, was written over since it was made.
         TypeError: an op has no gradient rule.
     """
     # TODO 06.13: `version(array)` is the number of the array's last write, and `version()` of any: unless
@@ -409,8 +406,7 @@ def backward(tensor: Tensor, grad: Any = None, retain_graph: bool = False) -> No
 
     Raises:
         RuntimeError: `tensor` was not recorded, or part of its graph has been freed, or an array that a rule
-        kept
-            was changed in place since; the message names the op.
+            kept was changed in place since; the message names the op.
         ValueError: `grad` is missing, or has another shape than `tensor`; the message names the shapes.
         TypeError: an op on the way has no gradient rule; the message names it.
     """
@@ -481,8 +477,7 @@ def checkpointed_back(
 def checkpoint(
     function: Callable[..., Tensor], *inputs: Any, rngs: Sequence[np.random.Generator] = ()
 ) -> Tensor:
-    """`function(*inputs)`, one tensor, that keeps no more than its inputs: on the way back it is computed
-    again.
+    """`function(*inputs)`, one tensor, which keeps only its inputs: on the way back it is computed again.
 
     Gradients reach the inputs, and all else that `function` uses (parameters). Generators that it draws from
     are to be named in `rngs`: the second time they give the same numbers, and then stand again where they
@@ -507,13 +502,11 @@ def checkpoint_sequential(
     x: Tensor,
     rngs: Sequence[np.random.Generator] = (),
 ) -> Tensor:
-    """`x` through all `layers`, in `segments` pieces as equal as can be, each but the last under
-    `checkpoint`.
+    """`x` through all `layers`, in `segments` pieces of about equal length, all but the last checkpointed.
 
     The last would be computed again as soon as it is done. ValueError unless there is at least one segment.
     """
-    # TODO 06.17: with N layers, which number of segments makes inputs kept and layers recomputed together
-    # least?
+    # TODO 06.17: a piece is a function of one tensor; mind which layers it will see when it runs.
     raise NotImplementedError("kata 06.17: checkpoint_sequential")
 
 
@@ -543,8 +536,7 @@ _forward_rules: dict[str, ForwardRule] = {}
 
 
 def forward_rule(*names: str) -> Callable[[ForwardRule], ForwardRule]:
-    """Attach `rule(op, tangents, arrays, params, out)`, which gives the tangent of `out`, to operations by
-    name.
+    """Attach `rule(op, tangents, arrays, params, out)`, the tangent of `out`, to operations of these names.
 
     `tangents` has an array for each input that moves, and None for the others.
     """
@@ -623,8 +615,7 @@ def jvp(
 
 
 def graph_text(tensor: Tensor) -> str:
-    """The graph that ends in `tensor`, a line for each leaf and node, numbered from 0 in an order of
-    computing.
+    """The graph that ends in `tensor`, a line for each leaf and node, numbered in an order of computing.
 
     `0: Tensor (3,)` is a leaf, by its class; `2: mul (3,) of 0, 1, keeps 24 bytes` an operation on lines 0
     and 1, whose rule keeps arrays of so many bytes. What needs no gradient is not in the graph.
@@ -636,8 +627,8 @@ def graph_text(tensor: Tensor) -> str:
 def graph_mermaid(tensor: Tensor) -> str:
     """The same graph in Mermaid, a language that GitHub and many editors draw.
 
-    A line `flowchart TD`; one for each of `graph_text`'s, `n0(["Tensor (3,)"])` for a leaf and `n2["mul
-    (3,)"]` for an operation; and one for each use, `n0 --> n2`.
+    A line `flowchart TD`; then one for each of `graph_text`'s, `n0(["Tensor (3,)"])` for a leaf and
+    `n2["mul (3,)"]` for an operation; then one for each use, `n0 --> n2`.
     """
     # TODO 06.20: labels stand in quotes, since they have brackets.
     raise NotImplementedError("kata 06.20: graph_mermaid")
