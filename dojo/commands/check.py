@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     option = parser.add_argument
     option("--mistakes", action="store_true", help="each believable mistake is caught at the level it claims")
     option("--mutants", action="store_true", help="small changes to the reference are caught (Linux, macOS)")
-    option("--every", type=int, default=1, metavar="K", help="of the mutants, run only each Kth")
+    option("--every", type=int, default=1, metavar="K", help="of the mistakes or mutants, run only each Kth")
     option("--alternatives", action="store_true", help="correct solutions in another manner pass")
     option("--coverage", action="store_true", help="the suite reaches every branch of the reference")
     option("--load", nargs="?", const=RUNS, type=_runs, metavar="N", help=_LOAD)
@@ -53,27 +53,28 @@ def run(args: argparse.Namespace) -> int:
         raise BadInput("there is no kata to check yet")
     if args.every < 1:
         raise BadInput(f"--every takes a number from 1, not {args.every}")
-    chosen: list[Callable[[Any], list[str]]] = []
+    chosen: list[
+        tuple[Callable[..., list[str]], tuple[int, ...]]
+    ] = []  # a check, and its number if it has one
     named = args.mistakes or args.mutants or args.alternatives or args.coverage or args.load
     if args.all or not named:
-        chosen.append(check_basics)
+        chosen.append((check_basics, ()))
     elif args.alternatives:
-        chosen.append(check_alternatives)
+        chosen.append((check_alternatives, ()))
     if args.mistakes or args.all:
-        chosen.append(check_mistakes)
+        chosen.append((check_mistakes, (args.every,)))
     if args.coverage or args.all:
-        chosen.append(check_coverage)
+        chosen.append((check_coverage, ()))
     if args.mutants or args.all:
-        hunt = check_mutants if args.mutants else check_mutants_if_possible
-        chosen.append(lambda kata: hunt(kata, args.every))
+        chosen.append((check_mutants if args.mutants else check_mutants_if_possible, (args.every,)))
     if args.load:
-        chosen.append(lambda kata: check_load(kata, args.load))
+        chosen.append((check_load, (args.load,)))
     problems = [
         f"{unit}: {line}"
         for unit in units
-        for check in chosen
+        for check, told in chosen
         if isinstance(unit, Kata) or check in FOR_MILESTONES
-        for line in check(unit)
+        for line in check(unit, *told)
     ]
     if problems:
         say("", f"{len(problems)} problem{'s' * (len(problems) > 1)}:", *(f"  {line}" for line in problems))
@@ -121,10 +122,10 @@ def check_alternatives(kata: Kata) -> list[str]:
     return problems
 
 
-def check_mistakes(unit: Unit) -> list[str]:
+def check_mistakes(unit: Unit, every: int = 1) -> list[str]:
     from dojo.authoring import mistakes
 
-    caught = mistakes.run_all(unit)
+    caught = mistakes.run_all(unit, every)
     rows = [
         (
             one.name,
@@ -135,7 +136,8 @@ def check_mistakes(unit: Unit) -> list[str]:
         )
         for one in caught
     ]
-    table(f"{unit}: mistakes", ("mistake", "claimed", "caught at", "by", ""), rows)
+    title = "mistakes" if every == 1 else f"{len(caught)} of the mistakes"
+    table(f"{unit}: {title}", ("mistake", "claimed", "caught at", "by", ""), rows)
     problems = [one.problem for one in caught if one.problem]
     return problems if caught else [f"{mistakes.shown_file(unit)} lists no mistakes"]
 

@@ -100,6 +100,15 @@ def test_mistakes_by_themselves(finished: Course) -> None:
     )
 
 
+def test_a_sample_of_the_mistakes(finished: Course) -> None:
+    done = finished.dojo("check", "01", "--mistakes", "--every", "4")
+    assert done.returncode == 0, done.stdout + done.stderr
+    title, _, *rows = done.stdout.splitlines()
+    assert title == "01 setup: 3 of the mistakes"
+    assert [row.split()[0] for row in rows if row][:3] == ["nothing_is_added", "shouts_quietly", "adds_4"]
+    assert "everything holds" in rows
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="mutants need os.fork")
 def test_a_red_reference_has_no_mutants(finished: Course) -> None:
     finished.edit("reference/tinytorch/setup.py", "return x + x", "return x - x")
