@@ -72,7 +72,7 @@ def leaky_relu_into(x: Array, negative_slope: float, out: Array) -> Any:
 def leaky_relu_back(grad: Array, out: Array, negative_slope: float) -> Any:  # stub: (grad)
     """The gradient of x; negative_slope * grad where x is 0."""
     # kata 04.4: which side was the input on, if you only have the output?
-    return grad * np.maximum(out > 0, grad.dtype.type(negative_slope))
+    return grad * np.clip(out > 0, negative_slope, 1, dtype=grad.dtype)
 
 
 @op
@@ -138,9 +138,15 @@ def gelu_back(grad: Array, x: Array) -> Any:  # stub: (grad)
     # kata 04.8: the same height is reached twice, on different slopes.
     x = np.clip(x, -GELU_FAR, GELU_FAR)
     square = x * x
-    share = sigmoid_into(2 * GELU_SCALE * x * (1 + GELU_CUBE * square), np.empty_like(x))
-    steepness = 2 * GELU_SCALE * (1 + 3 * GELU_CUBE * square)
-    return grad * share * (1 + x * (1 - share) * steepness)
+    z = x * (2 * GELU_SCALE + 2 * GELU_SCALE * GELU_CUBE * square)
+    share = sigmoid_into(z, np.empty_like(x))
+    # x * share grows by share + x * share * (1 - share) * (the slope of z).
+    back = x * (2 * GELU_SCALE + 6 * GELU_SCALE * GELU_CUBE * square)
+    back *= 1 - share
+    back += 1
+    back *= share
+    back *= grad
+    return back
 
 
 # Curves of a whole row: along `axis` each number depends on all. A 0-d array counts as a row of one.

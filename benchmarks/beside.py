@@ -1,0 +1,92 @@
+"""Two callables that do the same work, timed in turns, and what came of it as rows of a table.
+
+    title("kata 04")
+    row("relu backward, 1,048,576", mine, theirs, target=0.8)
+
+The reference's modules are imported by `reference("tinytorch.activations")`, and PyTorch by `pytorch()`, which
+sets it to one thread.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import os
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+PAIRS = 31
+PATIENCE = 3.0  # seconds for a row, but five pairs at least
+SHORTEST = 1e-3  # seconds: what takes less is repeated inside the clock
+STUBS = Path(__file__).resolve().parent.parent / "stubs"
+
+
+def reference(name: str) -> Any:
+    """A module of tinytorch, as it is in reference/."""
+    os.environ.setdefault("TINYTORCH_IMPL", "reference")
+    if str(STUBS) not in sys.path:
+        sys.path.insert(0, str(STUBS))
+    return importlib.import_module(name)
+
+
+def pytorch() -> Any:
+    """PyTorch on one thread, or an end with a word of why."""
+    try:
+        torch = importlib.import_module("torch")
+    except ImportError:
+        raise SystemExit("this compares with PyTorch, which is not installed") from None
+    torch.set_num_threads(1)
+    return torch
+
+
+def beside(
+    mine: Callable[[], object], theirs: Callable[[], object], pairs: int = PAIRS
+) -> tuple[float, float, float]:
+    """The median over pairs of mine / theirs, and the median milliseconds of each, in CPU time.
+
+    They take turns, in alternating order, so that a burst of other work hits both.
+    """
+    loops = max(1, round(SHORTEST / min(_seconds(theirs, 1) for _ in range(4))))
+    _seconds(mine, loops)
+    ratios, ours, others = [], [], []
+    collecting = gc.isenabled()
+    gc.disable()
+    begin = time.process_time()
+    try:
+        for pair in range(pairs):
+            if pair >= 5 and time.process_time() - begin > PATIENCE:
+                break
+            order = (mine, theirs) if pair % 2 else (theirs, mine)
+            took = {function: _seconds(function, loops) for function in order}
+            ratios.append(took[mine] / took[theirs])
+            ours.append(took[mine])
+            others.append(took[theirs])
+    finally:
+        if collecting:
+            gc.enable()
+    return statistics.median(ratios), 1e3 * statistics.median(ours), 1e3 * statistics.median(others)
+
+
+def _seconds(function: Callable[[], object], loops: int) -> float:
+    begin = time.process_time()
+    for _ in range(loops):
+        function()
+    return max(time.process_time() - begin, 1e-9) / loops
+
+
+def title(text: str) -> None:
+    print(f"\n{text}\n{'':44}{'ratio':>7}{'mine':>11}{'theirs':>11}   target")
+
+
+def row(
+    name: str, mine: Callable[[], object], theirs: Callable[[], object], target: float | None = None
+) -> float:
+    """Race the two, print a line, and return the ratio."""
+    ratio, ours, others = beside(mine, theirs)
+    wanted = "" if target is None else f"   <= {target:g}{'' if ratio <= target else '  missed'}"
+    print(f"{name:44}{ratio:7.2f}{ours:8.3f} ms{others:8.3f} ms{wanted}", flush=True)
+    return ratio
