@@ -23,6 +23,7 @@ COMMANDS = {
     "diff": "your solution beside the reference, once the kata has passed",
     "verify": "prove katas again, after edits or when progress.json was damaged",
     "measure": "time and memory of a kata over growing sizes",
+    "data": "the data sets: which are there, download them or take them from a folder",
     "doctor": "check that everything on this computer is in order",
     "check": "(authors) prove that a kata's suite catches what it should",
     "stubs": "(authors) write stubs/ from reference/",

@@ -3,7 +3,7 @@
 A digit is a few strokes, each a smooth curve through points.  A writer's hand is imitated by moving the
 points, then scaling, slanting, turning and shifting the whole, with a pen of changing width.
 
-5,000 images take half a second.  With 6,000 of them a linear model reaches 89 %, two dense layers 96 % in
+5,000 images take half a second.  With 6,000 of them a linear model reaches 90 %, two dense layers 96 % in
 8 epochs, and three convolutions 99.8 % in 2.
 """
 
