@@ -16,7 +16,7 @@ from pathlib import Path
 
 from dojo.commands import BadInput, Refused
 from dojo.console import terminal
-from dojo.console.terminal import fold, say
+from dojo.console.terminal import say
 from dojo.datasets import catalogue, fetching
 from dojo.datasets.catalogue import VARIABLE, DataSet, Download, data_folder
 from dojo.datasets.fetching import Report
