@@ -19,7 +19,7 @@ import numpy as np
 
 from tinytorch.activations import Dropout, ReLU, log_softmax
 from tinytorch.layers import Linear, Module
-from tinytorch.tensor import Array, Op, Recorder, Shape, Tensor, set_recorder, version
+from tinytorch.tensor import Array, Op, Recorder, Shape, Tensor, increment_version, set_recorder, version
 
 __all__ = [
     "MLP", "Sequential", "Tape", "activation_stats", "calculate_gain", "fans", "gradient_norms",
@@ -103,7 +103,7 @@ def MLP(
 
 
 # Initialisation: names and formulas are those of torch.nn.init. A trailing _ says that the tensor is written
-# over in place; it is what comes back, too.
+# over in place, and keeps its dtype; it is what comes back, too. Note each write with `increment_version`.
 
 
 def fans(shape: Shape) -> tuple[int, int]:
@@ -195,15 +195,19 @@ def _uniform(tensor: Tensor, gain: float, fan: float, rng: np.random.Generator) 
     drawn = rng.random(tensor.shape, _drawable(tensor))
     drawn *= 2 * bound
     drawn -= bound
-    tensor.data[...] = drawn
-    return tensor
+    return _write(tensor, drawn)
 
 
 def _normal(tensor: Tensor, gain: float, fan: float, rng: np.random.Generator) -> Tensor:
     """Over `tensor`: normal, with standard deviation gain / sqrt(fan)."""
     drawn = rng.standard_normal(tensor.shape, _drawable(tensor))
     drawn *= gain / math.sqrt(max(fan, 1))
-    tensor.data[...] = drawn
+    return _write(tensor, drawn)
+
+
+def _write(tensor: Tensor, values: Any) -> Tensor:
+    tensor.data[...] = values
+    increment_version(tensor.data)
     return tensor
 
 
@@ -222,8 +226,7 @@ def orthogonal_(tensor: Tensor, gain: float = 1.0, *, rng: np.random.Generator) 
     rows, columns = tensor.shape[0], fans(tensor.shape)[0]
     q, r = np.linalg.qr(rng.standard_normal((max(rows, columns), min(rows, columns))))
     q *= gain * np.sign(np.diagonal(r))
-    tensor.data[...] = (q if rows >= columns else q.T).reshape(tensor.shape)
-    return tensor
+    return _write(tensor, (q if rows >= columns else q.T).reshape(tensor.shape))
 
 
 def initialise(module: Module, init: Initialiser, *, rng: np.random.Generator) -> Module:
@@ -237,7 +240,7 @@ def initialise(module: Module, init: Initialiser, *, rng: np.random.Generator) -
         if name.endswith("weight") and parameter.ndim >= 2:
             init(parameter, rng=rng)
         elif name.endswith("bias"):
-            parameter.data[...] = 0
+            _write(parameter, 0)
     return module
 
 
@@ -313,16 +316,16 @@ class Tape:
 
     def __init__(self) -> None:
         self.steps: list[Step] = []
-        self._before: list[Recorder | None] = []
+        self._before: Recorder | None = None
 
     def __enter__(self) -> Tape:
         # kata 05.11: listen, and remember who listened before.
-        self._before.append(set_recorder(self.note))
+        self._before = set_recorder(self.note)
         return self
 
     def __exit__(self, *exc: object) -> None:
         # kata 05.11: whoever listened before listens again, and an exception goes on its way.
-        set_recorder(self._before.pop())
+        set_recorder(self._before)
 
     def note(
         self, op: Op, inputs: tuple[Any, ...], arrays: list[Any], params: dict[str, Any], out: Tensor
@@ -374,12 +377,13 @@ class Tape:
         place.
         """
         # kata 05.13: the last step first; what its rule gives for the line is the next one's `grad`.
-        steps, self.steps = self.steps, []
-        if not steps:
+        if not self.steps:
             raise ValueError("there is nothing to walk: nothing wanted a gradient, or it was walked already")
-        grad = np.asarray(grad, steps[-1].dtype)
-        if grad.shape != steps[-1].shape:
-            raise ValueError(f"a result of shape {steps[-1].shape} cannot have a gradient of {grad.shape}")
+        last = self.steps[-1]
+        grad = np.asarray(grad, last.dtype)
+        if grad.shape != last.shape:
+            raise ValueError(f"a result of shape {last.shape} cannot have a gradient of shape {grad.shape}")
+        steps, self.steps = self.steps, []
         while steps:
             grad = _pull(steps.pop(), grad)
         return grad  # type: ignore[no-any-return]
@@ -459,6 +463,7 @@ def train_step(net: Module, x: Tensor, labels: Array, lr: float) -> float:
     for parameter in net.parameters():
         if parameter.grad is not None:
             parameter.data -= lr * parameter.grad
+            increment_version(parameter.data)
     return loss
 
 
@@ -521,14 +526,6 @@ def load(module: Module, path: str | os.PathLike[str]) -> None:
         except Exception as error:
             # numpy, zipfile and zlib have a dozen kinds of exceptions for what can be wrong in a file.
             raise ValueError(f"{os.fspath(path)} is no whole .npz file of arrays: {error}") from error
-    own = module.state_dict()
-    problems = [
-        f"{name} holds {state[name].dtype}, not {own[name].dtype}"
-        for name in own
-        if name in state and not np.can_cast(state[name].dtype, own[name].dtype, "same_kind")
-    ]
-    if problems:
-        raise ValueError(f"{os.fspath(path)} does not fit: {'; '.join(problems)}")
     try:
         module.load_state_dict(state)
     except ValueError as error:
