@@ -12,7 +12,7 @@ import pytest
 from dojo import cli
 from tests.conftest import Course
 
-COMMANDS = "status next hint watch reset diff verify measure doctor check stubs manifest"
+COMMANDS = "status next hint watch reset diff verify measure data doctor check stubs manifest"
 
 
 def test_without_a_command_it_lists_them_all(course: Course) -> None:
