@@ -498,16 +498,14 @@ def flow(
     look_over(item for item in order if isinstance(item, Node) and item not in ends)
     pending: dict[Source, Any] = {root: grad}
     for item in order:
-        inner = isinstance(item, Node) and item not in ends
-        if item in pending:  # or else the rules had nothing for it
-            grad = np.asarray(pending.pop(item))
-            if not inner:
-                yield item, grad
-            else:
-                for source, share in shares_of(item, grad):
+        if isinstance(item, Node) and item not in ends:
+            if item in pending:  # or else the rules had nothing for it
+                for source, share in shares_of(item, np.asarray(pending.pop(item))):
                     pending[source] = pending[source] + share if source in pending else share
-        if inner and not retain_graph:
-            item.kept, item.sources = None, ()
+            if not retain_graph:
+                item.kept, item.sources = None, ()
+        elif item in pending:
+            yield item, np.asarray(pending.pop(item))
 
 
 def backward(tensor: Tensor, grad: Any = None, retain_graph: bool = False) -> None:
