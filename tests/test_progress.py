@@ -21,7 +21,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dojo import curriculum, progress
+from dojo import curriculum, locking, progress
 from dojo.curriculum import BY_NUMBER, KATAS
 from dojo.progress import Fingerprint, storing
 
@@ -618,7 +618,7 @@ def test_a_full_disk_leaves_the_old_file(file: Path, monkeypatch: pytest.MonkeyP
 def test_a_lock_that_is_never_given_up_is_told(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(storing, "LOCK_TIMEOUT", 0.05)
     file.write_bytes(BLANK)
-    with storing._lock(file):
+    with locking.lock(file, 1):
         refused(file, "another process has kept it locked")
     assert progress.record_pass(SETUP, [], 0, proven=PROVEN, path=file) == []
 
@@ -629,7 +629,7 @@ def test_where_there_are_no_locks_progress_is_recorded_all_the_same(
     def none_here(_: int) -> None:
         raise OSError(errno.ENOLCK, "No locks available")
 
-    monkeypatch.setattr(storing, "_take", none_here)
+    monkeypatch.setattr(locking, "_take", none_here)
     assert progress.record_pass(SETUP, [], 0, proven=PROVEN, path=file) == []
     assert progress.load(file).passed == {"01"}
     assert others(file) == []

@@ -21,6 +21,7 @@ from dojo.datasets import catalogue, fetching
 from dojo.datasets.catalogue import VARIABLE, DataSet, Download, data_folder
 from dojo.datasets.fetching import Report
 from dojo.datasets.formats import DamagedData
+from dojo.locking import lock
 
 FULL = {errno.ENOSPC, errno.EFBIG, getattr(errno, "EDQUOT", errno.ENOSPC)}
 HERE = "here"
@@ -65,14 +66,28 @@ def run(args: argparse.Namespace) -> int:
 def _each(wanted: list[DataSet], do: Callable[..., None], *folders: Path) -> int:
     """Do what can be done, and fail if one of them could not."""
     status = 0
-    for data in wanted:
-        try:
-            with _disk_trouble(folders[-1]):
-                do(data, *folders)
-        except Refused as refusal:
-            print(f"dojo: {refusal}", file=sys.stderr, flush=True)
-            status = refusal.status
+    with _alone(folders[-1]):
+        for data in wanted:
+            try:
+                with _disk_trouble(folders[-1]):
+                    do(data, *folders)
+            except Refused as refusal:
+                print(f"dojo: {refusal}", file=sys.stderr, flush=True)
+                status = refusal.status
     return status
+
+
+@contextlib.contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Keep other processes from writing to the same files."""
+    with contextlib.ExitStack() as held:
+        with _disk_trouble(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            try:
+                held.enter_context(lock(folder / "data", timeout=0))
+            except TimeoutError as error:
+                raise Refused(f"another `dojo data` is at work in {folder}") from error
+        yield
 
 
 @contextlib.contextmanager
@@ -143,7 +158,6 @@ def _bring(data: DataSet, folder: Path) -> None:
     if data.find(folder):
         say(f"{data.title} is here already, and whole.")
         return
-    folder.mkdir(parents=True, exist_ok=True)
     there = {part.names[0] for part in data.layouts[0] if any((folder / n).is_file() for n in part.names)}
     for one in data.downloads:
         if one.name not in there:

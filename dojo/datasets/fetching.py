@@ -7,6 +7,7 @@ A file gets its name in one step, once it is whole.  What a download has brought
 from __future__ import annotations
 
 import contextlib
+import gzip
 import http.client
 import os
 import re
@@ -190,7 +191,7 @@ def unpack(archive: Path, data: DataSet, folder: Path) -> None:
                 if part and stream:
                     copy(stream, folder / part.names[0], part.check)
                     written.add(part)
-    except (tarfile.TarError, EOFError, zlib.error) as error:
+    except (tarfile.TarError, EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise DamagedData(f"{archive}: cannot be unpacked ({error})") from error
     for layout in data.layouts:
         if written.issuperset(layout):

@@ -12,12 +12,12 @@ import errno
 import json
 import os
 import stat
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+from dojo.locking import lock
 from dojo.progress.reading import CONFLICT, REPLACED, Contents, blank, parse, unreadable
 
 T = TypeVar("T")
@@ -25,7 +25,6 @@ T = TypeVar("T")
 LOCK_TIMEOUT = 10.0  # seconds; a change takes milliseconds, so this is a process that hangs
 # Windows refuses for a moment while another process (a reader, a virus scanner) has the file open.
 ATTEMPTS = 20 if os.name == "nt" else 1
-NO_LOCKS_HERE = {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP}  # some network drives
 
 
 def read(path: Path) -> Contents:
@@ -48,7 +47,7 @@ def update(path: Path, change: Callable[[dict[str, Any]], None]) -> list[str]:
     """
     path = Path(os.path.realpath(path))  # replace the file, not a link to it
     try:
-        with _lock(path) as locked:
+        with lock(path, LOCK_TIMEOUT) as locked:
             contents = read(path)
             messages = []
             if contents.kind in REPLACED:
@@ -64,59 +63,6 @@ def update(path: Path, change: Callable[[dict[str, Any]], None]) -> list[str]:
         return [
             f"progress was not recorded: {path} could not be written ({reason}); the tests are not affected"
         ]
-
-
-@contextlib.contextmanager
-def _lock(path: Path) -> Iterator[bool]:
-    """Hold the lock beside `path`; yields whether this file system has locks at all."""
-    descriptor = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT, 0o666)
-    try:
-        deadline = time.monotonic() + LOCK_TIMEOUT
-        locked = True
-        while True:
-            try:
-                _take(descriptor)
-                break
-            except OSError as error:
-                if error.errno in NO_LOCKS_HERE:
-                    locked = False
-                    break
-                if error.errno not in (errno.EACCES, errno.EAGAIN, errno.EDEADLK):
-                    raise
-            if time.monotonic() > deadline:
-                raise TimeoutError(errno.ETIMEDOUT, "another process has kept it locked")
-            time.sleep(0.005)
-        try:
-            yield locked
-        finally:
-            if locked:
-                _give_up(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _take(descriptor: int) -> None:
-    """Take the lock or raise at once."""
-    if sys.platform == "win32":
-        import msvcrt
-
-        msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
-    else:
-        import fcntl
-
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-
-
-def _give_up(descriptor: int) -> None:
-    """Give the lock up now: Windows may take its time about one that is merely closed."""
-    if sys.platform == "win32":
-        import msvcrt
-
-        msvcrt.locking(descriptor, msvcrt.LK_UNLCK, 1)
-    else:
-        import fcntl
-
-        fcntl.flock(descriptor, fcntl.LOCK_UN)
 
 
 def _replace(path: Path, data: dict[str, Any], temporary: Path) -> None:

@@ -29,6 +29,7 @@ from dojo import cli
 from dojo.commands import data as command
 from dojo.datasets import catalogue, fetching
 from dojo.datasets.catalogue import DataSet, Download, Part
+from dojo.locking import lock
 from tests.conftest import HERE
 
 TEXT = np.random.default_rng(0).bytes(300_000)
@@ -193,7 +194,8 @@ def sets(server: Server, folder: Path, monkeypatch: pytest.MonkeyPatch) -> dict[
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    there = (p for p in folder.rglob("*") if p.is_file() and p.name != "data.lock")
+    return {p.relative_to(folder).as_posix(): p.read_bytes() for p in there}
 
 
 def begun(folder: Path, content: bytes) -> Path:
@@ -484,6 +486,16 @@ def test_stopping_leaves_a_part_and_says_so(
     assert cli.main(["data", "tinyshakespeare"]) == 0
     assert server.asked[-1] == ("one/input.txt", "bytes=100000-")
     assert files(folder) == {"tinyshakespeare.txt": TEXT}
+
+
+def test_two_do_not_write_to_the_same_files(
+    sets: dict[str, DataSet], server: Server, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder.mkdir()
+    with lock(folder / "data", 1):
+        assert "another `dojo data` is at work" in failed(capsys)
+    assert server.asked == []
+    assert cli.main(["data", "tinyshakespeare"]) == 0
 
 
 CHILD = """
