@@ -97,8 +97,8 @@ def test_a_row_that_is_stretched_counts_each_time():
 
 def test_no_input_is_changed():
     x, weight, bias = X.copy(), WEIGHT.copy(), BIAS.copy()
-    for _ in range(2):
-        affine(x, weight, bias)
+    affine(x, weight, bias)
+    affine(x, weight[:2], bias[:2])  # of which the output has the shape of the input
     expect((x, weight, bias), (X, WEIGHT, BIAS))
 
 
@@ -146,11 +146,12 @@ def test_each_input_gets_its_gradient():
 
 
 def test_without_a_bias_there_are_two_gradients():
-    for given in ((X, WEIGHT), (X, WEIGHT, None)):
-        _, back = affine.vjp(*given)
-        x, weight, *rest = back(GRAD)
-        expect((x, weight), (GRAD_X, GRAD_WEIGHT))
-        assert rest in ([], [None])
+    _, back = affine.vjp(X, WEIGHT)
+    x, weight, *rest = back(GRAD)
+    expect((x, weight), (GRAD_X, GRAD_WEIGHT))
+    assert rest in ([], [None])
+    _, back = affine.vjp(X, WEIGHT, None)
+    expect(tuple(back(GRAD)[:2]), (GRAD_X, GRAD_WEIGHT))
 
 
 def test_one_row_without_a_batch_has_gradients_too():
