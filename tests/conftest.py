@@ -193,6 +193,9 @@ TASKS = {
     "03_layers": {"03.1": "centre"},
 }
 
+# Fixtures that a module's tests share and that take seconds; under xdist these tests stay together.
+DEAR = {"measured", "pristine", "report"}
+
 # Take the terminal that is our standard input for our own, so that Ctrl-C typed there is for us.
 AT_A_TERMINAL = """
 import fcntl, sys, termios
@@ -412,11 +415,19 @@ def pytest_configure() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Tests that start whole pytests need more time than a kata's, on two busy cores."""
     for item in items:
-        if item.path.is_relative_to(HERE / "tests") and not item.get_closest_marker("timeout"):
+        if not item.path.is_relative_to(HERE / "tests"):
+            continue
+        if not item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(120))
+        if config.pluginmanager.hasplugin("xdist") and not DEAR.isdisjoint(fixtures_of(item)):
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+
+
+def fixtures_of(item: pytest.Item) -> list[str]:
+    return list(getattr(item, "fixturenames", ()))
 
 
 def warm(course: Course) -> None:

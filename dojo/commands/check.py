@@ -16,6 +16,8 @@ from dojo.console import terminal
 from dojo.console.terminal import say
 from dojo.curriculum import MILESTONES, Kata, Milestone, Unit
 
+Check = Callable[..., list[str]]
+
 RUNS = 50  # of --load, when no number is given
 
 
@@ -53,9 +55,7 @@ def run(args: argparse.Namespace) -> int:
         raise BadInput("there is no kata to check yet")
     if args.every < 1:
         raise BadInput(f"--every takes a number from 1, not {args.every}")
-    chosen: list[
-        tuple[Callable[..., list[str]], tuple[int, ...]]
-    ] = []  # a check, and its number if it has one
+    chosen: list[tuple[Check, tuple[int, ...]]] = []  # and the number that it was given, if any
     named = args.mistakes or args.mutants or args.alternatives or args.coverage or args.load
     if args.all or not named:
         chosen.append((check_basics, ()))
