@@ -198,6 +198,12 @@ def test_a_parameter_keeps_its_dtype():
     expect(Parameter([0.5, 1.5]), f32([0.5, 1.5]))
 
 
+def test_a_misspelt_attribute_of_a_parameter_or_buffer_is_an_error():
+    for tensor in (Parameter(X), Buffer(X)):
+        with pytest.raises(AttributeError):
+            tensor.gard = None
+
+
 def test_integers_cannot_be_trained():
     with expect_error(TypeError, "int64"):
         Parameter(np.arange(3))

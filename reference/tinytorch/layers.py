@@ -190,7 +190,7 @@ class Module:
         if problems:
             raise ValueError(f"this state does not fit {type(self).__name__}: {'; '.join(problems)}")
         for name, array in arrays.items():
-            np.copyto(own[name], array, casting="same_kind")
+            np.copyto(own[name], array)
             increment_version(own[name])
 
     def train(self: M, mode: bool = True) -> M:
