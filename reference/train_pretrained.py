@@ -213,7 +213,9 @@ def record(model: Any, name: str) -> Any:
         [M1.plain_logits(model, M1.prepare(model, part)) for part in np.array_split(inputs, 10)]
     )
     if not np.array_equal(found.argmax(axis=1), logits.argmax(axis=1)):
-        raise SystemExit(f"{model.name} on {name}: float32 and float64 do not agree; train it with another seed")
+        raise SystemExit(
+            f"{model.name} on {name}: float32 and float64 do not agree; train it with another seed"
+        )
     ranked = np.sort(logits, axis=1)
     return M1.Recorded(
         data=M1.digest(inputs, labels),
@@ -226,7 +228,9 @@ def record(model: Any, name: str) -> Any:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("models", nargs="*", metavar="MODEL", help=f"of {', '.join(RECIPES)}; all, unless named")
+    parser.add_argument(
+        "models", nargs="*", metavar="MODEL", help=f"of {', '.join(RECIPES)}; all, unless named"
+    )
     parser.add_argument("--epochs", type=int, help="a try of so many epochs, which writes nothing")
     args = parser.parse_args()
     for name in args.models or RECIPES:

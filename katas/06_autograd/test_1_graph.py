@@ -139,6 +139,7 @@ def elsewhere():
 
 
 ELSEWHERE = """
+import gc
 import numpy as np
 from tinytorch.tensor import Tensor
 
@@ -148,13 +149,12 @@ import tinytorch.autograd
 (x * x).sum().backward()
 print(x.grad.tolist(), flush=True)
 
+gc.disable()  # so many new objects would set it going again and again
 h = x
 for _ in range(100_000):
-    h = h + 1.0
-h.backward(np.ones(2))
+    h = -h
+h.backward(np.ones(2), retain_graph=True)
 print(x.grad.tolist(), flush=True)
-for _ in range(100_000):
-    h = h + x
 h = None
 print("let go", flush=True)
 """
