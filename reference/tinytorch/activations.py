@@ -24,19 +24,20 @@ __all__ = [
 ]  # fmt: skip
 
 
-# Three curves that can be written over their input. What computes them writes into `out`: a new array here,
-# and further down, where they work in place, x itself.
+# Three curves that can be written over their input. What computes them writes into `out`, which is a new array
+# here, and x itself further down, where they work in place.
 
 
 @op
 def relu(x: Array) -> Any:
     """x where it is positive, else 0. Integers stay integers."""
+    # kata 04.1: `relu_into` does the work; what is left is an array for it to write into.
     return relu_into(x, np.empty_like(x))
 
 
 def relu_into(x: Array, out: Array) -> Any:
     """Write relu of x into `out`, which may be x, and return it."""
-    # kata 04.1: numpy's functions take `out=`.
+    # kata 04.1: one of numpy's functions; they all take `out=`.
     if x.dtype.kind == "f":
         # Three times as fast as numpy's maximum of an array and a number.
         return np.clip(x, 0, np.inf, out=out)
@@ -53,6 +54,7 @@ def relu_back(grad: Array, out: Array) -> Any:  # stub: (grad)
 @op
 def leaky_relu(x: Array, *, negative_slope: float = 0.01) -> Any:
     """x where it is positive, else negative_slope * x. ValueError unless 0 <= negative_slope <= 1."""
+    # kata 04.3: as for relu, but in floats.
     x = floating(x)
     return leaky_relu_into(x, negative_slope, np.empty_like(x))
 
@@ -78,6 +80,7 @@ def leaky_relu_back(grad: Array, out: Array, negative_slope: float) -> Any:  # s
 @op
 def sigmoid(x: Array) -> Any:
     """1 / (1 + exp(-x)), with all its digits also where it is nearly 0."""
+    # kata 04.5: as for leaky_relu.
     x = floating(x)
     return sigmoid_into(x, np.empty_like(x))
 
