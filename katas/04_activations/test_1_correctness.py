@@ -1,4 +1,4 @@
-"""Level 1: curves have the right heights, on examples worked out by hand, and at the ends of what floats hold."""
+"""Level 1: curves have the right heights, on examples worked out by hand and where floats end."""
 
 import math
 import warnings
@@ -127,7 +127,7 @@ def test_sigmoid_has_all_its_digits_near_0(dtype, ends, rtol):
 
 
 def test_gelu_follows_the_formula_with_tanh():
-    """x * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x**3))) / 2, by Python's math; with erf, gelu(1) is 0.84134."""
+    """x * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 * x**3))) / 2, by Python; by erf gelu(1) is 0.84134."""
     x = f64([-3, -1, -0.5, 0, 0.5, 1, 3])
     heights = [-0.00363739208177, -0.15880800939172, -0.15428599017485, 0]
     heights += [0.34571400982515, 0.84119199060828, 2.99636260791823]
@@ -294,7 +294,7 @@ def test_a_curve_lets_nan_through(name):
     [("relu", 0, None), ("leaky_relu", None, None), ("sigmoid", 0, 1), ("gelu", 0, None)],
 )
 def test_a_curve_goes_on_to_infinity(name, lowest, highest, dtype):
-    """None: it is as infinite as its input. The largest finite number stays one where the curve is straight."""
+    """None: there it is as infinite as its input, and of the largest number it is a finite part."""
     large = np.finfo(dtype).max
     with no_warnings():
         out = CURVES[name](Tensor(np.array([-INF, -large, large, INF], dtype))).data

@@ -78,8 +78,7 @@ def test_leaky_relu_passes_on_a_part_of_the_rest(shape, seed, slope):
 
 
 def test_at_0_the_slope_is_the_one_of_the_left_side():
-    """0 for relu, negative_slope for leaky_relu, as in PyTorch; where the gradient is 0 for half of a network's
-    first outputs, this is no small matter."""
+    """0 for relu, negative_slope for leaky_relu, as in PyTorch."""
     x, grad = np.array([0.0, -1.0, 1.0]), np.array([3.0, 5.0, 7.0])
     expect(relu.vjp(x)[1](grad), np.array([0.0, 0.0, 7.0]))
     expect(leaky_relu.vjp(x, negative_slope=0.5)[1](grad), np.array([1.5, 2.5, 7.0]))
@@ -227,7 +226,7 @@ def test_far_out_gelu_is_flat_or_straight():
     expect(gelu.pull, gelu_back)
 
 
-# 04.16 relu_, leaky_relu_, sigmoid_, tanh_: of their input nothing is left, and they have a gradient all the same.
+# 04.16 relu_, leaky_relu_, sigmoid_, tanh_: nothing is left of the input, and still there is a gradient.
 
 
 TWINS = {

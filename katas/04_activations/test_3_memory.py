@@ -83,7 +83,7 @@ LEAKY_IN_PLACE = Budget(
 FORWARD = Budget(
     "a curve, its result included",
     limit=3.5,
-    reference=1.0,
+    reference=2.0,
     naive=4.0,
     unit="arrays at the worst moment",
     naively="a version that keeps each step in an array of its own",
@@ -99,16 +99,16 @@ GELU_FORWARD = Budget(
 DROPOUT_FORWARD = Budget(
     "dropout, its result and its mask included",
     limit=2.75,
-    reference=1.26,
-    naive=5.0,
+    reference=1.28,
+    naive=7.0,
     unit="arrays at the worst moment",
     naively="a version that works in float64",
 )
 ROWS_BACK = Budget(
     "softmax backwards, 256 rows of 256",
     limit=5.0,
-    reference=2.0,
-    naive=256.0,
+    reference=2.1,
+    naive=512.0,
     unit="arrays at the worst moment",
     naively="a version that lays out how each share depends on each number",
 )
