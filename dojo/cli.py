@@ -22,6 +22,7 @@ COMMANDS = {
     "reset": "start a kata, or one task of it, afresh; your file is kept",
     "diff": "your solution beside the reference, once the kata has passed",
     "verify": "prove katas again, after edits or when progress.json was damaged",
+    "milestone": "watch a milestone: real models at work on your framework",
     "measure": "time and memory of a kata over growing sizes",
     "data": "the data sets: which are there, download them or take them from a folder",
     "doctor": "check that everything on this computer is in order",

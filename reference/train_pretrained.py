@@ -1,15 +1,15 @@
 """Train the networks of milestone 1, and record how many answers are right.
 
-    python reference/train_pretrained.py                  all of them
-    python reference/train_pretrained.py xor spirals      some
-    python reference/train_pretrained.py --epochs 1 mnist a short try, which writes nothing
+    python reference/train_pretrained.py                      all of them
+    python reference/train_pretrained.py xor spirals          some
+    python reference/train_pretrained.py --epochs 1 digits    a short try, which writes nothing
 
-It writes katas/milestones/m1_inference/models/. MNIST and CIFAR-10 must be there (`dojo data`); everything else
-is made by code. All of it runs on reference/tinytorch as it is after kata 05: an MLP on a Tape. Optimizers come in
-kata 08, so Adam is written out below.
+It writes katas/milestones/m1_inference/models/. MNIST and CIFAR-10 must be there (`dojo data`); everything
+else is made by code. All of it runs on reference/tinytorch as it is after kata 05: an MLP on a Tape.
+Optimizers come in kata 08, so Adam is written out below.
 
-The same numbers come out again on the same machine; another BLAS adds up in another order, which ends elsewhere,
-about as good.
+The same numbers come out again on the same machine; another BLAS adds up in another order, which ends
+elsewhere, about as good.
 """
 
 from __future__ import annotations
@@ -60,17 +60,17 @@ class Recipe:
 
 def digits() -> Data:
     """MNIST, and as many `tinydigits` again as make a quarter of all, so that both are read well."""
-    images, labels = datasets.mnist("train")
+    images, labels = datasets.mnist()
     made, made_labels = datasets.tinydigits(20_000, np.random.default_rng(100))
     return np.concatenate([images, made]), np.concatenate([labels, made_labels])
 
 
 RECIPES = {
     "xor": Recipe(
-        datasets.xor, ("xor",), (2, 4, 2), epochs=500, lr=0.1, activation="tanh", decay=0.0, batch=4
+        datasets.xor, ("xor",), (2, 4, 2), epochs=200, lr=0.1, activation="tanh", decay=0.0, batch=4
     ),
     "spirals": Recipe(
-        lambda: datasets.spirals(3000, rng=np.random.default_rng(100)),
+        lambda: datasets.spirals(3000, noise=0.4, rng=np.random.default_rng(100)),
         ("spirals",),
         (2, 32, 32, 3),
         epochs=100,
@@ -99,7 +99,7 @@ RECIPES = {
         flip=False,
     ),
     "cifar10": Recipe(
-        lambda: datasets.cifar10("train"),
+        datasets.cifar10,
         ("cifar10",),
         (3072, 256, 128, 10),
         epochs=40,
@@ -113,7 +113,7 @@ RECIPES = {
 
 
 class Adam:
-    """Adam with decoupled decay of the weights, its learning rate one cycle: up for a fifth, then down to 0."""
+    """Adam with decoupled decay of the weights, at a rate that rises for a fifth, then falls to 0."""
 
     def __init__(self, net: Sequential, lr: float, decay: float, steps: int) -> None:
         self.parameters = list(net.parameters())
@@ -209,13 +209,9 @@ def record(model: Any, name: str) -> Any:
     inputs, labels = M1.examples(name)
     net = M1.network(model)
     found = np.concatenate(list(M1.probabilities(net, model, inputs)))
-    logits = np.concatenate(
-        [M1.plain_logits(model, M1.prepare(model, part)) for part in np.array_split(inputs, 10)]
-    )
+    logits = np.concatenate([M1.plain_logits(model, rows) for rows in M1.batches(model, inputs)])
     if not np.array_equal(found.argmax(axis=1), logits.argmax(axis=1)):
-        raise SystemExit(
-            f"{model.name} on {name}: float32 and float64 do not agree; train it with another seed"
-        )
+        raise SystemExit(f"{model.name} on {name}: float32 and float64 differ; train it with another seed")
     ranked = np.sort(logits, axis=1)
     return M1.Recorded(
         data=M1.digest(inputs, labels),
@@ -236,7 +232,6 @@ def main() -> None:
     for name in args.models or RECIPES:
         if name not in RECIPES:
             parser.error(f"there is no model {name!r}; there are {', '.join(RECIPES)}")
-    kept = json.loads(M1.RECORD.read_text("utf-8")) if M1.RECORD.exists() else {}
     for name in args.models or RECIPES:
         recipe = RECIPES[name]
         model, net = train(name, replace(recipe, epochs=args.epochs or recipe.epochs))
@@ -247,6 +242,7 @@ def main() -> None:
             model.on[data] = record(model, data)
             print(f"{name} on {data}: {model.on[data].correct} of {model.on[data].examples}", flush=True)
         entry = {key: value for key, value in vars(model).items() if key not in ("name", "on")}
+        kept = json.loads(M1.RECORD.read_text("utf-8")) if M1.RECORD.exists() else {}
         kept[name] = entry | {"on": {data: vars(figures) for data, figures in model.on.items()}}
         ordered = {name: kept[name] for name in RECIPES if name in kept}
         M1.RECORD.write_text(json.dumps(ordered, indent=1) + "\n", encoding="utf-8", newline="\n")

@@ -1,0 +1,54 @@
+"""Watch a milestone: its models at work on your framework, with pictures.
+
+What stands behind the milestone's name is for its own program; `dojo milestone m1 --help` lists it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from dojo import compose, progress
+from dojo.commands import BadInput, Refused, unit_named
+from dojo.compose import Composition, LockedError
+from dojo.curriculum import ROOT, Milestone
+
+PROGRAM = "demo.py"  # beside the milestone's tests: `main(args: list[str]) -> int`
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--impl", metavar="SPEC", help="run it on this instead of your stubs, as in pytest --impl"
+    )
+    parser.add_argument("milestone", type=_milestone_named, metavar="MILESTONE", help="m1 to m4")
+    parser.add_argument("rest", nargs=argparse.REMAINDER, metavar="...", help="options of its program")
+
+
+def run(args: argparse.Namespace) -> int:
+    milestone: Milestone = args.milestone
+    program = milestone.path / PROGRAM
+    if not (milestone.written and program.is_file()):
+        raise Refused(f"milestone {milestone} is not written yet")
+    try:
+        composition = Composition.parse(args.impl) if args.impl else compose.current()
+    except ValueError as error:
+        raise BadInput(f"{'--impl' if args.impl else compose.VARIABLE}: {error}") from error
+    if composition.default == "stubs" and milestone.after not in progress.load().passed:
+        raise Refused(
+            f"{compose.locked_message(milestone.shown)}\n"
+            f"To see it on the reference: dojo milestone --impl reference {milestone.number}"
+        )
+    compose.choose(composition)
+    sys.path[:0] = [str(ROOT), str(ROOT / "stubs")]
+    try:
+        status: int = compose.load_file(program).main(args.rest)
+        return status
+    except (NotImplementedError, LockedError) as error:
+        raise Refused(f"{error or 'something is not written yet'}. Next: {milestone.command}") from error
+
+
+def _milestone_named(text: str) -> Milestone:
+    unit = unit_named(text)
+    if not isinstance(unit, Milestone):
+        raise argparse.ArgumentTypeError(f"{text!r} is a kata; the milestones are m1, m2, m3, m4")
+    return unit

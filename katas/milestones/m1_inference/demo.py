@@ -1,0 +1,130 @@
+"""Run every model on your tinytorch and look at its answers: `dojo milestone m1`."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
+
+from dojo import datasets, pictures
+from dojo.compose import load_file
+from dojo.console import terminal
+
+M1 = load_file(Path(__file__).with_name("inference.py"))
+
+Array = np.ndarray[Any, Any]
+
+SHOWN = [  # model, data
+    ("xor", "xor"),
+    ("spirals", "spirals"),
+    ("digits", "tinydigits"),
+    ("shapes", "tinyshapes"),
+    ("digits", "mnist"),
+    ("cifar10", "cifar10"),
+]
+CLASSES: dict[str, tuple[str, ...]] = {
+    "tinyshapes": datasets.SHAPES,
+    "cifar10": datasets.CIFAR10_CLASSES,
+}
+COLOURS = np.array([[230, 90, 70], [80, 160, 240], [240, 200, 70]])  # of the arms of the spirals
+CELLS = 36  # of a map of the plane, each way
+
+
+def main(args: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="dojo milestone m1", description=(__doc__ or "").partition(":")[0])
+    parser.add_argument(
+        "--pictures", type=int, default=6, metavar="N", help="how many to show of each set (6)"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="which ones (0)")
+    options = parser.parse_args(args)
+    screen = Screen()
+    for name, data in SHOWN:
+        if data in M1.REAL and not datasets.available(data):
+            screen.say(f"{data}: not on this computer; `dojo data {data}` downloads it")
+            continue
+        run(screen, M1.models()[name], data, options.pictures, np.random.default_rng(options.seed))
+    return 0
+
+
+class Screen:
+    """Colours and bars where there is a terminal, else plain lines."""
+
+    def __init__(self) -> None:
+        self.plain = terminal.is_plain() or not terminal.is_unicode()
+        self.width = min(terminal.width(), terminal.WIDEST)
+        self.console = Console(emoji=False, highlight=False, width=self.width, no_color=self.plain)
+
+    def say(self, line: str | Text = "") -> None:
+        self.console.print(line, markup=False, soft_wrap=True)
+
+    def bar(self) -> Progress:
+        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
+        return Progress(
+            *columns, TimeRemainingColumn(), console=self.console, transient=True, disable=self.plain
+        )
+
+
+def run(screen: Screen, model: Any, data: str, count: int, rng: np.random.Generator) -> None:
+    """Answer all of a set, say how well and how fast, and show some of it."""
+    inputs, labels = M1.examples(data)
+    network = M1.network(model)
+    parameters = sum(weight.size + bias.size for weight, bias in M1.weights(model))
+    began = time.perf_counter()
+    parts = []
+    with screen.bar() as bar:
+        task = bar.add_task(data, total=len(inputs))
+        for part in M1.probabilities(network, model, inputs):
+            parts.append(part)
+            bar.advance(task, len(part))
+    found = np.concatenate(parts)
+    took = time.perf_counter() - began
+    right = found.argmax(axis=1) == labels
+    expected, _ = M1.expected(model, data, inputs, labels)
+    speed = f", {len(right) / took:,.0f} examples a second" if len(right) > 100 else ""
+    screen.say(
+        f"{data}: {right.sum()} of {len(right)} right ({right.mean():.1%}), {expected} expected; "
+        f"MLP {'-'.join(map(str, model.sizes))}, {parameters:,} parameters{speed}"
+    )
+    chosen = rng.permutation(len(labels))[:count]
+    if inputs.ndim == 2:
+        drawn = [plane(screen, network, model, inputs, labels)]
+    else:
+        drawn = [pictures.image(upright(image), plain=screen.plain) for image in inputs[chosen]]
+    captions = [] if inputs.ndim == 2 else [answer(data, found[i], labels[i]) for i in chosen]
+    for line in pictures.gallery(drawn, captions, width=screen.width):
+        screen.say(line)
+    screen.say()
+
+
+def upright(image: Array) -> Array:
+    """Channels last, as pictures are drawn."""
+    return np.moveaxis(image, 0, -1) if image.ndim == 3 else image
+
+
+def answer(data: str, likely: Array, label: int) -> Text:
+    """`cat 71%` where that is right, `dog 55% (is cat)` where not."""
+    names = CLASSES.get(data, tuple(map(str, range(10))))
+    said = int(likely.argmax())
+    words = f"{names[said]} {likely[said]:.0%}"
+    return Text(words, "green") if said == label else Text(f"{words} (is {names[label]})", "red")
+
+
+def plane(screen: Screen, network: Any, model: Any, points: Array, labels: Array) -> pictures.Picture:
+    """The class that the network sees at each place, in mixed colours where it is unsure, and the points."""
+    low, high = points.min() - 0.1, points.max() + 0.1
+    ticks = np.linspace(low, high, CELLS, dtype=np.float32)
+    places = np.stack(np.meshgrid(ticks, ticks[::-1]), axis=-1).reshape(-1, 2)
+    found = np.concatenate(list(M1.probabilities(network, model, places)))
+    if screen.plain:
+        digits = found.argmax(axis=1).reshape(CELLS, CELLS)
+        return [Text("".join(map(str, row))) for row in digits[::2]]
+    shades = (found @ COLOURS[: found.shape[1]]).reshape(CELLS, CELLS, 3) * 0.6
+    column, row = np.rint((points - low) / (high - low) * (CELLS - 1)).astype(int).T
+    shades[CELLS - 1 - row, column] = COLOURS[labels]
+    return pictures.image(shades.astype(np.uint8))
