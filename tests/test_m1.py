@@ -158,7 +158,7 @@ def test_the_demo_shows_every_embedded_set(course: Course) -> None:
     for data, model in tried.items():
         on = RECORD[model]["on"][data]
         assert f"{data}: {on['correct']} of {on['examples']} right" in done.stdout
-    assert "cifar10: not on this computer; `dojo data cifar10` downloads it" in done.stdout
+    assert "cifar10 is not on this computer: `dojo data cifar10` downloads it" in done.stdout
     assert "\x1b" not in done.stdout
 
 

@@ -22,4 +22,6 @@ class RealData:
 
 def why_missing(name: str) -> str:
     """Why a data set cannot be read, and what to type; empty if it is there."""
-    return f"{name} is not on this computer; `dojo data {name}` fetches it"
+    from dojo.datasets import available
+
+    return "" if available(name) else f"{name} is not on this computer: `dojo data {name}` downloads it"

@@ -15,6 +15,7 @@ from rich.text import Text
 from dojo import datasets, pictures
 from dojo.compose import load_file
 from dojo.console import terminal
+from dojo.plugin.real_data import why_missing
 
 M1 = load_file(Path(__file__).with_name("inference.py"))
 
@@ -45,8 +46,8 @@ def main(args: list[str]) -> int:
     options = parser.parse_args(args)
     screen = Screen()
     for name, data in SHOWN:
-        if data in M1.REAL and not datasets.available(data):
-            screen.say(f"{data}: not on this computer; `dojo data {data}` downloads it")
+        if data in M1.REAL and (missing := why_missing(data)):
+            screen.say(missing)
             continue
         run(screen, M1.models()[name], data, options.pictures, np.random.default_rng(options.seed))
     return 0
