@@ -3,6 +3,7 @@
     python reference/train_pretrained.py                      all of them
     python reference/train_pretrained.py xor spirals          some
     python reference/train_pretrained.py --epochs 1 digits    a short try, which writes nothing
+    python reference/train_pretrained.py --count              the answers of the files as they are
 
 It writes katas/milestones/m1_inference/models/. MNIST and CIFAR-10 must be there (`dojo data`); everything
 else is made by code. All of it runs on reference/tinytorch as it is after kata 05: an MLP on a Tape.
@@ -146,14 +147,13 @@ def augmented(images: Array, recipe: Recipe, rng: np.random.Generator) -> Array:
     return np.moveaxis(images[np.arange(n)[:, None, None], :, rows, columns], 3, 1)
 
 
-def train(name: str, recipe: Recipe) -> tuple[Any, Sequential]:
-    """A model without a file yet, and its network."""
+def describe(name: str, recipe: Recipe) -> tuple[Any, Array, Array]:
+    """A model whose file is not written yet, and the inputs and labels to train it on."""
     inputs, labels = recipe.data()
     if inputs.ndim == 3:
         inputs = inputs[:, None]  # grey images have one channel
-    images = inputs.ndim == 4
-    axes = (0, 2, 3) if images else (0, 1)
-    scale = 255 if images else 1
+    axes = (0, 2, 3) if inputs.ndim == 4 else (0, 1)
+    scale = 255 if inputs.dtype == np.uint8 else 1
     model = M1.Model(
         name=name,
         sizes=recipe.sizes,
@@ -164,6 +164,11 @@ def train(name: str, recipe: Recipe) -> tuple[Any, Sequential]:
         sha256="",
         on={},
     )
+    return model, inputs, labels
+
+
+def train(model: Any, recipe: Recipe, inputs: Array, labels: Array) -> Sequential:
+    """The trained network."""
     rng = np.random.default_rng(0)
     net = MLP(recipe.sizes, M1.ACTIVATIONS[recipe.activation], recipe.dropout, rng=rng)
     initialise(net, kaiming_normal_, rng=rng)
@@ -183,8 +188,8 @@ def train(name: str, recipe: Recipe) -> tuple[Any, Sequential]:
             losses.append(loss)
         if (epoch + 1) % max(1, recipe.epochs // 20) == 0:
             took = time.process_time() - began
-            print(f"{name}: epoch {epoch + 1}, loss {np.mean(losses):.4f}, {took:.0f} s", flush=True)
-    return model, net
+            print(f"{model.name}: epoch {epoch + 1}, loss {np.mean(losses):.4f}, {took:.0f} s", flush=True)
+    return net
 
 
 def smoothed_cross_entropy(logits: Array, labels: Array, smoothing: float) -> tuple[float, Array]:
@@ -196,12 +201,11 @@ def smoothed_cross_entropy(logits: Array, labels: Array, smoothing: float) -> tu
     return -float((targets * log_p).sum() / n), back(-targets / n)
 
 
-def write(model: Any, net: Sequential) -> Any:
-    """Save the weights in float16, which halves the file, and see what they are worth then."""
+def write(model: Any, net: Sequential) -> None:
+    """Save the weights in float16, which halves the file."""
     for parameter in net.parameters():
         parameter.data = parameter.data.astype(np.float16)
     save(net, model.file)
-    return replace(model, sha256=hashlib.sha256(model.file.read_bytes()).hexdigest())
 
 
 def record(model: Any, name: str) -> Any:
@@ -222,30 +226,37 @@ def record(model: Any, name: str) -> Any:
     )
 
 
+def note(model: Any, tried_on: tuple[str, ...]) -> None:
+    """Put a model, and how it does, into the record."""
+    model = replace(model, sha256=hashlib.sha256(model.file.read_bytes()).hexdigest())
+    for data in tried_on:
+        model.on[data] = record(model, data)
+        print(f"{model.name} on {data}: {model.on[data].correct} of {model.on[data].examples}", flush=True)
+    entry = {key: value for key, value in vars(model).items() if key not in ("name", "on")}
+    kept = json.loads(M1.RECORD.read_text("utf-8")) if M1.RECORD.exists() else {}
+    kept[model.name] = entry | {"on": {data: vars(figures) for data, figures in model.on.items()}}
+    ordered = {name: kept[name] for name in RECIPES if name in kept}
+    M1.RECORD.write_text(json.dumps(ordered, indent=1) + "\n", encoding="utf-8", newline="\n")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument(
-        "models", nargs="*", metavar="MODEL", help=f"of {', '.join(RECIPES)}; all, unless named"
-    )
+    parser.add_argument("models", nargs="*", metavar="MODEL", help=f"of {', '.join(RECIPES)}; or all")
     parser.add_argument("--epochs", type=int, help="a try of so many epochs, which writes nothing")
+    parser.add_argument("--count", action="store_true", help="train nothing; record the files as they are")
     args = parser.parse_args()
     for name in args.models or RECIPES:
         if name not in RECIPES:
             parser.error(f"there is no model {name!r}; there are {', '.join(RECIPES)}")
     for name in args.models or RECIPES:
         recipe = RECIPES[name]
-        model, net = train(name, replace(recipe, epochs=args.epochs or recipe.epochs))
-        if args.epochs:
-            continue
-        model = write(model, net)
-        for data in recipe.tried_on:
-            model.on[data] = record(model, data)
-            print(f"{name} on {data}: {model.on[data].correct} of {model.on[data].examples}", flush=True)
-        entry = {key: value for key, value in vars(model).items() if key not in ("name", "on")}
-        kept = json.loads(M1.RECORD.read_text("utf-8")) if M1.RECORD.exists() else {}
-        kept[name] = entry | {"on": {data: vars(figures) for data, figures in model.on.items()}}
-        ordered = {name: kept[name] for name in RECIPES if name in kept}
-        M1.RECORD.write_text(json.dumps(ordered, indent=1) + "\n", encoding="utf-8", newline="\n")
+        model, inputs, labels = describe(name, recipe)
+        if not args.count:
+            net = train(model, replace(recipe, epochs=args.epochs or recipe.epochs), inputs, labels)
+            if args.epochs:
+                continue
+            write(model, net)
+        note(model, recipe.tried_on)
 
 
 if __name__ == "__main__":

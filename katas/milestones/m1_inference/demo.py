@@ -92,7 +92,9 @@ def run(screen: Screen, model: Any, data: str, count: int, rng: np.random.Genera
         f"{data}: {right.sum()} of {len(right)} right ({right.mean():.1%}), {expected} expected; "
         f"MLP {'-'.join(map(str, model.sizes))}, {parameters:,} parameters{speed}"
     )
-    chosen = rng.permutation(len(labels))[:count]
+    # A third are wrong answers, where there are any.
+    mistaken = rng.permutation(np.flatnonzero(~right))[: count // 3]
+    chosen = [*rng.permutation(np.flatnonzero(right))[: count - len(mistaken)], *mistaken]
     if inputs.ndim == 2:
         drawn = [plane(screen, network, model, inputs, labels)]
     else:
