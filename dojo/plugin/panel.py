@@ -54,7 +54,7 @@ class Panel:
         for unit in self.outcomes.units():
             yield f"{unit}: {unit.title}"
             for (level, title), tests in _levels(self.outcomes.tests[unit.number].values()):
-                yield f"  {level} {title:<12} {_tally(tests, _sealed(unit, level))}"
+                yield f"  {level} {title:<12} {_tally(tests, _sealed(unit, level, title))}"
             skipped = (t.reason for t in self.outcomes.tests[unit.number].values() if t.state == "skipped")
             yield from (f"    skipped: {reason}" for reason in dict.fromkeys(skipped) if reason)
         yield ""
@@ -111,10 +111,10 @@ def _levels(tests: Iterable[Test]) -> list[tuple[tuple[int, str], list[Test]]]:
     return sorted(rows.items())
 
 
-def _sealed(unit: Unit, level: int) -> int:
-    """How many tests the kata has at a level, whether or not they ran."""
+def _sealed(unit: Unit, level: int, title: str) -> int:
+    """How many tests the kata has in a file of a level, whether or not they ran."""
     try:
-        return sum(test.startswith(f"test_{level}_") for test in manifest.read(unit).tests)
+        return sum(test.startswith(f"test_{level}_{title}.py::") for test in manifest.read(unit).tests)
     except (OSError, ValueError):
         return 0
 

@@ -75,6 +75,17 @@ def test_later_levels_wait(solved: Course) -> None:
     assert "3 blocked" in out
 
 
+def test_a_level_of_several_files_shows_each(solved: Course) -> None:
+    more = "from tinytorch.setup import double\n\n\ndef test_double_of_zero():\n    assert double(0) == 0\n"
+    solved.write(f"{SUITE}/test_1_more.py", more)
+    solved.seal()
+    solved.edit(STUB, "return text.upper()", "return text")
+    out = see(solved)
+    assert "1 correctness  FAIL     1/2" in out
+    assert "1 more         ok       1/1" in out
+    assert "2 properties   blocked  0/3" in out
+
+
 def test_a_wrong_answer_shows_the_call_the_values_and_the_worst_element(solved: Course) -> None:
     solved.edit(STUB, "return x + x", "return x + x if isinstance(x, int) else x.copy()")
     out = see(solved)
