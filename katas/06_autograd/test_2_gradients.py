@@ -290,7 +290,7 @@ def test_each_operation_on_stretched_operands(shape, seed):
 
 
 def a_random_function(seed):
-    """A graph of twelve nodes in which results are used anywhere, from inputs of shape (2, 3), (3,) and ()."""
+    """Twelve operations on results of any before them, from inputs of shape (2, 3), (3,) and ()."""
 
     def function(*inputs):
         rng = np.random.default_rng(seed)

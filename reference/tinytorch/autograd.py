@@ -295,7 +295,9 @@ def getitem_back(grad: Array, input_shapes: list[Shape], index: Any) -> Any:  # 
     parts = index if isinstance(index, tuple) else (index,)
     picks = [np.asarray(part) for part in parts if isinstance(part, (list, np.ndarray))]
     if any(part.dtype.kind in "iu" for part in picks):
-        np.add.at(full, index, grad)
+        # np.add.at is quick for one axis, and slow for more: so let numpy index the numbers of the places.
+        places = np.arange(full.size).reshape(full.shape)[index]
+        np.add.at(full.reshape(-1), places.reshape(-1), np.reshape(grad, -1))
     else:
         full[index] = grad
     return full

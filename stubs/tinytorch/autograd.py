@@ -446,14 +446,15 @@ def register_hook(tensor: Tensor, hook: Hook) -> Callable[[], None]:
 # Memory for time.
 
 
-@op(saves=["inner", "outside", "states"])
+@op(saves=["inner", "outside", "states", "wanted"])
 def checkpointed(
     *inputs: Any, function: Callable[..., Tensor], rngs: Sequence[np.random.Generator]
-) -> tuple[Array, list[Any], list[Tensor], list[Any]]:
+) -> tuple[Array, list[Any], list[Tensor], list[Any], bool]:
     """`function` of `inputs`, with nothing recorded; and what it takes to do it again.
 
     That is: `inner`, the inputs in tensors of their own; `outside`, each tensor that requires a gradient and
-    that `function` used without being handed it (parameters); and where the generators stood.
+    that `function` used without being handed it (parameters); where the generators stood; and whether the
+    result requires a gradient.
     """
     # TODO 06.17: with a recorder of your own, which gives each result the node `inside`: what has none, and
     # is none of `inner`, comes from outside.
@@ -488,11 +489,9 @@ def checkpoint(
     if recorder is not record:
         return function(*inputs)
     result, params = checkpointed.run(inputs, {"function": function, "rngs": rngs})
-    every = (*inputs, *params["outside"])
-    out = Tensor(result)
-    if result.dtype.kind == "f" and any(source_of(x) is not None for x in every):
-        out.requires_grad = True
-        record(checkpointed, every, [], params, out)
+    out = Tensor(result, requires_grad=params["wanted"])
+    if out.requires_grad:
+        record(checkpointed, (*inputs, *params["outside"]), [], params, out)
     return out
 
 
