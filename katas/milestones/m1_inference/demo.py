@@ -42,6 +42,7 @@ def main(args: list[str]) -> int:
     parser.add_argument(
         "--pictures", type=int, default=6, metavar="N", help="how many to show of each set (6)"
     )
+    parser.add_argument("--move", type=int, default=0, metavar="N", help="images by N pixels, down and right")
     parser.add_argument("--seed", type=int, default=0, help="which ones (0)")
     options = parser.parse_args(args)
     screen = Screen()
@@ -49,7 +50,7 @@ def main(args: list[str]) -> int:
         if data in M1.REAL and (missing := why_missing(data)):
             screen.say(missing)
             continue
-        run(screen, M1.models()[name], data, options.pictures, np.random.default_rng(options.seed))
+        run(screen, M1.models()[name], data, options)
     return 0
 
 
@@ -71,9 +72,11 @@ class Screen:
         )
 
 
-def run(screen: Screen, model: Any, data: str, count: int, rng: np.random.Generator) -> None:
+def run(screen: Screen, model: Any, data: str, options: argparse.Namespace) -> None:
     """Answer all of a set, say how well and how fast, and show some of it."""
     inputs, labels = M1.examples(data)
+    if inputs.ndim > 2:
+        inputs = moved(inputs, options.move)
     network = M1.network(model)
     parameters = sum(weight.size + bias.size for weight, bias in M1.weights(model))
     began = time.perf_counter()
@@ -92,6 +95,7 @@ def run(screen: Screen, model: Any, data: str, count: int, rng: np.random.Genera
         f"{data}: {right.sum()} of {len(right)} right ({right.mean():.1%}), {expected} expected; "
         f"MLP {'-'.join(map(str, model.sizes))}, {parameters:,} parameters{speed}"
     )
+    rng, count = np.random.default_rng(options.seed), options.pictures
     # A third are wrong answers, where there are any.
     mistaken = rng.permutation(np.flatnonzero(~right))[: count // 3]
     chosen = [*rng.permutation(np.flatnonzero(right))[: count - len(mistaken)], *mistaken]
@@ -103,6 +107,12 @@ def run(screen: Screen, model: Any, data: str, count: int, rng: np.random.Genera
     for line in pictures.gallery(drawn, captions, width=screen.width):
         screen.say(line)
     screen.say()
+
+
+def moved(images: Array, pixels: int) -> Array:
+    """Down and to the right (up and to the left, if negative); the edges are repeated."""
+    rows, columns = (np.clip(np.arange(n) - pixels, 0, n - 1) for n in images.shape[-2:])
+    return images[..., rows[:, None], columns]
 
 
 def upright(image: Array) -> Array:
