@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -174,6 +175,15 @@ def test_the_demo_shows_every_embedded_set(course: Course) -> None:
         assert f"{data}: {on['correct']} of {on['examples']} right" in done.stdout
     assert "cifar10 is not on this computer: `dojo data cifar10` downloads it" in done.stdout
     assert "\x1b" not in done.stdout
+
+
+def test_the_demo_moves_images(course: Course) -> None:
+    """An MLP that reads every drawn digit loses half of them four pixels further."""
+    moved = ("m1", "--move", "4", "--pictures", "0")
+    done = course.dojo("milestone", "--impl", "reference", *moved, env=offline(course))
+    found = re.search(r"tinydigits: (\d+) of 1000 right .* (\d+) expected", done.stdout)
+    assert found is not None
+    assert int(found[1]) == int(found[2]) < 700
 
 
 def test_the_demo_is_locked_like_its_tests(course: Course) -> None:
