@@ -128,7 +128,7 @@ def _lines(now: Progress) -> Iterator[str]:
         if not row.note:
             yield line
         elif wide:
-            yield f"{line:<35}{row.note}"
+            yield f"{line:<36}{row.note}"
         else:
             yield line
             yield f"    {row.note}"

@@ -1,10 +1,19 @@
-"""Which task of a kata a test, or a failure, is about: the one whose function it names."""
+"""Which task of a kata a test, or a failure, is about.
+
+A suite says it in its headings, comments that stand alone between blank lines: all tests below `# 02.5
+as_strided` or `# 02.10 to 02.12: element by element` are about these tasks, until the next heading.  Where a
+heading gives no number, the names that the code uses tell.
+"""
 
 from __future__ import annotations
 
+import dis
 import functools
+import re
 import types
-from collections.abc import Iterable
+from bisect import bisect_right
+from collections.abc import Collection, Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,42 +21,118 @@ import pytest
 from dojo.curriculum import Kata, Unit
 from dojo.stubs import Task, tasks
 
+NUMBERED = re.compile(r"# (?P<numbers>\d\d\.\d+(?:(?:,| and| to) \d\d\.\d+)*)\b")
+RANGE = re.compile(r"(\d\d)\.(\d+) to \1\.(\d+)")
+
 
 @functools.cache
 def _by_name(kata: Kata) -> dict[str, Task]:
-    """The tasks by the name of their function; a method's without its class."""
+    """The tasks by the name of their function, in the order of the lesson; a method's without its class."""
     return {task.name.rpartition(".")[2]: task for task in tasks(kata)}
 
 
-def tasks_named(unit: Unit | None, words: Iterable[str]) -> list[Task]:
-    """The tasks whose functions are among `words`, in the order of the lesson."""
-    if not isinstance(unit, Kata) or not unit.reference.exists():
-        return []
-    known = _by_name(unit)
-    found = {known[word] for word in words if word in known}
-    return [task for task in tasks(unit) if task in found]
+def tasks_of(item: pytest.Item, unit: Unit | None) -> list[Task]:
+    """The tasks that a test is about."""
+    numbers = _numbers(item)
+    return _numbered(unit, numbers) or _named(unit, names_in(item))
 
 
 def task_of_failure(unit: Unit | None, item: pytest.Item, steps: list[str], words: list[str]) -> str:
     """`01.10 find_mismatch`: the task that a failure is about; empty where nothing tells.
 
-    Tried in turn: the functions on the way to an exception (`steps`, innermost last), the names in the
-    failing statements, the names in the test.  Of several the last of the lesson, for what it leans on has
-    tests of its own, which come before.
+    Tried in turn: the function in which an exception was raised (the last of `steps`); the heading that the
+    test stands under, and of its tasks those whose names the failing statements use (`words`) or the test;
+    these names alone.  Of several the last of the lesson: what it leans on has tests of its own, before.
     """
-    for names in (steps[-1:], words, names_in(item)):
-        if about := tasks_named(unit, names):
-            return f"{about[-1].number} {about[-1].name}"
+    raised, headed = _named(unit, steps[-1:]), _numbered(unit, _numbers(item))
+    for names in (words, names_in(item)):
+        about = [task for task in _named(unit, names) if not headed or task in headed]
+        if raised or about:
+            break
+    for found in (raised, about, headed):
+        if found:
+            return f"{found[-1].number} {found[-1].name}"
     return ""
 
 
+def _named(unit: Unit | None, words: Iterable[str]) -> list[Task]:
+    """The tasks whose functions are among `words`, in the order of the lesson."""
+    known = _tasks(unit)
+    words = set(words)
+    return [task for name, task in known.items() if name in words]
+
+
+def _numbered(unit: Unit | None, numbers: Collection[str]) -> list[Task]:
+    return [task for task in _tasks(unit).values() if task.number in numbers]
+
+
+def _tasks(unit: Unit | None) -> dict[str, Task]:
+    return _by_name(unit) if isinstance(unit, Kata) and unit.reference.exists() else {}
+
+
+def _numbers(item: pytest.Item) -> tuple[str, ...]:
+    """The numbers in the heading that a test stands under."""
+    function = _function(item)
+    if not isinstance(function, types.FunctionType):
+        return ()
+    headings = _headings(Path(function.__code__.co_filename))
+    place = bisect_right([line for line, _ in headings], function.__code__.co_firstlineno)
+    return headings[place - 1][1] if place else ()
+
+
+@functools.cache
+def _headings(file: Path) -> list[tuple[int, tuple[str, ...]]]:
+    """Each heading's line, and the tasks that it names."""
+    try:
+        lines = ["", *file.read_text("utf-8").splitlines(), ""]
+    except (OSError, UnicodeDecodeError):
+        return []
+    found = []
+    for number, line in enumerate(lines[1:-1], 1):
+        if line.startswith("# ") and not lines[number - 1].strip() and _ends(lines, number):
+            match = NUMBERED.match(line)
+            found.append((number, tuple(_listed(match["numbers"])) if match else ()))
+    return found
+
+
+def _ends(lines: list[str], number: int) -> bool:
+    """Whether the comment that begins at a line is followed by a blank line."""
+    while lines[number].startswith("#"):
+        number += 1
+    return not lines[number].strip()
+
+
+def _listed(text: str) -> Iterator[str]:
+    """02.10, 02.11 and 02.12 from "02.10 to 02.12"."""
+    yield from re.findall(r"\d\d\.\d+", text)
+    for kata, first, last in RANGE.findall(text):
+        yield from (f"{kata}.{n}" for n in range(int(first), int(last) + 1))
+
+
 def names_in(item: pytest.Item) -> set[str]:
-    """The global names and attributes that a test's code uses, inside lambdas and hypothesis too."""
-    function: Any = getattr(item, "function", None)
-    function = getattr(getattr(function, "hypothesis", None), "inner_test", function)
+    """The global names and attributes that a test's code uses, inside lambdas and hypothesis too.
+
+    What is looked up in an imported module, as `arange` in `np.arange`, is not the student's.
+    """
+    function = _function(item)
     codes: list[types.CodeType] = [function.__code__] if hasattr(function, "__code__") else []
     names: set[str] = set()
     for code in codes:
-        names.update(code.co_names)
+        foreign = False
+        for step in dis.get_instructions(code):
+            if step.opname in ("LOAD_ATTR", "LOAD_METHOD"):
+                if not foreign:
+                    names.add(str(step.argval))
+            elif step.opname != "CACHE":
+                value = function.__globals__.get(step.argval) if step.opname == "LOAD_GLOBAL" else None
+                foreign = isinstance(value, types.ModuleType)
+                if step.opname in ("LOAD_GLOBAL", "LOAD_NAME") and not foreign:
+                    names.add(str(step.argval))
         codes.extend(inner for inner in code.co_consts if isinstance(inner, types.CodeType))
     return names
+
+
+def _function(item: pytest.Item) -> Any:
+    """The test's own function, which hypothesis wraps."""
+    function: Any = getattr(item, "function", None)
+    return getattr(getattr(function, "hypothesis", None), "inner_test", function)

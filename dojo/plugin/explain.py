@@ -191,7 +191,7 @@ def _statement(step: Frame) -> str:
 
 
 def _names(statement: str) -> list[str]:
-    """The names in a statement, in order; attributes too."""
+    """The names in a statement, in order; attributes too, but for numpy's."""
     try:
         tree = ast.parse(statement if not statement.endswith(":") else statement + " pass")
     except SyntaxError:
@@ -199,7 +199,7 @@ def _names(statement: str) -> list[str]:
     named = (
         n.id if isinstance(n, ast.Name) else n.attr
         for n in ast.walk(tree)
-        if isinstance(n, (ast.Name, ast.Attribute))
+        if isinstance(n, ast.Name) or (isinstance(n, ast.Attribute) and ast.unparse(n.value) != "np")
     )
     return list(dict.fromkeys(named))
 

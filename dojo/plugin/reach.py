@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,8 @@ from dojo import compose, progress
 from dojo.compose import Composition
 from dojo.curriculum import BY_NUMBER, KATAS, UNITS, Kata, Unit
 from dojo.plugin.units import order_of, place_of, unit_of
+
+TASK_NUMBER = re.compile(r"(?<![\w.-])(\d\d\.\d+)(?![\w.-])")
 
 
 def named_units(config: pytest.Config) -> list[Unit]:
@@ -92,7 +95,7 @@ class Reach:
                     item.add_marker(pytest.mark.xdist_group(place.unit.folder))
 
         if config.getoption("keyword"):
-            name_tasks(items)
+            name_tasks(config, items)
 
         def key(item: pytest.Item) -> tuple[tuple[str, int], int]:
             place = places[item]
@@ -101,13 +104,17 @@ class Reach:
         items.sort(key=key)
 
 
-def name_tasks(items: list[pytest.Item]) -> None:
-    """Let `-k 01.10` and `-k find_mismatch` choose the tests of a task."""
-    from dojo.plugin.about import names_in, tasks_named
+def name_tasks(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Let `-k 01.1` and `-k find_mismatch` choose the tests of a task.
 
+    pytest looks for parts of words, and so would take 01.10 for 01.1; hence the frame around a number.
+    """
+    from dojo.plugin.about import tasks_of
+
+    config.option.keyword = TASK_NUMBER.sub(r"task-\1-", config.option.keyword)
     for item in items:
-        for task in tasks_named(unit_of(item.path), names_in(item)):
-            item.extra_keyword_matches.update([task.number, task.name])
+        for task in tasks_of(item, unit_of(item.path)):
+            item.extra_keyword_matches.update([f"task-{task.number}-", task.name])
 
 
 def keep_katas_whole(config: pytest.Config) -> None:

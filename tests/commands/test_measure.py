@@ -2,6 +2,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -145,6 +146,12 @@ def test_no_share_of_the_computing_is_above_the_whole():
     fast = Series("yours", SIZES, (0.03,) * 3, (1000,) * 3)
     _, body = tables.table(comparison(fast, flops=(4e9,) * 3, moved=None), Report("04", ROOF, ()))
     assert body[0][-1] == "100 % compute"
+
+
+def test_what_grows_as_fast_in_the_reference_is_no_fault(capsys):
+    assert "faster than expected" not in printed(
+        capsys, comparison(YOURS, replace(YOURS, source="reference"))
+    )
 
 
 def test_what_grows_too_fast_is_said_in_words(capsys):

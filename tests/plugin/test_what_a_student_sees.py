@@ -221,6 +221,17 @@ def test_a_failure_names_its_task(solved: Course) -> None:
     assert "kata 01.2 shout\n" in see(solved)
 
 
+def test_a_heading_in_the_suite_says_which_task_its_tests_are_about(solved: Course) -> None:
+    code = "from tinytorch import setup\n\n\n# 01.1 and 01.2: {}\n\n\ndef test_both():\n    {}\n"
+    test = code.format("twice, and loudly", "assert setup.shout('a') == 1")
+    solved.write(f"{SUITE}/test_1_correctness.py", test)
+    assert "kata 01.2 shout\n" in see(solved)
+    for word, chosen in (("01.1", "1 failed"), ("01.2", "1 failed"), ("01.10", "0 selected")):
+        assert chosen in solved.run(SUITE, "-k", word).stdout
+    solved.write(f"{SUITE}/test_1_correctness.py", test.replace("and 01.2", "and more"))
+    assert "kata 01.1 double\n" in see(solved)
+
+
 def test_the_last_lines_say_what_is_next(solved: Course) -> None:
     solved.edit(STUB, "return text.upper()", "return text")
     assert see(solved).strip().splitlines()[-2].startswith("Read: katas/01_setup/README.md")
