@@ -6,9 +6,10 @@ from dojo.measuring import Probe
 from tinytorch.layers import Linear, Module, affine
 
 SIDES = (64, 128, 256, 512)
-ROWS = (64, 128, 256, 512)
+ROWS = (32, 64, 128, 256)
+COUNTS = (64, 128, 256, 512)
 LARGE_SIDES = (256, 512, 1024, 2048)
-WIDTH = 256
+WIDTH = 1024  # 4 MiB of weights, which do not stay near the core
 F32 = 4  # bytes
 
 
@@ -69,7 +70,7 @@ PROBES = (
         moved=lambda n: 9 * F32 * n * n,
     ),
     Probe(
-        "affine of n rows, (n, 256) by (256, 256)",
+        "affine of n rows, (n, 1024) by (1024, 1024)",
         ROWS,
         prepare=rows,
         call=lambda x, weight: affine(x, weight),
@@ -90,7 +91,7 @@ PROBES = (
         moved=lambda n: F32 * n * (2 * WIDTH + WIDTH**2),
     ),
     Probe(
-        "affine of n rows in pairs, (n / 2, 2, 256)",
+        "affine of n rows in pairs, (n / 2, 2, 1024)",
         ROWS,
         prepare=pairs,
         call=lambda x, weight: affine(x, weight),
@@ -121,7 +122,7 @@ PROBES = (
     ),
     Probe(
         "parameters of n layers",
-        ROWS,
+        COUNTS,
         prepare=layers,
         call=lambda net: list(net.parameters()),
         time=1,
@@ -137,7 +138,7 @@ PROBES = (
     ),
     Probe(
         "load_state_dict into a layer (n, n)",
-        LARGE_SIDES,
+        SIDES,
         prepare=one_layer,
         call=lambda layer, state: layer.load_state_dict(state),
         time=2,
