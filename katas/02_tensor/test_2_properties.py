@@ -878,6 +878,20 @@ def test_a_write_in_place_is_noted_for_all_views_of_its_memory():
     expect(version(other.data), before + 2)
 
 
+def test_a_write_to_memory_that_is_not_numpys_is_noted_too():
+    x = np.ndarray((4,), np.float64, buffer=bytearray(32))
+    written = increment_version(x[1:])
+    expect((version(x), version(x[::2]), version(x.reshape(2, 2).T)), (written,) * 3)
+
+
+def test_a_new_array_has_no_writes_even_where_an_old_one_was():
+    for _ in range(20):
+        old = np.zeros(3)
+        increment_version(old)
+        del old
+        expect(version(np.zeros(3)), 0)  # which Python puts where the old one was
+
+
 def test_a_detached_tensor_shares_the_array_and_no_gradient():
     x = Tensor([1.0], requires_grad=True)
     y = x.detach()

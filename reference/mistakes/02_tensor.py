@@ -994,6 +994,8 @@ EQUIVALENT = {
         "ranks are only compared",
     "module: {'b': 0, 'i': 1, 'u': 1, 'f': 2} -> {'b': 0, 'i': 1, 'u': 1, 'f': 3}":
         "ranks are only compared",
+    "module: _writes = 0 -> _writes = 1":
+        "numbers of writes are only compared",
     "promote: if a.__class__ is np.ndarray: -> if False:":
         ONLY_FASTER,
     "promote: if b.__class__ is np.ndarray and a.dtype == b.dtype: -> if False:":

@@ -68,7 +68,7 @@ def increment_version(array: Array) -> int:
     """Note that the memory `array` shows was written over in place, and return the number of that write.
 
     A graph that kept the old numbers for its way back finds out by it, and raises an error rather than give a
-    wrong gradient (kata 06). Writes are counted from 1, through the whole process.
+    wrong gradient (kata 06). Writes are counted through the whole process, whatever they are to.
     """
     global _writes
     owner = _owner(array)
