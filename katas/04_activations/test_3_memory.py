@@ -82,15 +82,15 @@ LEAKY_IN_PLACE = Budget(
 )
 FORWARD = Budget(
     "a curve, its result included",
-    limit=3.5,
+    limit=4.5,
     reference=2.0,
-    naive=4.0,
+    naive=6.25,
     unit="arrays at the worst moment",
     naively="a version that keeps each step in an array of its own",
 )
 GELU_FORWARD = Budget(
     "gelu, its result included",
-    limit=4.5,
+    limit=5.5,
     reference=2.0,
     naive=7.0,
     unit="arrays at the worst moment",
@@ -278,10 +278,13 @@ def test_a_curve_needs_few_arrays_on_the_way(name, table):
 
 def test_the_twin_that_keeps_every_step_is_caught(table):
     def all_steps(x):
-        less = x - x.max(axis=-1, keepdims=True)
-        weights = np.exp(less)
-        sums = np.broadcast_to(weights.sum(axis=-1, keepdims=True), x.shape).copy()
-        return weights / sums
+        size = np.abs(x)
+        less = -size
+        small = np.exp(less)
+        right = x >= 0
+        above = np.where(right, 1, small)
+        below = 1 + small
+        return above / below
 
     FORWARD.catches(peak_bytes(lambda: all_steps(table)) / MIB)
 

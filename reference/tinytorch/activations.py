@@ -24,8 +24,8 @@ __all__ = [
 ]  # fmt: skip
 
 
-# Three curves that can be written over their input. What computes them writes into `out`, which is a new array
-# here, and x itself further down, where they work in place.
+# Three curves that can be written over their input. What computes them writes into `out`, which is a new
+# array here, and x itself further down, where they work in place.
 
 
 @op
@@ -140,11 +140,15 @@ def gelu_back(grad: Array, x: Array) -> Any:  # stub: (grad)
     """The gradient of x."""
     # kata 04.8: the same height is reached twice, on different slopes.
     x = np.clip(x, -GELU_FAR, GELU_FAR)
-    square = x * x
-    z = x * (2 * GELU_SCALE + 2 * GELU_SCALE * GELU_CUBE * square)
-    share = sigmoid_into(z, np.empty_like(x))
-    # x * share grows by share + x * share * (1 - share) * (the slope of z).
-    back = x * (2 * GELU_SCALE + 6 * GELU_SCALE * GELU_CUBE * square)
+    back = x * x
+    share = np.multiply(back, 2 * GELU_SCALE * GELU_CUBE, out=np.empty_like(x))
+    share += 2 * GELU_SCALE
+    share *= x
+    sigmoid_into(share, share)
+    # The slope of x * share is share + x * share * (1 - share) * the slope of what the sigmoid was of.
+    back *= 6 * GELU_SCALE * GELU_CUBE
+    back += 2 * GELU_SCALE
+    back *= x
     back *= 1 - share
     back += 1
     back *= share

@@ -24,8 +24,8 @@ __all__ = [
 ]  # fmt: skip
 
 
-# Three curves that can be written over their input. What computes them writes into `out`, which is a new array
-# here, and x itself further down, where they work in place.
+# Three curves that can be written over their input. What computes them writes into `out`, which is a new
+# array here, and x itself further down, where they work in place.
 
 
 @op
