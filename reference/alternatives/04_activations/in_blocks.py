@@ -180,7 +180,7 @@ def dropout(x: Array, *, p: float = 0.5, rng: np.random.Generator) -> Any:
     if not (p >= 0 and p <= 1):
         raise ValueError(f"p={p} is outside of [0, 1]")
     out = np.array(floating(x))
-    dropped = np.asarray(rng.random(out.shape) < p)
+    dropped = np.asarray(rng.random(out.shape, dtype=np.float32) < p)
     out[dropped] = 0
     if p < 1:
         with np.errstate(over="ignore"):
