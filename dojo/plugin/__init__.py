@@ -85,12 +85,18 @@ def pytest_pycollect_makemodule(module_path: Path, parent: Any) -> pytest.Module
 
 @functools.cache
 def take_time_to_draw() -> None:
-    """Let hypothesis be slow in a kata's tests, as on a busy machine; their own `@settings` add to this."""
-    from hypothesis import HealthCheck, settings
+    """Let hypothesis be slow in a kata's tests, as on a busy machine; their own `@settings` add to this.
+
+    But when one fails, it need not run it 200 times more to explain it by lines that are not the student's.
+    """
+    from hypothesis import HealthCheck, Phase, settings
 
     now = settings()
     unhurried = {HealthCheck.too_slow, *now.suppress_health_check}
-    settings.register_profile("dojo", now, deadline=None, suppress_health_check=list(unhurried))
+    phases = [phase for phase in now.phases if phase is not Phase.explain]
+    settings.register_profile(
+        "dojo", now, deadline=None, suppress_health_check=list(unhurried), phases=phases
+    )
     settings.load_profile("dojo")
 
 

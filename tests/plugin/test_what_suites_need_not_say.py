@@ -55,13 +55,14 @@ def test_hypothesis_may_take_its_time_and_settings_add_to_that(course: Course) -
     course.write(
         LEVEL_1,
         """
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 
 def test_settings():
     mine = settings(max_examples=7, derandomize=True)
     assert mine.deadline is None
     assert HealthCheck.too_slow in mine.suppress_health_check
+    assert Phase.shrink in mine.phases and Phase.explain not in mine.phases
     assert (mine.max_examples, mine.derandomize) == (7, True)
     assert settings(deadline=50).deadline.total_seconds() == 0.05
     assert settings().max_examples == 33
