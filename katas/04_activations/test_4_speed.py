@@ -5,7 +5,6 @@ that must not fit.
 """
 
 import functools
-import gc
 import itertools
 
 import numpy as np
@@ -51,15 +50,6 @@ ROWS = Budget(
     unit="times the time of the formula in numpy",
     naively="a loop over the rows",
 )
-
-
-@pytest.fixture(autouse=True, scope="module")
-def only_new_objects_are_collected():
-    """Spare each collection the 100,000 objects of pytest itself."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 def table(rng, shape=(256, 256)):

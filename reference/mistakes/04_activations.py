@@ -1,7 +1,7 @@
 """Believable wrong solutions of kata 04.  Each takes the reference and spoils one thing in it.
 
-An operation is spoiled by its `forward`, a rule by attaching another one; `relu_into` and its kin are what both
-an operation and its twin in place call.
+An operation is spoiled by its `forward`, a rule by attaching another one; `relu_into` and its kin are what an
+operation and its twin in place both call.
 """
 
 import math

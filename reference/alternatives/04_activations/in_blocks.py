@@ -58,7 +58,7 @@ def leak(slope: float) -> Callable[[Array], Any]:
 
 
 def squash(x: Array) -> Any:
-    """Of two forms the one that does not overflow: e^x / (1 + e^x) on the left, 1 / (1 + e^-x) on the right."""
+    """e^x / (e^x + 1) on the left, 1 / (1 + e^-x) on the right: of two forms the one that does not overflow."""
     e = np.exp(np.minimum(x, 0))
     return e / (e + np.exp(-np.maximum(x, 0)))
 

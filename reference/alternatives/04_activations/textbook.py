@@ -137,6 +137,7 @@ def dropout_back(grad: Array, kept: Array, p: float) -> Any:
 @op(in_place=True)
 def relu_(x: Array) -> Any:
     x[x < 0] = 0
+    return x
 
 
 @relu_.gradient
@@ -156,6 +157,7 @@ def leaky_relu_(x: Array, *, negative_slope: float = 0.01) -> Any:
         raise ValueError(f"a slope of {negative_slope} is not between 0 and 1")
     negative = x < 0
     x[negative] = 0 if negative_slope == 0 else x[negative] * negative_slope
+    return x
 
 
 @leaky_relu_.gradient
@@ -170,7 +172,7 @@ def sigmoid_(x: Array) -> Any:
         np.exp(x, out=x)
         np.reciprocal(x, out=x)
         np.add(x, 1, out=x)
-        np.reciprocal(x, out=x)
+        return np.reciprocal(x, out=x)
 
 
 sigmoid_.gradient(sigmoid_back)
@@ -178,7 +180,7 @@ sigmoid_.gradient(sigmoid_back)
 
 @op(in_place=True)
 def tanh_(x: Array) -> Any:
-    np.tanh(x, out=x)
+    return np.tanh(x, out=x)
 
 
 tanh_.gradient(tanh_back)
