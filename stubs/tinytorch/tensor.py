@@ -139,7 +139,11 @@ class Op:
         recorder = _recorder if wanted else None
         if self.in_place:
             self._refuse_to_write_over(inputs[0], recorder is not None)
-        result, params = self.run(arrays, params)
+        if params or self.saves:
+            result, params = self.run(arrays, params)
+        else:  # the short way, for most calls
+            result = self.forward(*arrays)
+            self._refuse_several(result)
         if self.in_place:
             out: Tensor = inputs[0]
             increment_version(out.data)
@@ -171,11 +175,14 @@ class Op:
         if self.saves:
             result, *saved = result
             params = {**params, **dict(zip(self.saves, saved, strict=True))}
-        if isinstance(result, tuple):
+        self._refuse_several(result)
+        return result, params
+
+    def _refuse_several(self, result: Any) -> None:
+        if result.__class__ is tuple:
             raise TypeError(
                 f"{self.name} returned a tuple: an op has one result, by-products go in saves=[...]"
             )
-        return result, params
 
     def gradient(self, pull: Callable[..., Any]) -> Callable[..., Any]:
         """Attach the rule `pull(grad, ...)`, from the gradient of the output to one for each input.
@@ -187,7 +194,8 @@ class Op:
         not wanted, the rule may return None for it. TypeError for any other name.
         """
         _, *needs = inspect.signature(pull).parameters
-        offered = (*self.inputs, "out", *self.params, *self.saves, "needs_input_grad", "input_shapes")
+        always = ("out", "needs_input_grad", "input_shapes")
+        offered = (*self.inputs, *self.params, *self.saves, *always)
         if unknown := [name for name in needs if name not in offered]:
             raise TypeError(f"the gradient of {self.name} asks for {unknown}; it can have {list(offered)}")
         self.pull, self.needs = pull, tuple(needs)
