@@ -200,6 +200,16 @@ def test_one_matrix_for_many_gets_what_all_of_them_say(rng):
     expect(for_b.reshape(-1, 3, 5).sum(axis=0), sum(other for _, other in each))
 
 
+@pytest.mark.parametrize(
+    ("a", "b"), [((0,), (0,)), ((2, 0), (0, 3)), ((0, 2), (2, 3)), ((2, 3), (3, 0)), ((0, 2, 3), (3, 4))]
+)
+def test_a_product_of_nothing(a, b):
+    out, back = matmul.vjp(np.ones(a), np.ones(b))
+    for_a, for_b = back(np.ones_like(out))
+    expect((np.shape(for_a), np.shape(for_b)[-len(b) :]), (a, b))
+    expect((np.sum(for_a), np.sum(for_b)), (0.0, 0.0))
+
+
 # 06.5 and 06.6: reductions
 
 

@@ -183,7 +183,8 @@ def matmul_back(
         for_a = for_a[..., 0, :] if row else for_a
     if needs_input_grad[1]:
         if b.ndim == 2:
-            for_b = a.reshape(-1, a.shape[-1]).T @ grad.reshape(-1, grad.shape[-1])
+            rows = math.prod(a.shape[:-1])
+            for_b = a.reshape(rows, a.shape[-1]).T @ grad.reshape(rows, grad.shape[-1])
         else:
             for_b = np.swapaxes(a, -1, -2) @ grad
         for_b = for_b[..., 0] if column else for_b
@@ -366,7 +367,8 @@ def record(op: Op, inputs: tuple[Any, ...], arrays: list[Any], params: dict[str,
             sources.append(None)
     if sources[0] is out:
         sources[0] = None
-    out.node = Node(op, op.keep(out.data, arrays, params), sources, out.data)
+    kept = op.keep(out.data, arrays, params) if op.needs else []
+    out.node = Node(op, kept, sources, out.data)
 
 
 def unbroadcast(grad: Array, shape: Shape) -> Any:

@@ -19,7 +19,7 @@ import numpy as np
 
 from tinytorch.activations import Dropout, ReLU, log_softmax
 from tinytorch.layers import Linear, Module
-from tinytorch.tensor import Array, Op, Recorder, Shape, Tensor, set_recorder, version
+from tinytorch.tensor import Array, Op, Recorder, Shape, Tensor, increment_version, set_recorder, version
 
 __all__ = [
     "MLP", "Sequential", "Tape", "activation_stats", "calculate_gain", "fans", "gradient_norms",
@@ -92,7 +92,7 @@ def MLP(
 
 
 # Initialisation: names and formulas are those of torch.nn.init. A trailing _ says that the tensor is written
-# over in place; it is what comes back, too.
+# over in place, and keeps its dtype; it is what comes back, too. Note each write with `increment_version`.
 
 
 def fans(shape: Shape) -> tuple[int, int]:
@@ -170,15 +170,19 @@ def _uniform(tensor: Tensor, gain: float, fan: float, rng: np.random.Generator) 
     drawn = rng.random(tensor.shape, _drawable(tensor))
     drawn *= 2 * bound
     drawn -= bound
-    tensor.data[...] = drawn
-    return tensor
+    return _write(tensor, drawn)
 
 
 def _normal(tensor: Tensor, gain: float, fan: float, rng: np.random.Generator) -> Tensor:
     """Over `tensor`: normal, with standard deviation gain / sqrt(fan)."""
     drawn = rng.standard_normal(tensor.shape, _drawable(tensor))
     drawn *= gain / math.sqrt(max(fan, 1))
-    tensor.data[...] = drawn
+    return _write(tensor, drawn)
+
+
+def _write(tensor: Tensor, values: Any) -> Tensor:
+    tensor.data[...] = values
+    increment_version(tensor.data)
     return tensor
 
 
@@ -260,7 +264,7 @@ class Tape:
 
     def __init__(self) -> None:
         self.steps: list[Step] = []
-        self._before: list[Recorder | None] = []
+        self._before: Recorder | None = None
 
     def __enter__(self) -> Tape:
         # TODO 05.11: listen, and remember who listened before.
