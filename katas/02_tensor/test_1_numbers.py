@@ -277,6 +277,8 @@ def test_operators_work_from_the_right_too():
     expect(10.0 - x, f32([9, 6]))
     expect(3 * x, f32([3, 12]))
     expect(-(x - 2), f32([1, -2]))
+    expect(2**70 * x, f32([2.0**70, 2.0**72]))  # which no integer of numpy's can hold
+    expect(x * 2**70, f32([2.0**70, 2.0**72]))
     expect(abs(x - 2), f32([1, 2]))
 
 

@@ -273,6 +273,8 @@ def test_arange_stops_before_its_end():
     expect(arange(2.0), f32([0, 1]))
     expect(arange(1.5, 4), f32([1.5, 2.5, 3.5]))
     expect(arange(0), np.array([], np.int64))
+    expect(arange(10, step=3), np.array([0, 3, 6, 9]))
+    expect(arange(2, step=0.5), f32([0, 0.5, 1, 1.5]))
 
 
 def test_arange_rounds_each_number_only_once():

@@ -123,7 +123,7 @@ def table(title: str, rows: Sequence[Mapping[str, object]]) -> Table:
 
     True reads "ok" and False "FAIL"; a float (np.float64 is one) has 4 significant digits (`.4g`); anything
     else is its `str`.
-    Title, keys and values are shown as they are, square brackets included.
+    Title, keys and values are shown as they are, square brackets included. No rows make no columns.
 
     Raises:
         ValueError: a row lacks keys of the first row, or has some that the first lacks; the message names all

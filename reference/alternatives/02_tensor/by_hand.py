@@ -433,12 +433,14 @@ def result_type(*operands: Any) -> np.dtype[Any]:
 
 def promote(a: Any, b: Any) -> tuple[Array, Array]:
     """Both operands as arrays of the dtype in which they meet. Beware: 300 is 44 in uint8, as in PyTorch."""
-    # Most calls are of these two kinds, and finding a dtype takes longer than adding two small arrays.
+    # Most calls are of these kinds, and finding a dtype takes longer than adding two small arrays.
     if a.__class__ is np.ndarray:
         if b.__class__ is np.ndarray and a.dtype == b.dtype:
             return a, b
         if b.__class__ in (int, float) and a.dtype.kind == "f":
             return a, np.asarray(b, a.dtype)
+    elif a.__class__ in (int, float) and b.__class__ is np.ndarray and b.dtype.kind == "f":
+        return np.asarray(a, b.dtype), b
     dtype = result_type(a, b)
     return np.asarray(as_array(a), dtype), np.asarray(as_array(b), dtype)
 
@@ -474,7 +476,7 @@ def maximum(a: Any, b: Any) -> Any: return elementwise(np.maximum, a, b)
 @op
 def compare(a: Any, b: Any, *, test: Callable[..., Any]) -> Any: return elementwise(test, a, b)
 @op
-def neg(a: Any) -> Any: return -a
+def neg(a: Any) -> Any: return -as_array(a)
 @op
 def absolute(a: Any) -> Any: return np.abs(as_array(a))
 @op
