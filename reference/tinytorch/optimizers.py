@@ -166,7 +166,7 @@ class Optimizer:
         Options under "groups.0.lr", for group 0; what is remembered under "state.3.exp_avg", for the fourth
         of all parameters. The arrays that are there, not copies. So kata 05's `save` can write it.
         """
-        # kata 08.11: betas become an array of two.
+        # kata 08.6: betas become an array of two.
         saved: dict[str, Any] = {}
         for i, group in enumerate(self.param_groups):
             for name, value in group.items():
@@ -185,7 +185,7 @@ class Optimizer:
         what belongs to no group or parameter, and each shape or dtype that does not fit; then nothing at all
         has changed.
         """
-        # kata 08.12: look first, then change. What is not in the state was not there: forget it.
+        # kata 08.7: look first, then change. What is not in the state was not there: forget it.
         groups: dict[str, tuple[Group, Group]] = {
             f"groups.{i}": (group, {}) for i, group in enumerate(self.param_groups)
         }
@@ -257,7 +257,7 @@ class SGD(Optimizer):
             raise ValueError("nesterov takes a momentum above 0 and a dampening of 0")
 
     def update(self, data: Array, grad: Array, state: State, group: Group) -> None:
-        # kata 08.6: multiply into scratch, subtract from `data`. What is remembered of the first gradient is
+        # kata 08.8: multiply into scratch, subtract from `data`. What is remembered of the first gradient is
         # a copy.
         momentum, scratch = group["momentum"], self.scratch(data)
         grad = self.decay(data, grad, group)
@@ -280,7 +280,7 @@ class SGD(Optimizer):
 
 def running_mean(mean: Array, value: Array, keep: float, scratch: Array) -> None:
     """mean = keep * mean + (1 - keep) * value, in place. `value` stays, unless it is the scratch array."""
-    # kata 08.7: two multiplications and an addition, each with a place to go.
+    # kata 08.9: two multiplications and an addition, each with a place to go.
     np.multiply(value, 1 - keep, out=scratch)
     mean *= keep
     mean += scratch
@@ -288,7 +288,7 @@ def running_mean(mean: Array, value: Array, keep: float, scratch: Array) -> None
 
 def running_square(mean: Array, value: Array, keep: float, scratch: Array) -> None:
     """mean = keep * mean + (1 - keep) * value**2, in place. `value` stays."""
-    # kata 08.7: value * value: numpy's ** may be many times slower.
+    # kata 08.9: value * value: numpy's ** may be many times slower.
     np.multiply(value, value, out=scratch)
     running_mean(mean, scratch, keep, scratch)
 
@@ -315,7 +315,7 @@ class RMSprop(Optimizer):
         super().__init__(params, {**options, "momentum": momentum, "centered": centered})
 
     def update(self, data: Array, grad: Array, state: State, group: Group) -> None:
-        # kata 08.8: rounding can leave the variance a little below 0, which has no root.
+        # kata 08.10: rounding can leave the variance a little below 0, which has no root.
         scratch = self.scratch(data)
         grad = self.decay(data, grad, group)
         square = buffer(state, "square_avg", data)
@@ -358,7 +358,7 @@ class Adam(Optimizer):
         super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
 
     def update(self, data: Array, grad: Array, state: State, group: Group) -> None:
-        # kata 08.9: with c for 1 - beta2**step, sqrt(square / c) + eps is
+        # kata 08.11: with c for 1 - beta2**step, sqrt(square / c) + eps is
         # (sqrt(square) + eps * sqrt(c)) / sqrt(c): then only numbers are divided by c, not arrays.
         (beta1, beta2), scratch = group["betas"], self.scratch(data)
         grad = self.decay(data, grad, group)
@@ -392,7 +392,7 @@ class AdamW(Adam):
 
     def decay(self, data: Array, grad: Array, group: Group) -> Array:
         """Shrink `data`, in place; the gradient is given back as it is."""
-        # kata 08.10: one multiplication.
+        # kata 08.12: one multiplication.
         data *= 1 - group["lr"] * group["weight_decay"]
         return grad
 
