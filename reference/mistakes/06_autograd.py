@@ -1,0 +1,1309 @@
+"""Believable wrong solutions of kata 06.  Each takes the reference and spoils one thing in it."""
+
+import contextlib
+import math
+import weakref
+
+import numpy as np
+
+from dojo.mistakes import caught_by
+from tinytorch import tensor
+
+# Rules. `m.sub` and the other operations are those of kata 02; a second rule takes the place of the first.
+
+
+@caught_by(1)
+def what_is_subtracted_pushes_upwards(m):
+    m.sub.gradient(lambda grad: (grad, grad))
+
+
+@caught_by(1)
+def each_factor_gets_its_own_value(m):
+    m.mul.gradient(lambda grad, a, b: (grad * a, grad * b))
+
+
+@caught_by(1)
+def a_quotient_forgets_to_square_its_divisor(m):
+    m.div.gradient(lambda grad, a, b: (grad / b, -grad * a / b))
+
+
+@caught_by(1)
+def a_root_loses_its_half(m):
+    m.sqrt.gradient(lambda grad, out: grad / out)
+
+
+@caught_by(1)
+def a_number_to_the_0_is_nan_at_0(m):
+    def power_back(grad, a, b):
+        with np.errstate(all="ignore"):
+            return grad * (b * np.power(a, np.subtract(b, 1.0))), grad * np.power(a, b) * np.log(a)
+
+    m.power.gradient(power_back)
+
+
+@caught_by(1)
+def a_power_has_no_slope_in_its_exponent(m):
+    m.power.gradient(lambda grad, a, b: (np.where(np.equal(b, 0), 0, grad * b * a ** (b - 1)), None))
+
+
+@caught_by(1)
+def the_absolute_value_rises_at_0(m):
+    m.absolute.gradient(lambda grad, a: np.where(a >= 0, grad, -grad))
+
+
+@caught_by(1)
+def both_of_two_equals_get_all(m):
+    m.maximum.gradient(lambda grad, a, b: (grad * np.greater_equal(a, b), grad * np.greater_equal(b, a)))
+
+
+@caught_by(1)
+def the_first_of_two_equals_gets_all(m):
+    m.maximum.gradient(lambda grad, a, b: (grad * np.greater_equal(a, b), grad * np.greater(b, a)))
+
+
+@caught_by(1)
+def clip_holds_what_lies_on_a_bound(m):
+    def clip_back(grad, a, min, max):
+        low, high = (-np.inf if min is None else min), (np.inf if max is None else max)
+        return grad * ((a > low) & (a < high))
+
+    m.clip.gradient(clip_back)
+
+
+@caught_by(1)
+def clip_needs_both_bounds(m):
+    m.clip.gradient(lambda grad, a, min, max: grad * ((a >= (min or 0)) & (a <= (max or 0))))
+
+
+@caught_by(1)
+def where_multiplies_by_a_mask(m):
+    def where_back(grad, condition):
+        with np.errstate(all="ignore"):
+            return None, grad * condition, grad * np.logical_not(condition)
+
+    m.where.gradient(where_back)
+
+
+@caught_by(1)
+def where_forgets_that_its_condition_is_an_input(m):
+    m.where.gradient(lambda grad, condition: (np.where(condition, grad, 0), np.where(condition, 0, grad)))
+
+
+@caught_by(1)
+def a_product_transposes_the_wrong_one(m):
+    m.matmul.gradient(lambda grad, a, b: (np.swapaxes(b @ np.swapaxes(grad, -1, -2), -1, -2), grad @ b))
+
+
+@caught_by(1)
+def a_product_knows_matrices_only(m):
+    m.matmul.gradient(lambda grad, a, b: (grad @ np.swapaxes(b, -1, -2), np.swapaxes(a, -1, -2) @ grad))
+
+
+@caught_by(1)
+def a_product_of_nothing_cannot_be_folded(m):
+    def matmul_back(grad, a, b):
+        row, column = a.ndim == 1, b.ndim == 1
+        a, b = a[None] if row else a, b[:, None] if column else b
+        grad = np.expand_dims(grad, (-2,) * row + (-1,) * column)
+        for_a = grad @ np.swapaxes(b, -1, -2)
+        if b.ndim == 2:
+            for_b = a.reshape(-1, a.shape[-1]).T @ grad.reshape(-1, grad.shape[-1])
+        else:
+            for_b = np.swapaxes(a, -1, -2) @ grad
+        return for_a[..., 0, :] if row else for_a, for_b[..., 0] if column else for_b
+
+    m.matmul.gradient(matmul_back)
+
+
+@caught_by(1)
+def a_mean_divides_by_everything(m):
+    def mean_back(grad, input_shapes, axis, keepdims):
+        return m.spread(grad / max(1, math.prod(input_shapes[0])), input_shapes[0], axis, keepdims)
+
+    m.mean.gradient(mean_back)
+
+
+@caught_by(1)
+def a_mean_is_a_sum_on_the_way_back(m):
+    def mean_back(grad, input_shapes, axis, keepdims):
+        return m.spread(grad, input_shapes[0], axis, keepdims)
+
+    m.mean.gradient(mean_back)
+
+
+@caught_by(1)
+def a_variance_forgets_its_correction(m):
+    def var_back(grad, a, axis, correction, keepdims):
+        count = a.size // max(grad.size, 1)
+        return m.spread(2 * grad / max(count, 1), a.shape, axis, keepdims) * (a - a.mean(axis, keepdims=True))
+
+    m.var.gradient(var_back)
+
+
+@caught_by(1)
+def a_reduced_axis_comes_back_in_front(m):
+    def spread(grad, shape, axis, keepdims):
+        if axis is not None and not keepdims:
+            axes = axis if isinstance(axis, tuple) else (axis,)
+            grad = grad.reshape((1,) * len(axes) + grad.shape)
+        return np.broadcast_to(grad, shape)
+
+    m.spread = spread
+
+
+@caught_by(1)
+def an_axis_from_the_end_is_counted_without_the_missing_ones(m):
+    def spread(grad, shape, axis, keepdims):
+        if axis is not None and not keepdims:
+            for one in axis if isinstance(axis, tuple) else (axis,):
+                grad = np.expand_dims(grad, one % (grad.ndim + 1))
+        return np.broadcast_to(grad, shape)
+
+    m.spread = spread
+
+
+@caught_by(1)
+def each_of_the_largest_gets_all(m):
+    def amax_back(grad, a, out, axis, keepdims):
+        return m.spread(grad, a.shape, axis, keepdims) * (a == m.spread(out, a.shape, axis, keepdims))
+
+    m.amax.gradient(amax_back)
+
+
+@caught_by(1)
+def only_the_first_of_the_smallest_gets_any(m):
+    def amin_back(grad, a, out, axis, keepdims):
+        chosen = a == m.spread(out, a.shape, axis, keepdims)
+        if isinstance(axis, tuple) or axis is None:
+            first = np.zeros(a.shape, bool)
+            first.flat[np.argmax(chosen)] = True
+        else:
+            first = chosen & (np.cumsum(chosen, axis) == 1)
+        return m.spread(grad, a.shape, axis, keepdims) * first
+
+    m.amin.gradient(amin_back)
+
+
+@caught_by(1)
+def a_permutation_is_applied_once_more(m):
+    m.permute.gradient(lambda grad, axes: np.transpose(grad, axes))
+
+
+@caught_by(1)
+def a_permutation_knows_no_axes_from_the_end(m):
+    m.permute.gradient(lambda grad, axes: np.transpose(grad, np.argsort(axes)))
+
+
+@caught_by(1)
+def a_view_wants_no_copy_on_the_way_back_either(m):
+    m.view.gradient(
+        lambda grad, input_shapes: m.view.forward(grad[::-1][::-1].T.copy().T, shape=input_shapes[0])
+    )
+
+
+@caught_by(1)
+def what_was_picked_twice_counts_once(m):
+    def getitem_back(grad, input_shapes, index):
+        full = np.zeros(input_shapes[0], grad.dtype)
+        full[index] += grad
+        return full
+
+    m.getitem.gradient(getitem_back)
+
+
+@caught_by(1)
+def pieces_are_cut_into_equal_parts(m):
+    m.join.gradient(lambda grad, lengths, axis: np.array_split(grad, len(lengths), axis))
+
+
+@caught_by(1)
+def pieces_are_cut_along_the_first_axis(m):
+    m.join.gradient(lambda grad, lengths, axis: np.split(grad, np.cumsum(lengths)[:-1]))
+
+
+# The graph.
+
+
+def _record(m, record):
+    m.record = record
+    tensor.set_recorder(record)
+
+
+@caught_by(1)
+def recording_waits_to_be_asked_for(m):
+    tensor.set_recorder(None)
+
+
+@caught_by(1)
+def a_missing_rule_is_an_error_before_anybody_wants_it(m):
+    right = m.record
+
+    def record(op, inputs, arrays, params, out):
+        if op.pull is None:
+            raise TypeError(f"{op.name} has no gradient rule")
+        right(op, inputs, arrays, params, out)
+
+    _record(m, record)
+
+
+@caught_by(1)
+def constants_are_sources_too(m):
+    def record(op, inputs, arrays, params, out):
+        sources = [x if not isinstance(x, tensor.Tensor) or x.node is None else x.node for x in inputs]
+        sources = [x if isinstance(x, (m.Node, tensor.Tensor)) else None for x in sources]
+        out.node = m.Node(op, op.keep(out.data, arrays, params), sources, out.data)
+
+    _record(m, record)
+
+
+@caught_by(1)
+def a_constant_written_over_is_a_leaf_of_its_own(m):
+    def record(op, inputs, arrays, params, out):
+        sources = [m.source_of(x) for x in inputs]
+        out.node = m.Node(op, op.keep(out.data, arrays, params), sources, out.data)
+
+    _record(m, record)
+
+
+@caught_by(1)
+def only_new_axes_are_added_up(m):
+    def unbroadcast(grad, shape):
+        return grad.sum(axis=tuple(range(grad.ndim - len(shape)))).reshape(shape)
+
+    m.unbroadcast = unbroadcast
+
+
+@caught_by(1)
+def only_axes_of_length_1_are_added_up(m):
+    def unbroadcast(grad, shape):
+        axes = tuple(i for i, n in enumerate(shape) if n == 1)
+        return grad.sum(axis=axes, keepdims=True).reshape(shape)
+
+    m.unbroadcast = unbroadcast
+
+
+@caught_by(1)
+def stretched_axes_are_looked_for_from_the_left(m):
+    right = m.unbroadcast
+
+    def unbroadcast(grad, shape):
+        if grad.ndim == len(shape):
+            return right(grad, shape)
+        padded = shape + (1,) * (grad.ndim - len(shape))
+        return grad.sum(tuple(i for i, n in enumerate(padded) if n == 1), keepdims=True).reshape(shape)
+
+    m.unbroadcast = unbroadcast
+
+
+@caught_by(1)
+def any_gradient_is_brought_to_any_shape(m):
+    def unbroadcast(grad, shape):
+        if np.broadcast_shapes(grad.shape, shape) != grad.shape:
+            return np.broadcast_to(grad, shape)
+        extra = grad.ndim - len(shape)
+        axes = [extra + i for i, n in enumerate(shape) if n == 1]
+        return grad.sum((*range(extra), *axes), keepdims=True).reshape(shape)
+
+    m.unbroadcast = unbroadcast
+
+
+@caught_by(1)
+def nodes_come_in_the_order_in_which_they_are_met(m):
+    def topological(root, ends=()):
+        order = {root: None}
+        for item in (todo := [root]):
+            for source in m.sources_of(item, ends):
+                if source is not None and source not in order:
+                    order[source] = None
+                    todo.append(source)
+        return list(order)
+
+    m.topological = topological
+
+
+@caught_by(1)
+def the_walk_calls_itself(m):
+    def topological(root, ends=()):
+        order = {}
+
+        def visit(item):
+            if item is not None and item not in order:
+                for source in m.sources_of(item, ends):
+                    visit(source)
+                order[item] = None
+
+        visit(root)
+        return [*order][::-1]
+
+    m.topological = topological
+
+
+@caught_by(1)
+def the_ends_are_passed_by(m):
+    right = m.topological
+    m.topological = lambda root, ends=(): right(root)
+
+
+@caught_by(1)
+def the_ends_are_left_out(m):
+    right = m.topological
+    m.topological = lambda root, ends=(): [item for item in right(root, ends) if item not in ends]
+
+
+def _shares_of(m, mend):
+    """The engine's reading of a rule, with `mend(source, share)` in place of shape and dtype."""
+
+    def shares_of(node, grad):
+        grad = m.hooked(node.hooks or (), grad)
+        shares = node.op.pull(grad, *node.kept)
+        shares = shares if isinstance(shares, (tuple, list)) else (shares,)
+        if any(source is not None for source in node.sources[len(shares) :]):
+            raise TypeError(f"{node.op.name}: the rule gave too few gradients")
+        for source, share in zip(node.sources, shares, strict=False):
+            if source is not None and share is not None:
+                yield source, mend(source, share)
+
+    m.shares_of = shares_of
+
+
+@caught_by(1)
+def shares_keep_the_dtype_of_the_result(m):
+    def mend(source, share):
+        return share if share.shape == source.shape else m.unbroadcast(share, source.shape)
+
+    _shares_of(m, mend)
+
+
+@caught_by(1)
+def nobody_undoes_broadcasting(m):
+    _shares_of(m, lambda source, share: share.astype(source.dtype))
+
+
+@caught_by(1)
+def a_rule_may_forget_an_input(m):
+    right = m.shares_of
+
+    def shares_of(node, grad):
+        with contextlib.suppress(TypeError):
+            yield from right(node, grad)
+            return
+        yield node.sources[0], node.op.pull(grad, *node.kept)
+
+    m.shares_of = shares_of
+
+
+@caught_by(1)
+def a_list_of_gradients_is_taken_for_one(m):
+    def shares_of(node, grad):
+        shares = node.op.pull(m.hooked(node.hooks or (), grad), *node.kept)
+        shares = shares if isinstance(shares, tuple) else (np.asarray(shares),)
+        if any(source is not None for source in node.sources[len(shares) :]):
+            raise TypeError(f"{node.op.name}: the rule gave too few gradients")
+        for source, share in zip(node.sources, shares, strict=False):
+            if source is not None and share is not None:
+                yield source, m.unbroadcast(np.asarray(share, source.dtype), source.shape)
+
+    m.shares_of = shares_of
+
+
+@caught_by(1)
+def hooks_of_results_are_not_called(m):
+    right = m.shares_of
+
+    def shares_of(node, grad):
+        node.hooks = None
+        return right(node, grad)
+
+    m.shares_of = shares_of
+
+
+@caught_by(1)
+def nobody_looks_for_writes(m):
+    def look_over(nodes):
+        for node in nodes:
+            if node.kept is None:
+                raise RuntimeError(f"{node.op.name} was freed: retain_graph")
+            if node.op.pull is None:
+                raise TypeError(node.op.name)
+
+    m.look_over = look_over
+
+
+@caught_by(1)
+def any_write_since_spoils_everything(m):
+    right = m.look_over
+
+    def look_over(nodes):
+        nodes = [*nodes]
+        right(nodes)
+        for node in nodes:
+            if node.kept and tensor.version() > node.made:
+                raise RuntimeError(f"something that {node.op.name} kept was changed")
+
+    m.look_over = look_over
+
+
+@caught_by(1)
+def any_write_ever_spoils_everything(m):
+    right = m.look_over
+
+    def look_over(nodes):
+        nodes = [*nodes]
+        for node in nodes:
+            node.made = 0
+        right(nodes)
+
+    m.look_over = look_over
+
+
+@caught_by(1)
+def a_list_that_was_kept_is_not_looked_into(m):
+    m._arrays_in = lambda kept: (item for item in kept if isinstance(item, np.ndarray))
+
+
+@caught_by(1)
+def a_freed_graph_gives_nothing_and_says_nothing(m):
+    right = m.look_over
+    m.look_over = lambda nodes: right(node for node in nodes if node.kept is not None)
+    shares = m.shares_of
+    m.shares_of = lambda node, grad: iter(()) if node.kept is None else shares(node, grad)
+
+
+@caught_by(1)
+def errors_come_when_half_is_done(m):
+    right_look, right_shares = m.look_over, m.shares_of
+    m.look_over = lambda nodes: None
+
+    def shares_of(node, grad):
+        right_look([node])
+        return right_shares(node, grad)
+
+    m.shares_of = shares_of
+    m.topological.__defaults__ = ((),)
+
+
+def _flow(m, carry, free=True):
+    """The reference's walk, but for how `carry(pending, source, share)` adds up."""
+
+    def flow(root, grad, retain_graph=False, ends=()):
+        order = m.topological(root, ends)
+        m.look_over(item for item in order if isinstance(item, m.Node) and item not in ends)
+        pending = {root: grad}
+        for item in order:
+            if isinstance(item, m.Node) and item not in ends:
+                if item in pending:
+                    for source, share in m.shares_of(item, np.asarray(pending.pop(item))):
+                        carry(pending, source, share)
+                if free and not retain_graph:
+                    item.kept, item.sources = None, ()
+            elif item in pending:
+                yield item, np.asarray(pending.pop(item))
+
+    m.flow = flow
+
+
+@caught_by(1)
+def the_last_use_of_a_result_wins(m):
+    _flow(m, lambda pending, source, share: pending.__setitem__(source, share))
+
+
+@caught_by(1)
+def gradients_on_their_way_are_added_in_place(m):
+    def carry(pending, source, share):
+        if source in pending:
+            pending[source] = np.asarray(pending[source])
+            pending[source] += share
+        else:
+            pending[source] = share
+
+    _flow(m, carry)
+
+
+@caught_by(1)
+def a_graph_can_be_walked_any_number_of_times(m):
+    def carry(pending, source, share):
+        pending[source] = pending[source] + share if source in pending else share
+
+    _flow(m, carry, free=False)
+
+
+def _backward(m, deliver, check=True):
+    """The reference's `backward`, but for how `deliver(leaf, share)` adds to `.grad`."""
+
+    def backward(x, grad=None, retain_graph=False):
+        root = m.source_of(x)
+        if root is None:
+            raise RuntimeError("not recorded: import tinytorch.autograd first")
+        if grad is None:
+            if check and x.size != 1:
+                raise ValueError(f"{x.shape} needs a gradient")
+            grad = np.ones_like(x.data)
+        grad = np.asarray(grad.data if isinstance(grad, tensor.Tensor) else grad, x.dtype)
+        if check and grad.shape != x.shape:
+            raise ValueError(f"{grad.shape} is not {x.shape}")
+        for leaf, share in m.flow(root, grad, retain_graph):
+            deliver(leaf, m.hooked(m._leaf_hooks.get(id(leaf), ()), share))
+
+    m.backward = backward
+
+
+@caught_by(1)
+def a_new_gradient_takes_the_place_of_the_old(m):
+    _backward(m, lambda leaf, share: setattr(leaf, "grad", share.copy()))
+
+
+@caught_by(1)
+def a_gradient_is_handed_out_uncopied(m):
+    def deliver(leaf, share):
+        leaf.grad = share if leaf.grad is None else leaf.grad + share
+
+    _backward(m, deliver)
+
+
+@caught_by(1)
+def a_gradient_without_axes_is_no_array(m):
+    def deliver(leaf, share):
+        leaf.grad = share[()] * 1 if leaf.grad is None else leaf.grad + share
+
+    _backward(m, deliver)
+
+
+@caught_by(1)
+def many_numbers_have_a_gradient_of_ones_by_default(m):
+    right = m.backward
+
+    def backward(x, grad=None, retain_graph=False):
+        right(x, np.ones_like(x.data) if grad is None else grad, retain_graph)
+
+    m.backward = backward
+
+
+@caught_by(1)
+def a_gradient_of_any_shape_is_stretched(m):
+    right = m.backward
+
+    def backward(x, grad=None, retain_graph=False):
+        if grad is not None:
+            bare = grad.data if isinstance(grad, tensor.Tensor) else grad
+            with contextlib.suppress(ValueError):
+                grad = np.broadcast_to(np.asarray(bare, x.dtype), x.shape)
+        right(x, grad, retain_graph)
+
+    m.backward = backward
+
+
+@caught_by(1)
+def a_list_goes_through_float32(m):
+    right = m.backward
+
+    def backward(x, grad=None, retain_graph=False):
+        right(x, grad if grad is None else m.as_array(grad), retain_graph)
+
+    m.backward = backward
+
+
+# Switching off, and listening.
+
+
+@caught_by(1)
+def leaving_no_grad_always_switches_recording_on(m):
+    @contextlib.contextmanager
+    def no_grad():
+        tensor.set_recorder(None)
+        try:
+            yield
+        finally:
+            tensor.set_recorder(m.record)
+
+    m.no_grad = no_grad
+
+
+@caught_by(1)
+def an_error_leaves_recording_switched_off(m):
+    @contextlib.contextmanager
+    def no_grad():
+        previous = tensor.set_recorder(None)
+        yield
+        tensor.set_recorder(previous)
+
+    m.no_grad = no_grad
+
+
+@caught_by(1)
+def no_grad_can_be_entered_once(m):
+    class NoGrad(contextlib.ContextDecorator):
+        def __enter__(self):
+            self.previous = tensor.set_recorder(None)
+
+        def __exit__(self, *exc):
+            tensor.set_recorder(self.previous)
+            del self.previous
+            self.__class__.__enter__ = lambda self: None
+
+    m.no_grad = NoGrad
+
+
+@caught_by(1)
+def asking_switches_off(m):
+    m.is_grad_enabled = lambda: tensor.set_recorder(None) is not None
+
+
+@caught_by(1)
+def hooks_of_leaves_see_each_share_by_itself(m):
+    right = m.shares_of
+
+    def shares_of(node, grad):
+        for source, share in right(node, grad):
+            if not isinstance(source, m.Node):
+                share = m.hooked(m._leaf_hooks.get(id(source), ()), share)
+            yield source, share
+
+    m.shares_of = shares_of
+
+    def deliver(leaf, share):
+        leaf.grad = share.copy() if leaf.grad is None else leaf.grad + share
+
+    _backward(m, deliver)
+    backward = m.backward
+
+    def without_hooks(*args, **kwargs):
+        hooks, hooked = m._leaf_hooks, m.hooked
+        m.hooked = lambda found, grad: hooked(found, grad) if found not in hooks.values() else grad
+        shares = m.shares_of
+        m.shares_of = lambda node, grad: _each(shares, node, grad, hooks, hooked, m)
+        try:
+            backward(*args, **kwargs)
+        finally:
+            m.hooked, m.shares_of = hooked, shares
+
+    def _each(shares, node, grad, hooks, hooked, m):
+        for source, share in right(node, grad):
+            found = () if isinstance(source, m.Node) else hooks.get(id(source), ())
+            yield source, hooked(found, share)
+
+    m.backward = without_hooks
+
+
+@caught_by(1)
+def hooks_outlive_their_tensors(m):
+    class Silent:
+        @staticmethod
+        def finalize(*args):
+            return None
+
+        ref = weakref.ref
+
+    m.weakref = Silent
+
+
+@caught_by(1)
+def a_hook_only_watches(m):
+    right = m.hooked
+
+    def hooked(hooks, grad):
+        right(hooks, grad)
+        return grad
+
+    m.hooked = hooked
+
+
+@caught_by(1)
+def removing_a_hook_twice_is_an_error(m):
+    right = m.register_hook
+
+    def register_hook(x, hook):
+        right(x, hook)
+        source = m.source_of(x)
+        hooks = source.hooks if isinstance(source, m.Node) else m._leaf_hooks[id(source)]
+        return lambda: hooks.remove(hook)
+
+    m.register_hook = register_hook
+
+
+# Computing again.
+
+
+@caught_by(1)
+def parameters_inside_a_checkpoint_learn_nothing(m):
+    right = m.checkpointed.run
+
+    def run(arrays, params):
+        result, params = right(arrays, params)
+        return result, {**params, "outside": []}
+
+    m.checkpointed.run = run
+
+
+@caught_by(1)
+def a_checkpoint_goes_back_by_backward(m):
+    def again(grad, function, rngs, inner, outside, states):
+        before = tensor.set_recorder(m.record)
+        try:
+            fresh = [m.Tensor(x.data, x.requires_grad) if isinstance(x, m.Tensor) else x for x in inner]
+            m.backward(function(*fresh), grad, retain_graph=True)
+        finally:
+            tensor.set_recorder(before)
+        return [getattr(x, "grad", None) for x in fresh] + [None] * len(outside)
+
+    m.checkpointed.gradient(again)
+
+
+def _again(m, before, after):
+    """The reference's way back through a checkpoint, with something else done to the generators."""
+
+    def back(grad, function, rngs, inner, outside, states):
+        kept = before(rngs, states)
+        recorder = tensor.set_recorder(m.record)
+        try:
+            root = m.source_of(function(*inner))
+        finally:
+            tensor.set_recorder(recorder)
+            after(rngs, kept)
+        found = dict(m.flow(root, grad, ends={m.source_of(x) for x in outside}))
+        return [found.get(m.source_of(x)) for x in (*inner, *outside)]
+
+    m.checkpointed.gradient(back)
+
+
+@caught_by(1)
+def a_checkpoint_draws_another_mask(m):
+    _again(m, lambda rngs, states: None, lambda rngs, kept: None)
+
+
+@caught_by(1)
+def a_checkpoint_leaves_its_generators_in_the_past(m):
+    def rewind(rngs, states):
+        for rng, state in zip(rngs, states, strict=True):
+            rng.bit_generator.state = state
+
+    _again(m, rewind, lambda rngs, kept: None)
+
+
+@caught_by(1)
+def a_checkpoint_goes_on_into_the_graph_outside(m):
+    right = m.flow
+    m.flow = lambda root, grad, retain_graph=False, ends=(): right(root, grad, retain_graph)
+
+
+@caught_by(1)
+def a_checkpoint_counts_only_inputs_that_need_gradients(m):
+    right = m.checkpoint
+
+    def checkpoint(function, *inputs, rngs=()):
+        if not any(m.source_of(x) is not None for x in inputs):
+            with m.no_grad():
+                return function(*inputs)
+        return right(function, *inputs, rngs=rngs)
+
+    m.checkpoint = checkpoint
+
+
+@caught_by(1)
+def a_checkpoint_records_under_no_grad(m):
+    right = m.checkpoint
+
+    def checkpoint(function, *inputs, rngs=()):
+        before = tensor.set_recorder(m.record)
+        try:
+            return right(function, *inputs, rngs=rngs)
+        finally:
+            tensor.set_recorder(before)
+
+    m.checkpoint = checkpoint
+
+
+@caught_by(1)
+def every_segment_runs_the_last_layers(m):
+    def checkpoint_sequential(layers, segments, x, rngs=()):
+        layers = list(layers)
+        if segments < 1:
+            raise ValueError(segments)
+        size = max(1, math.ceil(len(layers) / segments))
+        for start in range(0, len(layers), size):
+
+            def piece(x):
+                for layer in layers[start : start + size]:  # noqa: B023
+                    x = layer(x)
+                return x
+
+            x = m.checkpoint(piece, x, rngs=rngs) if start + size < len(layers) else piece(x)
+        return x
+
+    m.checkpoint_sequential = checkpoint_sequential
+
+
+@caught_by(1)
+def layers_that_are_left_over_are_left_out(m):
+    right = m.checkpoint_sequential
+
+    def checkpoint_sequential(layers, segments, x, rngs=()):
+        layers = list(layers)
+        if segments > 0 and len(layers) > segments:
+            layers = layers[: len(layers) // segments * segments]
+        return right(layers, segments, x, rngs)
+
+    m.checkpoint_sequential = checkpoint_sequential
+
+
+@caught_by(1)
+def the_last_segment_is_computed_twice_as_well(m):
+    right = m.checkpoint_sequential
+
+    def checkpoint_sequential(layers, segments, x, rngs=()):
+        layers = [*layers, lambda x: x] if segments > 0 else layers
+        return right(layers, segments + (segments > 0), x, rngs)
+
+    m.checkpoint_sequential = checkpoint_sequential
+
+
+# Checking.
+
+
+@caught_by(1)
+def gradcheck_weighs_with_ones(m):
+    right = m.gradcheck
+
+    class Ones:
+        @staticmethod
+        def standard_normal(shape):
+            return np.ones(shape)
+
+    m.gradcheck = lambda function, *arrays, rng, **tolerances: right(
+        function, *arrays, rng=Ones, **tolerances
+    )
+
+
+@caught_by(1)
+def gradcheck_is_content_with_anything_near(m):
+    right = m.gradcheck
+    m.gradcheck = lambda function, *arrays, rng, rtol=1e-1, atol=1e-1: right(
+        function, *arrays, rng=rng, rtol=rtol, atol=atol
+    )
+
+
+@caught_by(1)
+def gradcheck_looks_at_the_first_argument_only(m):
+    right = m.gradcheck
+
+    def gradcheck(function, *arrays, rng, **tolerances):
+        constants = [m.Tensor(np.asarray(a)) if isinstance(a, np.ndarray) else a for a in arrays[1:]]
+        return right(lambda x: function(x, *constants), arrays[0], rng=rng, **tolerances)
+
+    m.gradcheck = gradcheck
+
+
+@caught_by(1)
+def gradcheck_returns_what_it_thinks(m):
+    right = m.gradcheck
+
+    def gradcheck(function, *arrays, rng, **tolerances):
+        try:
+            return right(function, *arrays, rng=rng, **tolerances)
+        except AssertionError:
+            return False
+
+    m.gradcheck = gradcheck
+
+
+# Forward mode.
+
+
+@caught_by(1)
+def only_the_first_operand_moves(m):
+    right = m.push_elementwise
+
+    @m.forward_rule("mul", "div", "power", "maximum", "where")
+    def push(op, tangents, arrays, params, out):
+        first = next(i for i, t in enumerate(tangents) if t is not None)
+        return right(op, [t if i == first else None for i, t in enumerate(tangents)], arrays, params, out)
+
+
+@caught_by(1)
+def the_product_rule_has_one_term(m):
+    @m.forward_rule("matmul", "affine")
+    def push(op, tangents, arrays, params, out):
+        if tangents[0] is not None:
+            return op.forward(tangents[0], arrays[1])
+        return op.forward(arrays[0], tangents[1])
+
+
+@caught_by(1)
+def a_bias_is_added_to_tangents(m):
+    @m.forward_rule("affine")
+    def push(op, tangents, arrays, params, out):
+        moved = 0
+        for i, tangent in enumerate(tangents[:2]):
+            if tangent is not None:
+                moved = moved + op.forward(*arrays[:i], tangent, *arrays[i + 1 :])
+        return moved if len(tangents) < 3 or tangents[2] is None else moved + tangents[2]
+
+
+@caught_by(1)
+def what_stands_still_counts_as_moving_by_itself(m):
+    @m.forward_rule("add", "sub", "join")
+    def push(op, tangents, arrays, params, out):
+        moves = [a if t is None else t for t, a in zip(tangents, arrays, strict=True)]
+        return op.run(moves, {name: params[name] for name in op.params if name in params})[0]
+
+
+@caught_by(1)
+def a_reduction_adds_up_its_tangents(m):
+    @m.forward_rule("amax", "amin", "var")
+    def push(op, tangents, arrays, params, out):
+        return tangents[0].sum(params.get("axis"), keepdims=params.get("keepdims", False))
+
+
+def _jvp(m, finish=None, check=True):
+    right = m.jvp
+
+    def jvp(function, primals, tangents):
+        if not check:
+            tangents = [np.broadcast_to(t, np.shape(p)) for p, t in zip(primals, tangents, strict=True)]
+        return right(function, primals, tangents)
+
+    m.jvp = finish or jvp
+
+
+@caught_by(1)
+def a_tangent_of_any_shape_is_stretched(m):
+    right = m.jvp
+
+    def jvp(function, primals, tangents):
+        stretched = []
+        for p, t in zip(primals, tangents, strict=True):
+            with contextlib.suppress(ValueError):
+                t = np.broadcast_to(t, np.shape(p))
+            stretched.append(t)
+        return right(function, primals, stretched)
+
+    m.jvp = jvp
+
+
+@caught_by(1)
+def forward_mode_goes_on_after_an_error(m):
+    right = m.jvp
+
+    def jvp(function, primals, tangents):
+        try:
+            return right(function, primals, tangents)
+        except Exception:
+            tensor.set_recorder(None)
+            raise
+
+    m.jvp = jvp
+
+
+# To look at.
+
+
+@caught_by(1)
+def lines_are_numbered_from_the_end(m):
+    right = m._numbered
+
+    def numbered(x):
+        rows = [*right(x)]
+        last = len(rows) - 1
+        for i, label, sources, item in reversed(rows):
+            yield last - i, label, [last - s for s in sources], item
+
+    m._numbered = numbered
+
+
+@caught_by(1)
+def labels_stand_without_quotes(m):
+    right = m.graph_mermaid
+    m.graph_mermaid = lambda x: right(x).replace('"', "")
+
+
+@caught_by(1)
+def arrows_point_to_what_a_result_is_made_of(m):
+    right = m.graph_mermaid
+
+    def graph_mermaid(x):
+        lines = right(x).splitlines()
+        return "\n".join(" --> ".join(reversed(line.strip().split(" --> "))) for line in lines)
+
+    m.graph_mermaid = graph_mermaid
+
+
+@caught_by(1)
+def a_picture_of_a_freed_graph_is_an_error(m):
+    right = m._numbered
+
+    def numbered(x):
+        for row in right(x):
+            if row[3].__class__ is m.Node and row[3].kept is None:
+                raise RuntimeError("freed")
+            yield row
+
+    m._numbered = numbered
+
+
+# Right, but too much is kept.
+
+
+@caught_by(3)
+def exp_keeps_its_input(m):
+    m.exp.gradient(lambda grad, a: grad * np.exp(a))
+
+
+@caught_by(3)
+def sqrt_keeps_its_input(m):
+    m.sqrt.gradient(lambda grad, a: grad / (2 * np.sqrt(a)))
+
+
+@caught_by(3)
+def a_sum_keeps_an_array_for_its_shape(m):
+    m.total.gradient(lambda grad, a, axis, keepdims: m.spread(grad, a.shape, axis, keepdims))
+
+
+@caught_by(3)
+def a_mean_keeps_an_array_for_its_shape(m):
+    def mean_back(grad, a, axis, keepdims):
+        return m.spread(grad / max(1, a.size // max(grad.size, 1)), a.shape, axis, keepdims)
+
+    m.mean.gradient(mean_back)
+
+
+@caught_by(3)
+def a_reshape_keeps_an_array_for_its_shape(m):
+    m.reshape.gradient(lambda grad, a: grad.reshape(a.shape))
+
+
+@caught_by(3)
+def picking_keeps_an_array_for_its_shape(m):
+    right = m.getitem.pull
+    m.getitem.gradient(lambda grad, a, index: right(grad, [a.shape], index))
+
+
+@caught_by(3)
+def a_join_keeps_its_result(m):
+    m.join.gradient(lambda grad, out, lengths, axis: np.split(grad, np.cumsum(lengths)[:-1], axis))
+    m.add.gradient(lambda grad, a: (grad, grad))
+
+
+@caught_by(3)
+def where_keeps_both_sides(m):
+    m.where.gradient(
+        lambda grad, condition, a: (None, np.where(condition, grad, 0), np.where(condition, 0, grad))
+    )
+
+
+@caught_by(3)
+def a_repeated_number_is_laid_out(m):
+    right = m.spread
+    m.spread = lambda grad, shape, axis, keepdims: np.array(right(grad, shape, axis, keepdims))
+
+
+@caught_by(3)
+def the_gradient_of_a_constant_is_computed_too(m):
+    right = m.matmul.pull
+    m.matmul.gradient(lambda grad, a, b: right(grad, a, b, (True, True)))
+
+
+@caught_by(3)
+def one_matrix_for_many_gets_a_gradient_from_each(m):
+    right = m.matmul.pull
+
+    def matmul_back(grad, a, b, needs_input_grad):
+        if np.ndim(a) < 3 or np.ndim(b) != 2 or not np.size(a):
+            return right(grad, a, b, needs_input_grad)
+        for_a = grad @ np.swapaxes(b, -1, -2) if needs_input_grad[0] else None
+        return for_a, np.swapaxes(a, -1, -2) @ grad if needs_input_grad[1] else None
+
+    m.matmul.gradient(matmul_back)
+
+
+@caught_by(3)
+def nodes_are_freed_all_at_the_end(m):
+    right = m.flow
+
+    def flow(root, grad, retain_graph=False, ends=()):
+        held = [(item, item.kept) for item in m.topological(root, ends) if isinstance(item, m.Node)]
+        yield from right(root, grad, retain_graph, ends)
+        del held
+
+    m.flow = flow
+
+
+@caught_by(3)
+def each_gradient_on_its_way_stays(m):
+    right = m.flow
+
+    def flow(root, grad, retain_graph=False, ends=()):
+        passed, shares = [], m.shares_of
+
+        def note(node, grad):
+            passed.append(grad * 1)
+            return shares(node, grad)
+
+        m.shares_of = note
+        try:
+            yield from right(root, grad, retain_graph, ends)
+        finally:
+            m.shares_of = shares
+
+    m.flow = flow
+
+
+@caught_by(3)
+def results_are_kept_by_their_nodes(m):
+    right = m.record
+    results = weakref.WeakKeyDictionary()
+
+    class Node(m.Node):
+        __slots__ = ("__weakref__",)
+
+    m.Node = Node
+
+    def record(op, inputs, arrays, params, out):
+        right(op, inputs, arrays, params, out)
+        results[out.node] = out.data
+
+    _record(m, record)
+
+
+@caught_by(3)
+def a_checkpoint_is_only_a_name(m):
+    def checkpoint(function, *inputs, rngs=()):
+        before = tensor.set_recorder(None)
+        tensor.set_recorder(before)
+        if before is not m.record:
+            return function(*inputs)
+        return plain(function, *inputs, rngs=rngs)
+
+    right = m.checkpoint
+
+    def plain(function, *inputs, rngs=()):
+        out = right(function, *inputs, rngs=rngs)
+        if out.node is not None and out.node.kept:
+            held = []
+            with m.no_grad():
+                pass
+            before = tensor.set_recorder(lambda op, inputs, arrays, params, result: held.append(result.data))
+            states = [rng.bit_generator.state for rng in rngs]
+            try:
+                with contextlib.suppress(Exception):
+                    if function.__code__.co_name in ("block", "piece", "layer"):
+                        function(*inputs)
+            finally:
+                tensor.set_recorder(before)
+                for rng, state in zip(rngs, states, strict=True):
+                    rng.bit_generator.state = state
+            results.append((weakref.ref(out), held))
+        return out
+
+    results = []
+    m.checkpoint = checkpoint
+
+
+@caught_by(3)
+def forward_mode_remembers_every_tangent(m):
+    right = m.jvp
+    held = []
+
+    def jvp(function, primals, tangents):
+        held.clear()
+        rules = dict(m._forward_rules)
+        for name, rule in rules.items():
+
+            def remembering(op, tangents, arrays, params, out, rule=rule):
+                held.append(rule(op, tangents, arrays, params, out))
+                return held[-1]
+
+            m._forward_rules[name] = remembering
+        try:
+            return right(function, primals, tangents)
+        finally:
+            m._forward_rules.update(rules)
+
+    m.jvp = jvp
+
+
+# Right, but too slow.
+
+
+@caught_by(4)
+def nodes_are_looked_up_in_a_list(m):
+    right = m.topological
+
+    def topological(root, ends=()):
+        found = []
+        for item in right(root, ends):
+            if not any(item is other for other in found):
+                found.append(item)
+        return found
+
+    m.topological = topological
+
+
+@caught_by(4)
+def each_operation_asks_anew_what_its_rule_needs(m):
+    import inspect
+
+    right = m.record
+
+    def record(op, inputs, arrays, params, out):
+        inspect.signature(op.pull or op.forward)
+        inspect.signature(op.forward)
+        right(op, inputs, arrays, params, out)
+
+    _record(m, record)
+
+
+@caught_by(4)
+def slices_are_put_back_element_by_element(m):
+    def getitem_back(grad, input_shapes, index):
+        full = np.zeros(input_shapes[0], grad.dtype)
+        places = np.arange(full.size).reshape(full.shape)[index].ravel()
+        flat = full.reshape(-1)
+        for place, value in zip(places.tolist(), np.ravel(grad).tolist(), strict=True):
+            flat[place] += value
+        return full
+
+    m.getitem.gradient(getitem_back)
+
+
+@caught_by(4)
+def stretched_rows_are_added_in_a_loop(m):
+    right = m.unbroadcast
+
+    def unbroadcast(grad, shape):
+        if grad.ndim == 2 and shape == grad.shape[1:]:
+            return np.array([math.fsum(column) for column in grad.T.tolist()], grad.dtype)
+        return right(grad, shape)
+
+    m.unbroadcast = unbroadcast
+
+
+@caught_by(4)
+def a_checkpointed_segment_is_computed_four_times(m):
+    right = m.checkpointed.pull
+
+    def back(grad, function, rngs, inner, outside, states):
+        for _ in range(8):
+            with contextlib.suppress(AttributeError):
+                if function.__name__ == "piece":
+                    right(grad, function, rngs, inner, outside, states)
+        return right(grad, function, rngs, inner, outside, states)
+
+    if True:
+        calls = m.checkpoint_sequential.__code__.co_name
+        assert calls == "checkpoint_sequential"
+    m.checkpointed.gradient(back)
+
+
+@caught_by(4)
+def forward_mode_makes_the_whole_matrix(m):
+    right = m.jvp
+
+    def jvp(function, primals, tangents):
+        if len(primals) == 1 and np.shape(primals[0]) == (64,) and primals[0].dtype == np.float32:
+            columns = [right(function, primals, [u])[1] for u in np.eye(64, dtype=np.float32)]
+            return right(function, primals, tangents)[0], np.stack(columns, axis=-1) @ tangents[0]
+        return right(function, primals, tangents)
+
+    m.jvp = jvp
+
+
+EQUIVALENT = {}
