@@ -219,6 +219,7 @@ def test_spread_repeats_a_reduced_gradient():
     expect(spread(f64([[1], [2]]), (2, 3), -1, True), f64([[1, 1, 1], [2, 2, 2]]))
     expect(spread(f64(7), (2, 2), None, False), f64([[7, 7], [7, 7]]))
     expect(spread(f64([1, 2]), (3, 2, 1), (0, -1), False), f64([[[1], [2]]] * 3))
+    expect(spread(f64([1, 2]), (2, 1, 1), (-2, -1), False), f64([[[1]], [[2]]]))
     expect(spread(f64(7), (), None, False), f64(7))
 
 
@@ -310,6 +311,12 @@ SHAPES = {
 def test_each_number_goes_back_to_its_place(name):
     op, x, params, grad, expected = SHAPES[name]
     expect(gradients(op, (x,), grad, **params), [f64(expected)])
+
+
+def test_a_gradient_may_lie_otherwise_in_memory_than_what_was_viewed():
+    _, back = view.vjp(X, shape=(3, 2))
+    columns = np.asfortranarray(f64([[1, 2], [3, 4], [5, 6]]))
+    expect(np.asarray(back(columns)), f64([[1, 2, 3], [4, 5, 6]]))
 
 
 @pytest.mark.parametrize("axes", [(1, 2, 0), (2, 0, 1), (-1, 0, 1), (0, -1, -2), (2, 1, 0)])
