@@ -506,8 +506,6 @@ def save(module: Module, path: str | os.PathLike[str]) -> None:
     try:
         with open(unfinished, "wb") as stream:
             np.savez(stream, **arrays)
-            stream.flush()
-            os.fsync(stream.fileno())
         os.replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)
