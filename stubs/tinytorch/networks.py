@@ -224,7 +224,7 @@ def activation_stats(net: Module, x: Tensor) -> list[tuple[str, float, float]]:
 # Backpropagation down a straight line.
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class Step:
     """What a tape notes of one operation.
 
