@@ -429,27 +429,29 @@ def test_large_activations_do_not_overflow_in_the_statistics():
     expect(rows[0][1:], (2e30, 1e30), rtol=1e-6)
 
 
+class Same(Module):
+    """What comes in, which need be no Tensor: a hook that was left behind would stumble over it."""
+
+    def forward(self, x):
+        return x
+
+
+class Fails(Module):
+    def forward(self, x):
+        raise KeyError("no")
+
+
 def test_statistics_leave_no_hook_behind():
-    calls = []
+    net = Sequential(Same())
+    activation_stats(net, Tensor([1.0]))
+    expect(net(3.0), 3.0)
 
-    class Fails(Module):
-        def forward(self, x):
-            raise KeyError("no")
 
-    net = Sequential(Times(1.0, calls), Fails())
+def test_statistics_leave_no_hook_behind_when_a_layer_fails():
+    net = Sequential(Same(), Fails())
     with pytest.raises(KeyError):
         activation_stats(net, Tensor([1.0]))
-    rows = activation_stats(net[:1], Tensor([1.0]))
-    net[0](Tensor([1.0]))
-    expect((len(calls), len(rows)), (3, 1))
-
-
-def test_no_hook_is_called_once_the_statistics_are_there():
-    net = Sequential(Times(1.0))
-    rows = activation_stats(net, Tensor([1.0]))
-    net(Tensor([1.0]))
-    activation_stats(net, Tensor([1.0]))
-    expect(len(rows), 1)
+    expect(net[0](3.0), 3.0)
 
 
 def test_depth_multiplies_what_a_layer_does_to_the_spread(rng):

@@ -55,7 +55,7 @@ def draw(shape, rng):
 SMOOTH = [Tanh, Sigmoid, GELU, Softmax, LogSoftmax]
 
 
-@settings(steady, max_examples=15)
+@settings(steady, max_examples=10)
 @given(st.lists(st.integers(1, 4), min_size=2, max_size=4), st.sampled_from(SMOOTH), st.integers(1, 3), SEEDS)
 def test_an_mlp_has_the_gradients_of_central_differences(sizes, activation, rows, seed):
     from dojo.measuring import check_gradient
@@ -211,7 +211,7 @@ def test_a_straight_line_is_always_walked(steps):
     expect(back, [forward[1]], atol=1e-12)
 
 
-@settings(steady, max_examples=200)
+@settings(steady, max_examples=120)
 @given(st.lists(STEPS, min_size=1, max_size=5))
 def test_no_program_at_all_gets_a_wrong_gradient(steps):
     """Where it is no straight line that the last result came by, a ValueError says so."""

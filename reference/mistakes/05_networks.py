@@ -388,7 +388,7 @@ def any_computation_counts_as_a_line(m):
         "Tape.note",
         (
             LEAVES_THE_LINE,
-            "entry = 0 if entry is None else entry\n        if False:",
+            "entry = entry or 0\n    if False:",
         ),
     )
 
@@ -408,10 +408,7 @@ def a_second_line_is_let_through(m):
     edit(
         m,
         "Tape.note",
-        (
-            LEAVES_THE_LINE,
-            "if entry is None:\n            entry = 0\n        if any(x.node is not None for x in aside):",
-        ),
+        (LEAVES_THE_LINE, "entry = entry or 0\n    if any(x.node is not None for x in aside[1:]):"),
     )
 
 
@@ -594,7 +591,7 @@ def a_tape_notes_where_each_operation_was_called(m):
 def a_tape_looks_through_its_steps(m):
     def note(self, op, inputs, arrays, params, out):
         right(self, op, inputs, arrays, params, out)
-        assert all(step.made <= out.node.made and step.op.pull is not None for step in self.steps)
+        len({id(step): list(step.leaves.values()) for step in self.steps})
 
     right = m.Tape.note
     m.Tape.note = note
@@ -660,21 +657,14 @@ def the_loss_takes_the_logarithm_of_a_softmax(m):
 @caught_by(4)
 def the_loss_goes_row_by_row(m):
     def loss_and_gradient(logits, labels):
-        right(logits[:1], labels[:1])
-        if len(labels) != len(logits):
+        labels = np.asarray(labels)
+        if logits.ndim != 2 or labels.shape != logits.shape[:1] or not labels.size:
             return right(logits, labels)
         found = [right(logits[i : i + 1], labels[i : i + 1]) for i in range(len(logits))]
-        n = len(found)
-        return sum(loss for loss, _ in found) / n, np.concatenate([g for _, g in found]) / n
+        return float(np.mean([loss for loss, _ in found])), np.concatenate([g for _, g in found]) / len(found)
 
     right = m.loss_and_gradient
-
-    def guarded(logits, labels):
-        return (
-            loss_and_gradient(logits, labels) if logits.ndim == 2 and len(labels) else right(logits, labels)
-        )
-
-    m.loss_and_gradient = guarded
+    m.loss_and_gradient = loss_and_gradient
 
 
 @caught_by(1)
@@ -707,20 +697,6 @@ def the_loss_of_a_step_is_the_one_after_it(m):
         m,
         "train_step",
         ("    return loss\n", "    return loss_and_gradient(net(x).data, labels)[0]\n"),
-    )
-
-
-@caught_by(4)
-def a_step_tries_out_a_few_rates(m):
-    """A line search: five more forward passes a step, for a loss that is then thrown away."""
-    edit(
-        m,
-        "train_step",
-        (
-            "    return loss\n",
-            "    tried = [loss_and_gradient(net(x).data, labels) for _ in range(8)]\n"
-            "    return loss if tried else 0.0\n",
-        ),
     )
 
 

@@ -126,8 +126,8 @@ class Optimizer:
         Options under "groups.0.lr", for group 0; what is remembered under "state.3.exp_avg", for the fourth
         of all parameters. The arrays that are there, not copies. So kata 05's `save` can write it.
         """
-        # TODO 08.11: betas become an array of two.
-        raise NotImplementedError("kata 08.11: Optimizer.state_dict")
+        # TODO 08.6: betas become an array of two.
+        raise NotImplementedError("kata 08.6: Optimizer.state_dict")
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
         """Go on from where a state was taken: copy its arrays, in the parameters' dtypes, and its numbers.
@@ -136,8 +136,8 @@ class Optimizer:
         what belongs to no group or parameter, and each shape or dtype that does not fit; then nothing at all
         has changed.
         """
-        # TODO 08.12: look first, then change. What is not in the state was not there: forget it.
-        raise NotImplementedError("kata 08.12: Optimizer.load_state_dict")
+        # TODO 08.7: look first, then change. What is not in the state was not there: forget it.
+        raise NotImplementedError("kata 08.7: Optimizer.load_state_dict")
 
 
 def buffer(state: State, name: str, like: Array) -> Array:
@@ -177,21 +177,21 @@ class SGD(Optimizer):
             raise ValueError("nesterov takes a momentum above 0 and a dampening of 0")
 
     def update(self, data: Array, grad: Array, state: State, group: Group) -> None:
-        # TODO 08.6: multiply into scratch, subtract from `data`. What is remembered of the first gradient is
+        # TODO 08.8: multiply into scratch, subtract from `data`. What is remembered of the first gradient is
         # a copy.
-        raise NotImplementedError("kata 08.6: SGD.update")
+        raise NotImplementedError("kata 08.8: SGD.update")
 
 
 def running_mean(mean: Array, value: Array, keep: float, scratch: Array) -> None:
     """mean = keep * mean + (1 - keep) * value, in place. `value` stays, unless it is the scratch array."""
-    # TODO 08.7: two multiplications and an addition, each with a place to go.
-    raise NotImplementedError("kata 08.7: running_mean")
+    # TODO 08.9: two multiplications and an addition, each with a place to go.
+    raise NotImplementedError("kata 08.9: running_mean")
 
 
 def running_square(mean: Array, value: Array, keep: float, scratch: Array) -> None:
     """mean = keep * mean + (1 - keep) * value**2, in place. `value` stays."""
-    # TODO 08.7: value * value: numpy's ** may be many times slower.
-    raise NotImplementedError("kata 08.7: running_square")
+    # TODO 08.9: value * value: numpy's ** may be many times slower.
+    raise NotImplementedError("kata 08.9: running_square")
 
 
 class RMSprop(Optimizer):
@@ -216,8 +216,8 @@ class RMSprop(Optimizer):
         super().__init__(params, {**options, "momentum": momentum, "centered": centered})
 
     def update(self, data: Array, grad: Array, state: State, group: Group) -> None:
-        # TODO 08.8: rounding can leave the variance a little below 0, which has no root.
-        raise NotImplementedError("kata 08.8: RMSprop.update")
+        # TODO 08.10: rounding can leave the variance a little below 0, which has no root.
+        raise NotImplementedError("kata 08.10: RMSprop.update")
 
 
 class Adam(Optimizer):
@@ -238,9 +238,9 @@ class Adam(Optimizer):
         super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
 
     def update(self, data: Array, grad: Array, state: State, group: Group) -> None:
-        # TODO 08.9: with c for 1 - beta2**step, sqrt(square / c) + eps is
+        # TODO 08.11: with c for 1 - beta2**step, sqrt(square / c) + eps is
         # (sqrt(square) + eps * sqrt(c)) / sqrt(c): then only numbers are divided by c, not arrays.
-        raise NotImplementedError("kata 08.9: Adam.update")
+        raise NotImplementedError("kata 08.11: Adam.update")
 
 
 class AdamW(Adam):
@@ -261,8 +261,8 @@ class AdamW(Adam):
 
     def decay(self, data: Array, grad: Array, group: Group) -> Array:
         """Shrink `data`, in place; the gradient is given back as it is."""
-        # TODO 08.10: one multiplication.
-        raise NotImplementedError("kata 08.10: AdamW.decay")
+        # TODO 08.12: one multiplication.
+        raise NotImplementedError("kata 08.12: AdamW.decay")
 
 
 def clip_grad_norm_(params: Iterable[Parameter], max_norm: float) -> float:
