@@ -1,4 +1,7 @@
-"""Kata 08 beside PyTorch: `python -m benchmarks.optimizers`. Ratios below 1 are ours to be proud of."""
+"""Kata 08 beside PyTorch: `python -m benchmarks.optimizers`. Ratios below 1 are ours to be proud of.
+
+`Adam, joined and cut` is reference/alternatives/08_optimizers/joined_and_cut.py.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,10 @@ import numpy as np
 from benchmarks.beside import pytorch, reference, row, title
 
 ours: Any = reference("tinytorch.optimizers")
+compose: Any = reference("dojo.compose")
+curriculum: Any = reference("dojo.curriculum")
+alternatives = curriculum.ROOT / "reference" / "alternatives" / "08_optimizers"
+joined: Any = compose.load_file(alternatives / "joined_and_cut.py")
 torch: Any = pytorch()
 
 SHAPES = {
@@ -31,11 +38,16 @@ def pairs(shapes: list[tuple[int, ...]]) -> tuple[list[Any], list[Any]]:
 
 
 def compare(
-    label: str, name: str, shapes: list[tuple[int, ...]], target: float | None, **options: Any
+    label: str,
+    name: str,
+    shapes: list[tuple[int, ...]],
+    target: float | None,
+    library: Any = ours,
+    **options: Any,
 ) -> None:
     mine, theirs = pairs(shapes)
     kind = {} if name == "RMSprop" else {"fused": True}  # RMSprop has no fused kernel
-    step = getattr(ours, name)(mine, **options).step
+    step = getattr(library, name)(mine, **options).step
     row(label, step, getattr(torch.optim, name)(theirs, **options, **kind).step, target)
 
 
@@ -47,6 +59,7 @@ def main() -> None:
         compare("SGD, momentum", "SGD", shapes, None, lr=1e-3, momentum=0.9)
         compare("RMSprop (not fused)", "RMSprop", shapes, None, lr=1e-3)
         compare("Adam", "Adam", shapes, target, lr=1e-3)
+        compare("Adam, joined and cut", "Adam", shapes, target, joined, lr=1e-3)
         compare("AdamW", "AdamW", shapes, None, lr=1e-3)
     title("clipping")
     for label, shapes in SHAPES.items():

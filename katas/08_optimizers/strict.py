@@ -1,6 +1,6 @@
 """What a trusted grade asks of kata 08: each check on fresh numbers, its answers as one array."""
 
-import io  # noqa: F401  (run_resumed, in the worker)
+import io
 import math
 
 import numpy as np
@@ -138,9 +138,8 @@ def expected_adam(start, grads, there, options):
     lr, other, beta1, beta2, eps, decay, decoupled, cut = options.tolist()
     places = []
     for i, x in enumerate(start):
-        mean, square, t, rate = 0.0, 0.0, 0, lr if i < cut else other
-        for grad in grads[there[:, i], i]:
-            t += 1
+        mean, square, rate = 0.0, 0.0, lr if i < cut else other
+        for t, grad in enumerate(grads[there[:, i], i], 1):
             if decoupled:
                 x = x * (1 - rate * decay)
             else:

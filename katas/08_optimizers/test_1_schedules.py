@@ -35,7 +35,7 @@ def rates(schedule, steps):
     for _ in range(steps):
         schedule.step()
         found.append(schedule.optimizer.param_groups[0]["lr"])
-    return [float(rate) for rate in found]
+    return np.array(found)
 
 
 class Harmonic(LRScheduler):
@@ -149,7 +149,7 @@ def test_optimizer_and_schedule_are_restored_in_either_order():
         other, its = make()
         for load in ((its.load_state_dict, place), (other.load_state_dict, saved))[:: 1 if first else -1]:
             load[0](load[1])
-        expect((other.param_groups[0]["lr"], rates(its, 1)), (3.0, [3.0, 2.0]))
+        expect((other.param_groups[0]["lr"], rates(its, 1)), (3.0, np.array([3.0, 2.0])))
 
 
 # 08.16 StepLR, LinearLR, CosineAnnealingLR, cosine
@@ -170,7 +170,7 @@ def test_a_warm_up_rises_in_a_line_and_stays():
 def test_half_a_wave_leads_from_start_to_end():
     expect([cosine(10.0, 2.0, done) for done in (0.0, 0.5, 1.0)], [10.0, 6.0, 2.0])
     expect(cosine(10.0, 2.0, 1 / 3), 8.0)  # cos is 1/2 there: 3/4 of the way up
-    expect([cosine(1.0, 1.0, 0.3), cosine(-1.0, 1.0, 0.5)], [1.0, 0.0])
+    expect(np.array([cosine(1.0, 1.0, 0.3), cosine(-1.0, 1.0, 0.5)]), [1.0, 0.0])
 
 
 def test_annealing_goes_down_half_a_wave_and_up_again():

@@ -1,0 +1,634 @@
+"""Kata 08 with other formulas for the same: means by their distance, waves by a sine, two moves a step."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from tinytorch.layers import Parameter
+from tinytorch.tensor import Array, increment_version
+
+__all__ = [
+    "SGD", "Adam", "AdamW", "CosineAnnealingLR", "LRScheduler", "LinearLR", "OneCycleLR", "Optimizer",
+    "RMSprop", "SequentialLR", "StepLR", "clip_grad_norm_", "clip_grad_value_",
+]  # fmt: skip
+
+Group = dict[str, Any]  # "params", a list of parameters, and the options by which they move
+State = dict[str, Any]  # of one parameter: arrays of its shape and dtype, and how many steps it has made
+
+# What an option must be at least, and what it must stay below.
+LIMITS = {
+    "lr": (0, math.inf),
+    "momentum": (0, math.inf),
+    "dampening": (0, math.inf),
+    "weight_decay": (0, math.inf),
+    "eps": (0, math.inf),
+    "alpha": (0, 1),
+    "betas": (0, 1),
+}
+
+
+def check_options(options: Mapping[str, Any]) -> None:
+    """ValueError, with its name and value, for an option that is out of its LIMITS."""
+    for name, value in options.items():
+        if name in LIMITS:
+            numbers = np.atleast_1d(value)
+            if not (np.all(numbers >= LIMITS[name][0]) and np.all(numbers < LIMITS[name][1])):
+                raise ValueError(f"option {name} cannot be {value}")
+
+
+class Optimizer:
+    """Moves parameters down their gradients.
+
+    Parameters come in groups, each with options of its own; `defaults` are for those that a group does not
+    give. `Optimizer([p, q], defaults)` is short for one group: `Optimizer([{"params": [p, q]}], defaults)`.
+
+    Attributes:
+        defaults: the options of this optimizer and their defaults.
+        param_groups: dicts of "params", a list, and an option under each of its names.
+        state: what it remembers of each parameter that it has moved.
+    """
+
+    def __init__(self, params: Iterable[Any], defaults: Mapping[str, Any]) -> None:
+        self.defaults = dict(defaults)
+        self.param_groups: list[Group] = []
+        self.state: dict[Parameter, State] = {}
+        self._scratch: dict[tuple[np.dtype[Any], int], Array] = {}
+        groups = list(params)
+        if not groups:
+            raise ValueError(f"{type(self).__name__} was given no parameters")
+        for group in groups if isinstance(groups[0], dict) else [{"params": groups}]:
+            self.add_param_group(group)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({len(self.parameters())} parameters, {len(self.param_groups)} groups)"
+
+    def parameters(self) -> list[Parameter]:
+        """The parameters of all groups, in order."""
+        return [p for group in self.param_groups for p in group["params"]]
+
+    def check(self, options: Mapping[str, Any]) -> None:
+        """ValueError for options that will not do. Subclasses ask for more."""
+        check_options(options)
+
+    def add_param_group(self, group: Mapping[str, Any]) -> None:
+        """Optimise these parameters too: {"params": an iterable, and options that differ from the defaults}.
+
+        TypeError for what is no Parameter. ValueError, with its name or number, for an option that is unknown
+        or out of its limits, and for a parameter that is there already. Then no group was added.
+        """
+        if not isinstance(group, Mapping):
+            raise TypeError(
+                f"a group is a dict with its parameters under 'params', not a {type(group).__name__}"
+            )
+        if unknown := group.keys() - self.defaults.keys() - {"params"}:
+            raise ValueError(f"{type(self).__name__} has no option {', '.join(sorted(unknown))}")
+        options = {**self.defaults, **group, "params": list(group["params"])}
+        self.check(options)
+        seen = set(self.parameters())
+        for i, p in enumerate(options["params"]):
+            if not isinstance(p, Parameter):
+                raise TypeError(
+                    f"item {i} of group {len(self.param_groups)} is a {type(p).__name__}, no Parameter"
+                )
+            if p in seen:
+                raise ValueError(
+                    f"parameter {i} of group {len(self.param_groups)}, {p.shape}, is there already"
+                )
+            seen.add(p)
+        self.param_groups.append(options)
+
+    def zero_grad(self) -> None:
+        """Forget all gradients: each `.grad` is None again."""
+        for p in self.parameters():
+            p.grad = None
+
+    def step(self) -> None:
+        """Move each parameter that has a gradient and is not frozen; leave the others as they are.
+
+        A gradient of another shape than its parameter is a ValueError that names both.
+        """
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p.grad is None or not p.requires_grad:
+                    continue
+                if p.grad.shape != p.data.shape:
+                    raise ValueError(
+                        f"a gradient of shape {p.grad.shape} for a parameter of shape {p.data.shape}"
+                    )
+                self.update(p.data, p.grad, self.state.setdefault(p, {}), group)
+                increment_version(p.data)
+
+    def update(self, data: Array, grad: Array, state: State, group: Group) -> None:
+        """Move `data`, in place, by its gradient, its state and the options of its group.
+
+        The state is empty at first. The gradient stays as it is.
+        """
+        raise NotImplementedError(f"{type(self).__name__}.update")
+
+    def scratch(self, like: Array, number: int = 0) -> Array:
+        """An array of the shape and dtype of `like` to work in, with numbers left over in it.
+
+        Its memory is lent, to one parameter after the other, and grows to the largest; each `number` has its
+        own.
+        """
+        held = self._scratch.get((like.dtype, number), np.empty(0, like.dtype))
+        if held.size < like.size:
+            largest = max([like.size] + [p.size for p in self.state if p.dtype == like.dtype])
+            held = self._scratch[like.dtype, number] = np.zeros(largest, like.dtype)
+        return np.ndarray(like.shape, like.dtype, held)
+
+    def decay(self, data: Array, grad: Array, group: Group) -> Array:
+        """The gradient with that of weight_decay / 2 * data**2 added: in scratch 1, or `grad` itself."""
+        if not group["weight_decay"]:
+            return grad
+        out = self.scratch(data, 1)
+        np.copyto(out, data)
+        out *= group["weight_decay"]
+        return np.add(out, grad, out=out)
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that it takes to go on from here, as one flat dict of arrays and numbers.
+
+        Options under "groups.0.lr", for group 0; what is remembered under "state.3.exp_avg", for the fourth
+        of all parameters. The arrays that are there, not copies. So kata 05's `save` can write it.
+        """
+        saved: dict[str, Any] = {}
+        for i, group in enumerate(self.param_groups):
+            for name, value in group.items():
+                if name != "params":
+                    saved[f"groups.{i}.{name}"] = (
+                        np.array(value) if isinstance(value, (tuple, list)) else value
+                    )
+        for i, p in enumerate(self.parameters()):
+            saved.update({f"state.{i}.{name}": value for name, value in self.state.get(p, {}).items()})
+        return saved
+
+    def load_state_dict(self, saved: Mapping[str, Any]) -> None:
+        """Go on from where a state was taken: copy its arrays, in the parameters' dtypes, and its numbers.
+
+        Numbers may have become arrays without axes, as in an .npz file. A ValueError names what is missing,
+        what belongs to no group or parameter, and each shape or dtype that does not fit; then nothing at all
+        has changed.
+        """
+        groups: dict[str, tuple[Group, Group]] = {
+            f"groups.{i}": (group, {}) for i, group in enumerate(self.param_groups)
+        }
+        states: dict[str, tuple[Parameter, State]] = {
+            f"state.{i}": (p, {}) for i, p in enumerate(self.parameters())
+        }
+        wanted = [f"{path}.{name}" for path in groups for name in self.defaults]
+        problems = [f"{path} is missing" for path in wanted if path not in saved]
+        for path, value in saved.items():
+            owner, _, name = path.rpartition(".")
+            value = np.asarray(value)
+            if owner in groups:
+                options = value.tolist()
+                groups[owner][1][name] = tuple(options) if isinstance(options, list) else options
+            elif owner not in states:
+                problems.append(f"{path} belongs to no group or parameter")
+            elif name == "step":
+                states[owner][1][name] = int(value)
+            else:
+                p, new = states[owner]
+                if value.shape != p.shape or not np.can_cast(value.dtype, p.dtype, "same_kind"):
+                    problems.append(f"{path} is {value.dtype} {value.shape}, not {p.dtype} {p.shape}")
+                new[name] = value
+        if problems:
+            raise ValueError(f"this state does not fit {self!r}: {'; '.join(problems)}")
+        for group, options in groups.values():
+            group.update(options)
+        self.state = {
+            p: {name: v if name == "step" else v.astype(p.dtype) for name, v in new.items()}
+            for p, new in states.values()
+            if new
+        }
+
+
+def buffer(state: State, name: str, like: Array) -> Array:
+    """The array called `name` in a state; if there is none yet, zeros in the shape and dtype of `like`.
+
+    Given. `state.setdefault(name, np.zeros_like(like))` would make the zeros at every call.
+    """
+    if name not in state:
+        state[name] = np.zeros_like(like)
+    array: Array = state[name]
+    return array
+
+
+class SGD(Optimizer):
+    """Stochastic gradient descent: data -= lr * grad, and nothing is remembered.
+
+    With momentum, grad is replaced by buffer = momentum * buffer + (1 - dampening) * grad, which begins as
+    the first gradient itself, and is remembered as `momentum_buffer`; with nesterov, by
+    grad + momentum * buffer.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float,
+        momentum: float = 0.0,
+        dampening: float = 0.0,
+        weight_decay: float = 0.0,
+        nesterov: bool = False,
+    ) -> None:
+        options = {"lr": lr, "momentum": momentum, "dampening": dampening}
+        super().__init__(params, {**options, "weight_decay": weight_decay, "nesterov": nesterov})
+
+    def check(self, options: Mapping[str, Any]) -> None:
+        super().check(options)
+        if options["nesterov"] and (options["momentum"] == 0 or options["dampening"] != 0):
+            raise ValueError("nesterov takes a momentum above 0 and a dampening of 0")
+
+    def update(self, data: Array, grad: Array, state: State, group: Group) -> None:
+        lr, momentum, first = group["lr"], group["momentum"], "momentum_buffer" not in state
+        grad = self.decay(data, grad, group)
+
+        def move(direction: Array, length: float) -> None:
+            np.multiply(direction, -length, out=self.scratch(data))
+            np.add(data, self.scratch(data), out=data)
+
+        if not momentum:
+            move(grad, lr)
+            return
+        moving = buffer(state, "momentum_buffer", data)
+        share = 1.0 if first else 1.0 - group["dampening"]
+        # keep * moving + (1 - keep) * (share / (1 - keep) * grad), were it not for keep = 1.
+        np.multiply(moving, momentum, out=moving)
+        np.multiply(grad, share, out=self.scratch(data))
+        np.add(moving, self.scratch(data), out=moving)
+        if group["nesterov"]:
+            move(grad, lr)
+            move(moving, lr * momentum)
+        else:
+            move(moving, lr)
+
+
+def running_mean(mean: Array, value: Array, keep: float, scratch: Array) -> None:
+    """mean = keep * mean + (1 - keep) * value, in place. `value` stays, unless it is the scratch array."""
+    np.subtract(value, mean, out=scratch)  # mean + (1 - keep) * (value - mean)
+    scratch *= 1 - keep
+    mean += scratch
+
+
+def running_square(mean: Array, value: Array, keep: float, scratch: Array) -> None:
+    """mean = keep * mean + (1 - keep) * value**2, in place. `value` stays."""
+    np.multiply(value, value, out=scratch)
+    running_mean(mean, scratch, keep, scratch)
+
+
+class RMSprop(Optimizer):
+    """Divides the gradient by the root of a running mean of its squares, `square_avg`, plus eps.
+
+    A step keeps `alpha` of that mean. Centered, the square of a running mean of the gradient, `grad_avg`, is
+    subtracted from it, which makes it a variance. With momentum, what moves the data is not the quotient but
+    momentum_buffer = momentum * momentum_buffer + quotient, which begins at 0.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float = 0.01,
+        alpha: float = 0.99,
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+        momentum: float = 0.0,
+        centered: bool = False,
+    ) -> None:
+        options = {"lr": lr, "alpha": alpha, "eps": eps, "weight_decay": weight_decay}
+        super().__init__(params, {**options, "momentum": momentum, "centered": centered})
+
+    def update(self, data: Array, grad: Array, state: State, group: Group) -> None:
+        scratch = self.scratch(data)
+        grad = self.decay(data, grad, group)
+        names = (
+            ["square_avg"] + ["grad_avg"] * group["centered"] + ["momentum_buffer"] * (group["momentum"] > 0)
+        )
+        for name in names:
+            buffer(state, name, data)
+        running_square(state["square_avg"], grad, group["alpha"], scratch)
+        if group["centered"]:
+            running_mean(state["grad_avg"], grad, group["alpha"], scratch)
+            np.square(state["grad_avg"], out=scratch)
+            np.subtract(state["square_avg"], scratch, out=scratch)
+            np.clip(scratch, 0, None, out=scratch)
+        else:
+            np.copyto(scratch, state["square_avg"])
+        np.sqrt(scratch, out=scratch)
+        np.add(scratch, group["eps"], out=scratch)
+        np.divide(grad, scratch, out=scratch)
+        if group["momentum"] > 0:
+            state["momentum_buffer"] *= group["momentum"]
+            state["momentum_buffer"] += scratch
+            np.copyto(scratch, state["momentum_buffer"])
+        np.multiply(scratch, group["lr"], out=scratch)
+        np.subtract(data, scratch, out=data)
+
+
+class Adam(Optimizer):
+    """Divides a running mean of the gradient, `exp_avg`, by the root of one of its squares, `exp_avg_sq`.
+
+    A step keeps betas[0] of the one and betas[1] of the other. They begin at 0, and after `step` steps each
+    has 1 - beta**step of its weight in it: it is divided by that first. eps is added to the root.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+    ) -> None:
+        super().__init__(params, {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay})
+
+    def update(self, data: Array, grad: Array, state: State, group: Group) -> None:
+        (beta1, beta2), scratch = group["betas"], self.scratch(data)
+        grad = self.decay(data, grad, group)
+        state["step"] = step = state.get("step", 0) + 1
+        mean, square = buffer(state, "exp_avg", data), buffer(state, "exp_avg_sq", data)
+        running_mean(mean, grad, beta1, scratch)
+        running_square(square, grad, beta2, scratch)
+        np.divide(square, 1 - beta2**step, out=scratch)
+        np.sqrt(scratch, out=scratch)
+        scratch += group["eps"]
+        np.divide(mean, scratch, out=scratch)
+        scratch /= 1 - beta1**step
+        scratch *= group["lr"]
+        np.subtract(data, scratch, out=data)
+
+
+class AdamW(Adam):
+    """Adam with decoupled decay: data shrinks by lr * weight_decay of itself, and its gradient knows nothing.
+
+    In Adam, decay is part of the gradient, and is divided by its size with the rest of it.
+    """
+
+    def __init__(
+        self,
+        params: Iterable[Any],
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.01,
+    ) -> None:
+        super().__init__(params, lr, betas, eps, weight_decay)
+
+    def decay(self, data: Array, grad: Array, group: Group) -> Array:
+        """Shrink `data`, in place; the gradient is given back as it is."""
+        if group["weight_decay"]:
+            data -= np.multiply(data, group["lr"] * group["weight_decay"], out=self.scratch(data))
+        return grad
+
+
+def clip_grad_norm_(params: Iterable[Parameter], max_norm: float) -> float:
+    """Scale all gradients by one factor, in place, to a norm of max_norm at most; return what it was.
+
+    The norm is that of all gradients as one vector, the factor max_norm / (norm + 1e-6), or 1 if that is
+    less. Parameters without a gradient are passed over; a norm that is not finite scales nothing. ValueError
+    for a max_norm below 0.
+    """
+    if not max_norm >= 0:
+        raise ValueError(f"max_norm={max_norm} will not do: it takes max_norm >= 0")
+    grads = [p.grad for p in params if p.grad is not None]
+    norm = math.hypot(*(float(np.linalg.norm(grad)) for grad in grads))
+    if norm + 1e-6 > max_norm and norm < math.inf:
+        for grad in grads:
+            np.multiply(grad, max_norm / (norm + 1e-6), out=grad)
+    return norm
+
+
+def clip_grad_value_(params: Iterable[Parameter], clip_value: float) -> None:
+    """Bring each element of each gradient into [-clip_value, clip_value], in place.
+
+    ValueError for a clip_value below 0.
+    """
+    if not clip_value >= 0:
+        raise ValueError(f"clip_value={clip_value} will not do: it takes clip_value >= 0")
+    for p in params:
+        if p.grad is not None:
+            np.minimum(p.grad, clip_value, out=p.grad)
+            np.maximum(p.grad, -clip_value, out=p.grad)
+
+
+class LRScheduler:
+    """Sets the learning rate of each group by the number of steps, as `lr_at` says; at once, that of step 0.
+
+    One schedule an optimizer: each sets the learning rate, whatever it was. SequentialLR makes one of many.
+
+    Attributes:
+        optimizer: whose groups are set.
+        last_epoch: how many steps were made.
+        base_lrs: for each group, what `lr_at` scales: its learning rate before there was any schedule, which
+            stays in the group as "initial_lr".
+    """
+
+    def __init__(self, optimizer: Optimizer, base_lrs: Sequence[float] | None = None) -> None:
+        if not isinstance(optimizer, Optimizer):
+            raise TypeError(f"a schedule takes an Optimizer, not a {type(optimizer).__name__}")
+        if base_lrs is None:
+            for group in optimizer.param_groups:
+                group.setdefault("initial_lr", group["lr"])
+            base_lrs = [group["initial_lr"] for group in optimizer.param_groups]
+        self.optimizer = optimizer
+        self.base_lrs = list(base_lrs)
+        self.last_epoch = 0
+        self.apply()
+
+    def lr_at(self, epoch: int, base_lr: float) -> float:
+        """The learning rate after `epoch` steps."""
+        raise NotImplementedError(f"{type(self).__name__}.lr_at")
+
+    def apply(self) -> None:
+        """Set the learning rates that belong to `last_epoch`."""
+        for group, base_lr in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
+            group["lr"] = self.lr_at(self.last_epoch, base_lr)
+
+    def step(self) -> None:
+        """One step further; call it after the optimizer's."""
+        self.last_epoch += 1
+        self.apply()
+
+    def get_last_lr(self) -> list[float]:
+        """The learning rate of each group."""
+        return [group["lr"] for group in self.optimizer.param_groups]
+
+    def state_dict(self) -> dict[str, Any]:
+        """What moves, as a flat dict of arrays and numbers; what the schedule was made with is not in it."""
+        return {"last_epoch": self.last_epoch, "base_lrs": np.array(self.base_lrs)}
+
+    def load_state_dict(self, saved: Mapping[str, Any]) -> None:
+        """Go on from where a state was taken, and set the learning rates that belong there.
+
+        ValueError for another number of groups.
+        """
+        base_lrs = np.asarray(saved["base_lrs"]).tolist()
+        if len(base_lrs) != len(self.base_lrs):
+            raise ValueError(f"a schedule of {len(base_lrs)} groups does not fit {len(self.base_lrs)}")
+        self.last_epoch, self.base_lrs = int(saved["last_epoch"]), base_lrs
+        self.apply()
+
+
+def at_least(least: int, **options: int) -> None:
+    """ValueError, with its name and value, for an option below `least`. Given."""
+    for name, value in options.items():
+        if value < least:
+            raise ValueError(f"{name}={value} will not do: it takes {name} >= {least}")
+
+
+class StepLR(LRScheduler):
+    """Multiplies the learning rate by gamma every step_size steps."""
+
+    def __init__(self, optimizer: Optimizer, step_size: int, gamma: float = 0.1) -> None:
+        at_least(1, step_size=step_size)
+        self.step_size, self.gamma = step_size, gamma
+        super().__init__(optimizer)
+
+    def lr_at(self, epoch: int, base_lr: float) -> float:
+        return base_lr * self.gamma ** (epoch // self.step_size)
+
+
+class LinearLR(LRScheduler):
+    """From start_factor to end_factor times the base, in total_iters equal steps: a warm-up."""
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        start_factor: float = 1 / 3,
+        end_factor: float = 1.0,
+        total_iters: int = 5,
+    ) -> None:
+        at_least(1, total_iters=total_iters)
+        self.start_factor, self.end_factor, self.total_iters = start_factor, end_factor, total_iters
+        super().__init__(optimizer)
+
+    def lr_at(self, epoch: int, base_lr: float) -> float:
+        done = min(epoch / self.total_iters, 1)
+        return base_lr * (self.start_factor + (self.end_factor - self.start_factor) * done)
+
+
+def cosine(start: float, end: float, done: float) -> float:
+    """From `start`, where done is 0, to `end`, where it is 1, along half a wave: flat at both ends."""
+    return start + (end - start) * math.sin(math.pi / 2 * done) ** 2
+
+
+class CosineAnnealingLR(LRScheduler):
+    """From the base to eta_min in T_max steps along half a wave, and then up again along the other half."""
+
+    def __init__(self, optimizer: Optimizer, T_max: int, eta_min: float = 0.0) -> None:
+        at_least(1, T_max=T_max)
+        self.T_max, self.eta_min = T_max, eta_min
+        super().__init__(optimizer)
+
+    def lr_at(self, epoch: int, base_lr: float) -> float:
+        return cosine(base_lr, self.eta_min, epoch / self.T_max)
+
+
+class OneCycleLR(LRScheduler):
+    """Up to max_lr, then down to almost nothing, in total_steps steps; and momentum the other way round.
+
+    The learning rate starts at max_lr / div_factor, peaks at step pct_start * total_steps - 1, and ends, at
+    step total_steps - 1, at 1 / final_div_factor of its start. With cycle_momentum, momentum (or betas[0])
+    starts at max_momentum, meets the peak with base_momentum, and ends at max_momentum. In between both go
+    along half a wave ("cos") or a line ("linear"). `max_lr` is a number, or a list of one for each group.
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        max_lr: float | Sequence[float],
+        total_steps: int,
+        pct_start: float = 0.3,
+        anneal_strategy: str = "cos",
+        cycle_momentum: bool = True,
+        base_momentum: float = 0.85,
+        max_momentum: float = 0.95,
+        div_factor: float = 25.0,
+        final_div_factor: float = 1e4,
+    ) -> None:
+        at_least(1, total_steps=total_steps)
+        if not 0 <= pct_start < 1:
+            raise ValueError(f"pct_start={pct_start} will not do: it takes 0 <= pct_start < 1")
+        if anneal_strategy not in ("cos", "linear"):
+            raise ValueError(f"anneal_strategy={anneal_strategy!r} will not do: it takes 'cos' or 'linear'")
+        self.total_steps, self.pct_start, self.anneal_strategy = total_steps, pct_start, anneal_strategy
+        self.momenta = (max_momentum, base_momentum, max_momentum) if cycle_momentum else None
+        self.factors = (1 / div_factor, 1.0, 1 / (div_factor * final_div_factor))
+        groups = len(optimizer.param_groups)
+        peaks = [max_lr] * groups if isinstance(max_lr, (int, float)) else list(max_lr)
+        if len(peaks) != groups:
+            raise ValueError(f"max_lr has {len(peaks)} numbers for {groups} groups")
+        super().__init__(optimizer, peaks)
+
+    def between(self, epoch: int, start: float, peak: float, end: float) -> float:
+        """The value after `epoch` steps of what goes from `start` over `peak` to `end`, and stays there."""
+        top, last = self.pct_start * self.total_steps - 1, self.total_steps - 1
+        ease = cosine if self.anneal_strategy == "cos" else lambda a, b, done: (1 - done) * a + done * b
+        if epoch >= last:
+            return end
+        return (
+            ease(start, peak, epoch / top) if epoch < top else ease(peak, end, (epoch - top) / (last - top))
+        )
+
+    def lr_at(self, epoch: int, base_lr: float) -> float:
+        return base_lr * self.between(epoch, *self.factors)
+
+    def apply(self) -> None:
+        """Set the learning rates and momenta that belong to `last_epoch`. ValueError after total_steps."""
+        if self.last_epoch > self.total_steps:
+            raise ValueError(f"step {self.last_epoch} of a cycle of {self.total_steps}")
+        super().apply()
+        if self.momenta is None:
+            return
+        for group in self.optimizer.param_groups:
+            momentum = self.between(self.last_epoch, *self.momenta)
+            if "betas" in group:
+                group["betas"] = (momentum, group["betas"][1])
+            else:
+                group["momentum"] = momentum
+
+
+class SequentialLR(LRScheduler):
+    """One schedule after the other: the first until step milestones[0], where the second begins, and so on.
+
+    Each begins anew, at its step 0. ValueError for milestones that do not grow, or are not one fewer than the
+    schedules, and for schedules of another optimizer.
+    """
+
+    def __init__(
+        self, optimizer: Optimizer, schedulers: Sequence[LRScheduler], milestones: Sequence[int]
+    ) -> None:
+        if len(milestones) != len(schedulers) - 1:
+            raise ValueError(f"{len(schedulers)} schedules take one milestone fewer, not {len(milestones)}")
+        if any(later <= earlier for earlier, later in zip([0, *milestones], milestones, strict=False)):
+            raise ValueError(f"milestones {list(milestones)} do not grow")
+        if any(one.optimizer is not optimizer for one in schedulers):
+            raise ValueError("all schedules must be of one optimizer")
+        self.schedulers, self.milestones = list(schedulers), list(milestones)
+        super().__init__(optimizer)
+
+    def apply(self) -> None:
+        current, began = self.schedulers[0], 0
+        for one, milestone in zip(self.schedulers[1:], self.milestones, strict=True):
+            if milestone <= self.last_epoch:
+                current, began = one, milestone
+        current.last_epoch = self.last_epoch - began
+        current.apply()
+
+    def state_dict(self) -> dict[str, Any]:
+        """Its own, and that of schedule 1 under "1.last_epoch" and so on."""
+        saved = super().state_dict()
+        for i, one in enumerate(self.schedulers):
+            saved.update({f"{i}.{name}": value for name, value in one.state_dict().items()})
+        return saved
+
+    def load_state_dict(self, saved: Mapping[str, Any]) -> None:
+        for i, one in enumerate(self.schedulers):
+            prefix = f"{i}."
+            own = {name.removeprefix(prefix): v for name, v in saved.items() if name.startswith(prefix)}
+            one.load_state_dict(own)
+        super().load_state_dict(saved)
