@@ -118,6 +118,7 @@ def test_a_node_knows_its_operation_its_sources_and_what_its_rule_keeps():
     assert sources(product)[1] is y
     assert sources(out) == [product.node]
     assert [*map(id, out.node.kept)] == [id(out.data), id(product.data)]
+    expect(("halved" in repr(out.node), "(2, 2)" in repr(out.node)), (True, True))
 
 
 def test_what_needs_no_gradient_is_no_source():
@@ -546,6 +547,19 @@ def test_integers_and_constants_take_part_and_get_nothing():
     x, counts, table = leaf([1.0, 2.0]), Tensor([3, 4]), Tensor(f64([5, 6]))
     backward((x * counts + table).sum())
     expect((x.grad, counts.grad, table.grad), (f64([3, 4]), None, None))
+
+
+def test_either_side_of_a_product_can_be_constant():
+    matrix, vector = f64([[1, 2], [3, 4]]), f64([10, 1])
+    for a, b, expected in [
+        (leaf(matrix), vector, [[10, 1], [10, 1]]),
+        (matrix, leaf(vector), [4, 6]),
+        (leaf(matrix), Tensor(matrix), [[3, 7], [3, 7]]),
+        (Tensor(matrix), leaf(matrix), [[4, 4], [6, 6]]),
+    ]:
+        x = a if isinstance(a, Tensor) and a.requires_grad else b
+        backward((a @ b if isinstance(a, Tensor) else Tensor(a) @ b).sum())
+        expect(x.grad, f64(expected))
 
 
 def test_a_leaf_that_nothing_depends_on_gets_nothing():
