@@ -790,7 +790,7 @@ def weights_are_pickled(m):
 
 @caught_by(1)
 def pickles_are_loaded(m):
-    edit(m, "_read", ("allow_pickle=False", "allow_pickle=True"))
+    edit(m, "load", ("allow_pickle=False", "allow_pickle=True"))
 
 
 @caught_by(1)
@@ -840,3 +840,26 @@ def a_missing_file_is_a_bad_one(m):
             raise ValueError(str(error)) from error
 
     m.load = load
+
+
+IN_FLOAT64 = "drawn in float64 and written straight into float32 takes a little longer, and fits the budget"
+ONLY_WORDS = "only the words of an error differ"
+
+# fmt: off
+EQUIVALENT = {
+    "_drawable: return np.float64 if tensor.dtype == np.float64 else np.float32 -> return None":
+        IN_FLOAT64,
+    "_drawable: np.float64 if tensor.dtype == np.float64 else np.float32 -> np.float64":
+        IN_FLOAT64,
+    "orthogonal_: gain * np.sign(np.diagonal(r)) -> gain / np.sign(np.diagonal(r))":
+        "dividing by a sign is multiplying by it",
+    "orthogonal_: rows >= columns -> rows > columns":
+        "of random square matrices, the transpose is as random",
+    "_fitting: 'none' if share is None else f'one of shape {np.shape(share)}'"
+    " -> f'one of shape {np.shape(share)}'":
+        ONLY_WORDS,
+    "Step: dataclass(eq=False, slots=True) -> dataclass(eq=True, slots=True)":
+        "steps are only compared by `is`",
+    "Step: dataclass(eq=False, slots=True) -> dataclass(eq=False, slots=False)":
+        "slots take less memory and time, a few percent of what a small operation takes",
+}

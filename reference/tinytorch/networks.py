@@ -13,7 +13,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, overload
+from typing import Any, overload
 
 import numpy as np
 
@@ -314,9 +314,10 @@ class Tape:
         steps: what was noted and not yet walked back, first to last.
     """
 
+    _before: Recorder | None  # who listened when the tape was entered
+
     def __init__(self) -> None:
         self.steps: list[Step] = []
-        self._before: Recorder | None = None
 
     def __enter__(self) -> Tape:
         # kata 05.11: listen, and remember who listened before.
@@ -520,7 +521,8 @@ def load(module: Module, path: str | os.PathLike[str]) -> None:
     # kata 05.18: read everything, then look, then load_state_dict.
     with open(path, "rb") as stream:
         try:
-            state = _read(stream)
+            archive = np.load(stream, allow_pickle=False)
+            state = {name: archive[name] for name in archive.files}
         except Exception as error:
             # numpy, zipfile and zlib have a dozen kinds of exceptions for what can be wrong in a file.
             raise ValueError(f"{os.fspath(path)} is no whole .npz file of arrays: {error}") from error
@@ -528,13 +530,3 @@ def load(module: Module, path: str | os.PathLike[str]) -> None:
         module.load_state_dict(state)
     except ValueError as error:
         raise ValueError(f"{os.fspath(path)} does not fit: {error}") from error
-
-
-def _read(stream: IO[bytes]) -> dict[str, Array]:
-    archive = np.load(stream, allow_pickle=False)
-    if not isinstance(archive, np.lib.npyio.NpzFile):
-        raise ValueError("it holds one array, without a name")
-    state = {name: archive[name] for name in archive.files}
-    if strange := [name for name, array in state.items() if not isinstance(array, np.ndarray)]:
-        raise ValueError(f"{strange[0]} is no array")
-    return state
