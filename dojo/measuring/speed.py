@@ -25,7 +25,7 @@ clock: Callable[[], float] = time.perf_counter if sys.platform == "win32" else t
 LEAD = 5
 MOST_PAIRS = 61
 LONG_ENOUGH = 3e-4  # seconds: shorter kernels are repeated inside the clock
-TOO_LONG = 5e-2  # seconds: a candidate this slow is repeated less often than the baseline
+TOO_LONG = 2e-2  # seconds: a candidate this slow is repeated less often than the baseline
 PATIENCE = 2.0  # seconds for a whole race; then whoever leads has it
 MOST_LOOPS = 1 << 14
 DRAWS = 16  # different inputs for the repeats of one short kernel
