@@ -191,3 +191,21 @@ def test_dropout_is_off_while_the_module_is_used():
 def test_dropout_drops_half_unless_told():
     out = Dropout(rng=generator())(Tensor(np.ones(1000))).data
     expect(np.unique(out), np.array([0.0, 2.0]))
+
+
+@pytest.mark.parametrize(
+    ("layer", "shown"),
+    [
+        (ReLU(), "ReLU()"),
+        (ReLU(inplace=True), "ReLU(inplace=True)"),
+        (LeakyReLU(0.2), "LeakyReLU(negative_slope=0.2)"),
+        (LeakyReLU(inplace=True), "LeakyReLU(negative_slope=0.01, inplace=True)"),
+        (Softmax(0), "Softmax(axis=0)"),
+        (LogSoftmax(), "LogSoftmax(axis=-1)"),
+        (Dropout(0.1, rng=np.random.default_rng(0)), "Dropout(p=0.1)"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
+)
+def test_a_layer_shows_its_options(layer, shown):
+    expect(repr(layer), shown)
+    layer.train()(Tensor([1.0, 2.0]))  # and works with them

@@ -123,6 +123,7 @@ def kept(op, table, **params):
     def forward():
         return op.vjp(table.copy(), **params)
 
+    forward()[1](table)  # there is a way back
     return kept_bytes(forward) / MIB - 1
 
 

@@ -252,6 +252,9 @@ class ReLU(Module):
     def forward(self, x: Tensor) -> Tensor:
         return (relu, relu_)[self.inplace](x)
 
+    def extra_repr(self) -> str:
+        return "inplace=True" if self.inplace else ""
+
 
 class LeakyReLU(Module):
     def __init__(self, negative_slope: float = 0.01, inplace: bool = False) -> None:
@@ -260,6 +263,9 @@ class LeakyReLU(Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.operation(x, negative_slope=self.negative_slope)
+
+    def extra_repr(self) -> str:
+        return f"negative_slope={self.negative_slope}" + ", inplace=True" * (self.operation is leaky_relu_)
 
 
 class Sigmoid(Layer):
@@ -280,12 +286,18 @@ class Softmax(Layer):
     def __init__(self, axis: int = -1) -> None:
         super().__init__(axis=axis)
 
+    def extra_repr(self) -> str:
+        return f"axis={self.params['axis']}"
+
 
 class LogSoftmax(Layer):
     operation = log_softmax
 
     def __init__(self, axis: int = -1) -> None:
         super().__init__(axis=axis)
+
+    def extra_repr(self) -> str:
+        return f"axis={self.params['axis']}"
 
 
 class Dropout(Layer):
@@ -296,3 +308,6 @@ class Dropout(Layer):
 
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x) if self.training else x
+
+    def extra_repr(self) -> str:
+        return f"p={self.params['p']}"

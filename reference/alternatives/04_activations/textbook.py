@@ -188,7 +188,11 @@ tanh_.gradient(tanh_back)
 
 class ReLU(Module):
     def __init__(self, inplace: bool = False) -> None:
+        self.inplace = inplace
         self.forward = relu_ if inplace else relu
+
+    def extra_repr(self) -> str:
+        return "inplace=True" if self.inplace else ""
 
 
 class LeakyReLU(Module):
@@ -200,6 +204,9 @@ class LeakyReLU(Module):
         if self.inplace:
             return leaky_relu_(x, negative_slope=self.negative_slope)
         return leaky_relu(x, negative_slope=self.negative_slope)
+
+    def extra_repr(self) -> str:
+        return f"negative_slope={self.negative_slope}" + (", inplace=True" if self.inplace else "")
 
 
 class Sigmoid(Module):
@@ -224,6 +231,9 @@ class Softmax(Module):
     def forward(self, x: Tensor) -> Tensor:
         return softmax(x, axis=self.axis)
 
+    def extra_repr(self) -> str:
+        return f"axis={self.axis}"
+
 
 class LogSoftmax(Module):
     def __init__(self, axis: int = -1) -> None:
@@ -231,6 +241,9 @@ class LogSoftmax(Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return log_softmax(x, axis=self.axis)
+
+    def extra_repr(self) -> str:
+        return f"axis={self.axis}"
 
 
 class Dropout(Module):
@@ -242,3 +255,6 @@ class Dropout(Module):
         if not self.training:
             return x
         return dropout(x, p=self.p, rng=self.rng)
+
+    def extra_repr(self) -> str:
+        return f"p={self.p}"
