@@ -110,6 +110,24 @@ def test_the_exponent_can_be_a_number(exponent, slopes):
     expect(gradients(power, ([1, 2, -3], exponent), [1, 1, 1])[0], f64(slopes))
 
 
+def test_the_exponent_can_be_a_list():
+    expect(gradients(power, ([2, 3], (2, 0)), [1, 1])[0], f64([4, 0]))
+
+
+def test_powers_with_a_number_stay_float32():
+    for a, b, moves in ((np.float32([1, 2]), 3, 0), (2.0, np.float32([1, 2]), 1)):
+        out, back = power.vjp(a, b)
+        expect(back(np.ones_like(out))[moves].dtype, np.dtype(np.float32))
+
+
+def test_nothing_is_said_about_what_is_not_chosen():
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        gradients(power, ([0, 0], [0, 1]), [1, 1])
+        gradients(power, ([0, 2], 0), [1, 1])
+        gradients(power, ([-2, 2], 2), [1, 1])
+
+
 def test_the_base_can_be_a_number():
     expect(gradients(power, (2.0, [0, 1, 3]), [1, 1, 1])[1], np.log(2) * f64([1, 2, 8]))
 
@@ -191,6 +209,19 @@ def test_batches_of_products(rng):
     expect(gradients(matmul, (a, b), grad), [np.stack(one) for one in zip(*each, strict=True)])
 
 
+def test_vectors_and_batches_of_matrices(rng):
+    batch, vector, grad = rng.normal(size=(4, 2, 3)), rng.normal(size=3), rng.normal(size=(4, 2))
+    each = [gradients(matmul, (one, vector), g) for one, g in zip(batch, grad, strict=True)]
+    for_a, for_b = gradients(matmul, (batch, vector), grad)
+    expect(
+        (for_a, for_b.reshape(-1, 3).sum(axis=0)), (np.stack([a for a, _ in each]), sum(b for _, b in each))
+    )
+    turned = np.swapaxes(batch, 1, 2)
+    for_b, for_a = gradients(matmul, (vector, turned), grad)
+    expect(np.swapaxes(for_a, 1, 2), np.stack([a for a, _ in each]))
+    expect(for_b.reshape(-1, 3).sum(axis=0), sum(b for _, b in each))
+
+
 def test_one_matrix_for_many_gets_what_all_of_them_say(rng):
     a, b, grad = (rng.normal(size=shape) for shape in ((4, 2, 3), (3, 5), (4, 2, 5)))
     each = [gradients(matmul, (one, b), g) for one, g in zip(a, grad, strict=True)]
@@ -254,6 +285,11 @@ def test_each_element_gets_what_it_moved(name):
     expect(gradients(op, (x,), grad, **params), [f64(expected)])
 
 
+def test_one_number_has_no_variance():
+    with quiet():
+        expect(np.isnan(gradients(var, ([3],), 1.0)[0]), np.array([True]))
+
+
 @pytest.mark.parametrize("op", [total, mean, var], ids=lambda op: op.name)
 def test_nothing_can_be_reduced(op):
     with quiet():
@@ -302,6 +338,13 @@ SHAPES = {
         {"index": (slice(None), [0, 0])},
         [[1, 2], [3, 4]],
         [[3, 0, 0], [7, 0, 0]],
+    ),
+    "a mask beside numbers that repeat": (
+        getitem,
+        X,
+        {"index": (np.array([True, False]), [1, 1])},
+        [1, 10],
+        [[0, 11, 0], [0, 0, 0]],
     ),
     "no row": (getitem, X, {"index": []}, np.zeros((0, 3)), np.zeros((2, 3))),
 }

@@ -432,6 +432,14 @@ def test_flow_goes_as_far_as_the_ends_and_leaves_what_lies_behind_alone():
     expect(x.grad, f64([6]))
 
 
+def test_flow_frees_what_it_has_used():
+    out = leaf([3.0]) * 2.0
+    list(flow(out.node, f64([1]), retain_graph=True))
+    list(flow(out.node, f64([1])))
+    with expect_error(RuntimeError, "retain_graph"):
+        list(flow(out.node, f64([1])))
+
+
 def test_flow_from_a_leaf_arrives_there():
     x = leaf([1.0, 2.0])
     ((end, grad),) = flow(x, f64([5, 6]))
@@ -554,6 +562,7 @@ def test_either_side_of_a_product_can_be_constant():
     for a, b, expected in [
         (leaf(matrix), vector, [[10, 1], [10, 1]]),
         (matrix, leaf(vector), [4, 6]),
+        (leaf(matrix), [10.0, 1.0], [[10, 1], [10, 1]]),
         (leaf(matrix), Tensor(matrix), [[3, 7], [3, 7]]),
         (Tensor(matrix), leaf(matrix), [[4, 4], [6, 6]]),
     ]:

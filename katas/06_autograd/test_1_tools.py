@@ -25,6 +25,8 @@ from tinytorch.layers import Linear, Parameter, affine
 from tinytorch.networks import MLP, Tape
 from tinytorch.tensor import (
     Tensor,
+    amax,
+    amin,
     concatenate,
     div,
     increment_version,
@@ -32,6 +34,7 @@ from tinytorch.tensor import (
     maximum,
     op,
     set_recorder,
+    total,
     where,
 )
 
@@ -245,6 +248,34 @@ def test_operations_in_place_inside_of_a_checkpoint():
     expect(gradients_of(lambda x: checkpoint(function, x), x), gradients_of(function, x))
 
 
+@op(in_place=True)
+def add_(a, b):
+    a += b
+    return a
+
+
+add_.gradient(lambda grad: (grad, grad))
+
+
+def test_a_constant_inside_of_a_checkpoint_can_be_added_to():
+    def function(x):
+        total_so_far = Tensor(np.zeros(2))
+        for factor in (2.0, 3.0):
+            add_(total_so_far, x * factor)
+        return total_so_far * x
+
+    x = leaf([1.0, -2.0])
+    expect(gradients_of(lambda x: checkpoint(function, x), x), gradients_of(function, x))
+
+
+def test_the_way_back_under_no_grad_records_again_and_leaves_no_grad_alone():
+    x = leaf([3.0])
+    out = checkpoint(lambda x: x * x, x)
+    with no_grad():
+        backward(out)
+        expect((is_grad_enabled(), x.grad), (False, f64([6])))
+
+
 # 06.17 checkpoint_sequential
 
 
@@ -273,6 +304,9 @@ def test_each_segment_but_the_last_is_computed_twice():
     expect("".join(calls), "abcdef")
     backward(out)
     expect(("".join(calls), x.grad), ("abcdefcdab", f64([64])))
+    for segments in (1, 3, 6):
+        drawn = graph_text(checkpoint_sequential([layer("x")] * 6, segments, x))
+        expect((segments, drawn.count("checkpointed")), (segments, segments - 1))
 
 
 def test_segments_are_of_about_equal_length():
@@ -448,6 +482,18 @@ def test_tangents_go_forward_through_each_operation(name):
     expect((out.shape, moved), (np.shape(expected), f64(expected)))
 
 
+def test_parameters_that_are_left_out_have_their_defaults():
+    x, u = f64([[1, 2], [4, 3]]), f64([[1, 3], [2, 6]])
+    expect(jvp(lambda x: total(x), [x], [u])[1], f64(12))
+    expect(jvp(lambda x: amax(x), [x], [u])[1], f64(2))
+    expect(jvp(lambda x: amin(x, axis=1), [x], [u])[1], f64([1, 6]))
+
+
+def test_each_primal_has_a_tangent():
+    with expect_error(ValueError):
+        jvp(lambda x, y: x * y, [f64([1]), f64([2])], [f64([1])])
+
+
 def test_a_tangent_that_lies_otherwise_in_memory_than_its_primal():
     tangent = np.arange(6.0).reshape(3, 2).T  # strides unlike those of a (2, 3) array
     expect(jvp(lambda x: x.view(6), [np.zeros((2, 3))], [tangent])[1], f64([0, 2, 4, 1, 3, 5]))
@@ -458,6 +504,7 @@ def test_what_stands_still_does_not_move_anything():
     expect(jvp(lambda x: weight * 3.0, [f64([1])], [f64([1])]), (f64([6]), f64([0])))
     expect(jvp(lambda x: x * weight + weight, [f64([1])], [f64([5])]), (f64([4]), f64([10])))
     expect((weight.grad, weight.node), (None, None))
+    expect(jvp(lambda x: x + log_softmax(weight), [f64([1])], [f64([5])])[1], f64([5]))
     expect(jvp(lambda x: x.detach() * x, [f64([3])], [f64([1])])[1], f64([3]))
 
 
@@ -516,6 +563,7 @@ def test_an_operation_without_a_forward_rule_is_named_and_can_get_one():
         return tangents[0] * params["times"]
 
     expect(jvp(lambda x: thrice(x, times=4), [f64([1])], [f64([5])]), (f64([4]), f64([20])))
+    assert push_thrice.__name__ == "push_thrice"  # a decorator that gives the function back
 
 
 # 06.20 graph_text, graph_mermaid

@@ -409,6 +409,13 @@ def test_the_gradient_of_a_constant_is_not_computed(rng):
         backward((table @ weight).sum())
 
     UNWANTED.check(peak_bytes(step) / MIB)
+    row, turned = leaf(1, 64), Tensor(table.data.T.copy())
+
+    def other_side():
+        row.grad = None
+        backward((row @ turned).sum())
+
+    UNWANTED.check(peak_bytes(other_side) / MIB)
 
 
 def test_the_twin_that_computes_the_gradient_of_a_constant_is_caught(rng):

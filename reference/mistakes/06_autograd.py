@@ -1242,4 +1242,54 @@ def forward_mode_makes_the_whole_matrix(m):
     m.jvp = jvp
 
 
-EQUIVALENT = {}
+SAME_LENGTH = "both have one entry for each, by how they were made"
+EITHER_WAY = "the other way round gives the same, but for the order of words in an error"
+ONLY_FASTER = "without the short cut the answer is the same, only later"
+NAMES = "these are names; in which order they are registered does not matter"
+UNWANTED = "a gradient that nobody wants is computed and dropped; beside a power that takes little time"
+A_MARK = "this node is only a mark: nobody looks into it"
+
+# fmt: off
+EQUIVALENT = {
+    "power_back: np.equal(b, 0) -> np.equal(0, b)": EITHER_WAY,
+    "maximum_back: np.equal(a, b) -> np.equal(b, a)": EITHER_WAY,
+    "unbroadcast: broadcast_shapes(shape, grad.shape) -> broadcast_shapes(grad.shape, shape)": EITHER_WAY,
+    "gradcheck: assert_close(found, numerical_gradient(number, x.data), rtol=rtol, atol=atol)"
+    " -> assert_close(numerical_gradient(number, x.data), found, rtol=rtol, atol=atol)": EITHER_WAY,
+    "power_back: if needs_input_grad[0]: -> if True:": UNWANTED,
+    "power_back: if needs_input_grad[1]: -> if True:": UNWANTED,
+    "getitem_back: [np.asarray(part) for part in parts if isinstance(part, (list, np.ndarray))]"
+    " -> [np.asarray(part) for part in parts]":
+        "adding to zeros is what an assignment does, only later",
+    "getitem_back: if any((part.dtype.kind in 'iu' for part in picks)): -> if True:":
+        "adding to zeros is what an assignment does, only later",
+    "record: op.keep(out.data, arrays, params) if op.needs else [] -> op.keep(out.data, arrays, params)":
+        ONLY_FASTER,
+    "look_over: now > node.made -> now >= node.made": ONLY_FASTER,
+    "unbroadcast: grad.sum((*range(extra), *stretched), keepdims=True)"
+    " -> grad.sum((*range(extra), *stretched), keepdims=False)":
+        "the reshape after it puts axes of length 1 back",
+    "topological: {root: 0} -> {root: 1}":
+        "nothing uses the root, so that its count is never looked at",
+    "topological: if source is not None: -> if True:":
+        "in the list of the first walk, which is dropped, a None does no harm",
+    "checkpointed: Node(checkpointed, None, (), np.empty(0)) -> Node(None, checkpointed, (), np.empty(0))":
+        A_MARK,
+    "checkpointed: np.empty(0) -> np.empty(1)": A_MARK,
+    "checkpointed_back: zip(rngs, states, strict=True) -> zip(rngs, states, strict=False)": SAME_LENGTH,
+    "checkpointed_back: zip(rngs, now, strict=True) -> zip(rngs, now, strict=False)": SAME_LENGTH,
+    "push_linear: zip(tangents, arrays, strict=True) -> zip(tangents, arrays, strict=False)": SAME_LENGTH,
+    "Node: __slots__ = ('dtype', 'hooks', 'kept', 'made', 'op', 'shape', 'sources') -> pass":
+        "slots make a node smaller and nothing else",
+    "push_linear: forward_rule('add', 'sub', 'neg', 'total', 'mean', 'reshape', 'contiguous', 'transpose',"
+    " 'permute', 'squeeze', 'unsqueeze', 'expand', 'getitem', 'join') -> forward_rule('sub', 'add', 'neg',"
+    " 'total', 'mean', 'reshape', 'contiguous', 'transpose', 'permute', 'squeeze', 'unsqueeze',"
+    " 'expand', 'getitem', 'join')": NAMES,
+    "push_elementwise: forward_rule('mul', 'div', 'power', 'exp', 'log', 'sqrt', 'tanh', 'tanh_', 'absolute',"
+    " 'maximum', 'clip', 'where', 'relu', 'relu_', 'leaky_relu', 'leaky_relu_', 'sigmoid', 'sigmoid_', 'gelu',"
+    " 'dropout', 'softmax') -> forward_rule('div', 'mul', 'power', 'exp', 'log', 'sqrt', 'tanh', 'tanh_',"
+    " 'absolute', 'maximum', 'clip', 'where', 'relu', 'relu_', 'leaky_relu', 'leaky_relu_', 'sigmoid',"
+    " 'sigmoid_', 'gelu', 'dropout', 'softmax')": NAMES,
+    "push_product: forward_rule('matmul', 'affine') -> forward_rule('affine', 'matmul')": NAMES,
+    "push_reduction: forward_rule('amax', 'amin', 'var') -> forward_rule('amin', 'amax', 'var')": NAMES,
+}

@@ -216,9 +216,8 @@ def mean_back(grad: Array, input_shapes: list[Shape], axis: Axis, keepdims: bool
 def var_back(grad: Array, a: Array, axis: Axis, correction: int, keepdims: bool) -> Any:  # stub: (grad)
     # kata 06.5: the mean moves too, but distances from it add up to 0, so that it does not matter.
     count = a.size // max(grad.size, 1)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        grad = 2 * grad / max(count - correction, 0)
-        return spread(grad, a.shape, axis, keepdims) * (a - a.mean(axis, keepdims=True))
+    grad = 2 * grad / max(count - correction, 0)
+    return spread(grad, a.shape, axis, keepdims) * (a - a.mean(axis, keepdims=True))
 
 
 @amax.gradient
@@ -236,8 +235,7 @@ def amin_back(grad: Array, a: Array, out: Array, axis: Axis, keepdims: bool) -> 
 def _share_among_equals(grad: Array, a: Array, out: Array, axis: Axis, keepdims: bool) -> Any:
     chosen = a == spread(out, a.shape, axis, keepdims)
     count = chosen.sum(axis, grad.dtype, keepdims=keepdims)
-    with np.errstate(divide="ignore", invalid="ignore"):  # nan is equal to nothing
-        return spread(grad / count, a.shape, axis, keepdims) * chosen
+    return spread(grad / count, a.shape, axis, keepdims) * chosen
 
 
 @reshape.gradient
@@ -538,7 +536,7 @@ def backward(tensor: Tensor, grad: Any = None, retain_graph: bool = False) -> No
                 f"backward() of a tensor of shape {tensor.shape} needs the gradient of that shape"
             )
         grad = np.ones_like(tensor.data)
-    grad = np.asarray(grad.data if isinstance(grad, Tensor) else grad, tensor.dtype)
+    grad = np.asarray(grad, tensor.dtype)
     if grad.shape != tensor.shape:
         raise ValueError(f"the gradient has shape {grad.shape}, and the tensor has {tensor.shape}")
     leaf: Any
@@ -842,7 +840,8 @@ def jvp(
     still. Nothing is kept for later, however long the function.
 
     Raises:
-        ValueError: a tangent has not the shape of its primal; the message names both.
+        ValueError: a tangent has not the shape of its primal, and the message names both; or there are more
+            of one than of the other.
         TypeError: an op on the way has no forward rule; the message names it.
     """
 

@@ -200,8 +200,7 @@ def amin_back(grad) -> Any:
 def _share_among_equals(grad: Array, a: Array, out: Array, axis: Axis, keepdims: bool) -> Any:
     chosen = a == spread(out, a.shape, axis, keepdims)
     count = chosen.sum(axis, grad.dtype, keepdims=keepdims)
-    with np.errstate(divide="ignore", invalid="ignore"):  # nan is equal to nothing
-        return spread(grad / count, a.shape, axis, keepdims) * chosen
+    return spread(grad / count, a.shape, axis, keepdims) * chosen
 
 
 @reshape.gradient
@@ -602,7 +601,8 @@ def jvp(
     still. Nothing is kept for later, however long the function.
 
     Raises:
-        ValueError: a tangent has not the shape of its primal; the message names both.
+        ValueError: a tangent has not the shape of its primal, and the message names both; or there are more
+            of one than of the other.
         TypeError: an op on the way has no forward rule; the message names it.
     """
 
