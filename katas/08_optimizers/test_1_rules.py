@@ -39,6 +39,7 @@ def trajectory(rule, grads, start=0.0, **options):
 
 RULES = {
     "SGD": (SGD, {"lr": 0.1}),
+    "SGD with momentum": (SGD, {"lr": 0.1, "momentum": 0.9}),
     "SGD with momentum and decay": (
         SGD,
         {"lr": 0.1, "momentum": 0.9, "dampening": 0.1, "weight_decay": 0.1},

@@ -279,11 +279,9 @@ def what_was_there_before_the_step_is_kept(m):
 
 
 @caught_by(4)
-def the_state_is_looked_for_among_all(m):
+def the_number_of_each_parameter_is_looked_for_among_all(m):
     def before(self, p, group):
-        for q in list(self.state):
-            if q is p:
-                break
+        self.number = [id(q) for q in self.parameters()].index(id(p))
 
     _step(m, before=before)
 
@@ -487,7 +485,9 @@ def a_state_keeps_the_dtype_that_it_has_in_the_file(m):
 @caught_by(3)
 def a_state_is_converted_on_the_way(m):
     def load(self, saved, right):
-        right(self, {n: np.array(v, float) if np.ndim(v) else v for n, v in saved.items()})
+        right(
+            self, {n: np.array(v, float) if np.asarray(v).dtype.kind == "f" else v for n, v in saved.items()}
+        )
 
     _load(m, load)
 
