@@ -395,6 +395,7 @@ def test_a_state_has_options_and_what_is_remembered():
     expect(sorted(state), sorted(expected))
     for name, value in expected.items():
         expect(state[name], value)
+        expect(type(state[name]), type(value))
 
 
 def test_parameters_are_numbered_through_all_groups():

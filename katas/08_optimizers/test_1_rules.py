@@ -221,6 +221,21 @@ def test_a_rule_refuses_options_out_of_their_limits():
             rule([p], **options)
 
 
+@pytest.mark.parametrize(
+    ("rule", "defaults"),
+    [
+        (SGD, {"momentum": 0.0, "dampening": 0.0, "weight_decay": 0.0, "nesterov": False}),
+        (RMSprop, {"lr": 0.01, "alpha": 0.99, "eps": 1e-8, "momentum": 0.0, "centered": False}),
+        (Adam, {"lr": 0.001, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.0}),
+        (AdamW, {"lr": 0.001, "betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.01}),
+    ],
+)
+def test_options_that_are_not_given_are_those_of_pytorch(rule, defaults):
+    lr = {"lr": 0.5} if rule is SGD else {}
+    group = rule([Parameter(f32(0))], **lr).param_groups[0]
+    expect({name: group[name] for name in defaults}, defaults)
+
+
 # 08.9 running_mean, running_square
 
 

@@ -101,6 +101,14 @@ def test_a_schedule_without_a_rule_says_so():
     expect(rates(Harmonic(optimizer), 0), [1.0])
 
 
+def test_a_group_that_comes_after_the_schedule_is_noticed():
+    optimizer = sgd(6.0)
+    schedule = Harmonic(optimizer)
+    optimizer.add_param_group({"params": [Parameter(np.zeros(1))]})
+    with expect_error(ValueError):
+        schedule.step()
+
+
 def through_a_file(state):
     file = io.BytesIO()
     np.savez(file, **state)
@@ -347,6 +355,12 @@ def test_a_sequence_within_a_sequence():
     expect(rates(outer, 5), [4.0, 6.0, 8.0, 4.0, 8.0, 16.0])
 
 
+def test_a_first_part_may_be_of_one_step():
+    optimizer = sgd(8.0)
+    parts = [StepLR(optimizer, 1, 0.25), StepLR(optimizer, 1, 0.5), StepLR(optimizer, 1, 2.0)]
+    expect(rates(SequentialLR(optimizer, parts, [1, 2]), 4), [8.0, 8.0, 8.0, 16.0, 32.0])
+
+
 def test_a_sequence_of_one_is_that_one():
     optimizer = sgd(8.0)
     expect(rates(SequentialLR(optimizer, [StepLR(optimizer, 1, 0.5)], []), 2), [8.0, 4.0, 2.0])
@@ -364,6 +378,24 @@ def test_a_sequence_goes_on_from_its_state():
         schedule.step()
         other.step()
         expect(other.get_last_lr(), schedule.get_last_lr())
+
+
+def test_each_part_has_its_own_state_back():
+    """In whatever order the entries come: the base of a cycle is its peak, not that of the others."""
+
+    def make(lr, peak):
+        optimizer = sgd(lr)
+        parts = [
+            LinearLR(optimizer, 0.5, total_iters=2),
+            OneCycleLR(optimizer, peak, 10),
+            StepLR(optimizer, 1),
+        ]
+        return SequentialLR(optimizer, parts, [2, 8])
+
+    schedule, other = make(8.0, 5.0), make(1.0, 1.0)
+    state = through_a_file(schedule.state_dict())
+    other.load_state_dict(dict(reversed(state.items())))
+    expect(rates(other, 10), rates(schedule, 10))
 
 
 def test_the_state_of_a_sequence_is_flat():

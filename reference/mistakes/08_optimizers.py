@@ -1149,4 +1149,13 @@ def the_parts_have_the_last_word(m):
     m.SequentialLR.load_state_dict = load_state_dict
 
 
-EQUIVALENT: dict[str, str] = {}
+EQUIVALENT: dict[str, str] = {
+    "Optimizer.load_state_dict: {p: {name: v if name == 'step' else v.astype(p.dtype) for name, v in "
+    "new.items()} for p, new in states.values() if new} -> {p: {name: v if name == 'step' else "
+    "v.astype(p.dtype) for name, v in new.items()} for p, new in states.values()}": (
+        "an empty state is what a parameter's first step makes"
+    ),
+    "clip_grad_norm_: factor < 1 -> factor <= 1": "a factor of 1 changes nothing",
+    "clip_grad_value_: np.clip(p.grad, -clip_value, clip_value, out=p.grad) -> np.clip(-clip_value, p.grad, "
+    "clip_value, out=p.grad)": "the larger of two numbers, whichever comes first",
+}

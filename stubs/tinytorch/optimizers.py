@@ -314,7 +314,7 @@ class LRScheduler:
         raise NotImplementedError(f"{type(self).__name__}.lr_at")
 
     def apply(self) -> None:
-        """Set the learning rates that belong to `last_epoch`."""
+        """Set the learning rates that belong to `last_epoch`. ValueError if a group came later."""
         # TODO 08.15: a group for each of base_lrs.
         raise NotImplementedError("kata 08.15: LRScheduler.apply")
 

@@ -525,7 +525,7 @@ class LRScheduler:
         raise NotImplementedError(f"{type(self).__name__}.lr_at")
 
     def apply(self) -> None:
-        """Set the learning rates that belong to `last_epoch`."""
+        """Set the learning rates that belong to `last_epoch`. ValueError if a group came later."""
         for group, base_lr in zip(self.optimizer.param_groups, self.base_lrs, strict=True):
             group["lr"] = self.lr_at(self.last_epoch, base_lr)
 
