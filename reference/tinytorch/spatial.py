@@ -243,7 +243,7 @@ def col2im(
 ) -> Array:
     """im2col the other way: each number is added to that pixel of (N, C, H, W) = `shape` it would come from.
 
-    What would come from the border is dropped.
+    What would come from the border is dropped. The columns may have their last axis in two, (KH * KW, C).
     """
     # kata 07.6: a pixel is in many rows, but under one tap of the kernel all pixels are different.
     (kh, kw), (sh, sw), (dh, dw) = pair(kernel), pair(stride), pair(dilation)
@@ -284,6 +284,9 @@ def conv2d_back(
     wants_x, wants_weight, wants_bias = (*needs_input_grad[:2], bias is not None and needs_input_grad[2])
     grad_x = channels_last(x.shape, x.dtype) if wants_x else None
     grad_matrices = np.zeros_like(matrices) if wants_weight else None
+    # (groups, KH * KW, O, C): a product for each tap, so that what col2im adds at a time lies together.
+    by_tap = matrices.reshape(groups, math.prod(kernel), weight.shape[1], matrices.shape[2])
+    by_tap = by_tap.swapaxes(2, 3)
     pixels = grad.transpose(0, 2, 3, 1)  # (N, OH, OW, O)
     row_bytes = grad.shape[3] * matrices[0][:, :1].nbytes
     for images in chunks(len(x), grad.shape[2] * row_bytes):
@@ -297,7 +300,7 @@ def conv2d_back(
                 if grad_matrices is not None:
                     grad_matrices[g] += im2col(part, kernel, stride, 0, dilation).T @ some[:, outs]
                 if grad_padded is not None:
-                    columns = some[:, outs] @ matrices[g].T
+                    columns = (some[:, outs] @ by_tap[g]).transpose(1, 0, 2)  # (places, KH * KW, C)
                     grad_padded[:, ins, under] += col2im(columns, part.shape, kernel, stride, 0, dilation)
         if grad_x is not None and grad_padded is not None:
             grad_x[images] = crop(grad_padded, padding)

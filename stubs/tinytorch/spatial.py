@@ -196,7 +196,7 @@ def col2im(
 ) -> Array:
     """im2col the other way: each number is added to that pixel of (N, C, H, W) = `shape` it would come from.
 
-    What would come from the border is dropped.
+    What would come from the border is dropped. The columns may have their last axis in two, (KH * KW, C).
     """
     # TODO 07.6: a pixel is in many rows, but under one tap of the kernel all pixels are different.
     raise NotImplementedError("kata 07.6: col2im")

@@ -1,0 +1,333 @@
+"""Level 4: a convolution is a product of matrices, and pooling and batch norm are a few passes over memory.
+
+Ratios within this run, in CPU time, never seconds. Each budget has a twin: a naive version, written out
+here, that must not fit.
+"""
+
+import numpy as np
+
+from dojo.measuring import Budget, race
+from tinytorch.spatial import avg_pool2d, batch_norm, col2im, conv2d, im2col, max_pool2d
+from tinytorch.tensor import Tensor, set_recorder
+
+CONVOLVE = Budget(
+    "conv2d 3x3 of (8, 16, 32, 32)",
+    limit=10,
+    reference=1.5,
+    naive=25,
+    unit="times the time of the product of matrices in it",
+    naively="a version that goes pixel by pixel",
+)
+CONVOLVE_BACK = Budget(
+    "conv2d 3x3 of (8, 16, 32, 32), there and back",
+    limit=11,
+    reference=1.7,
+    naive=26,
+    unit="times the time of the three products of matrices in it",
+    naively="a version that goes back pixel by pixel",
+)
+UNWANTED = Budget(
+    "the gradient of the kernels alone",
+    limit=0.75,
+    reference=0.27,
+    naive=1.0,
+    unit="times the time of the gradients of kernels and images",
+    naively="a version that computes both",
+)
+ROWS = Budget(
+    "im2col 3x3 of (8, 16, 32, 32)",
+    limit=10,
+    reference=1.1,
+    naive=30,
+    unit="times the time of copying as many numbers",
+    naively="a version that goes pixel by pixel",
+)
+IMAGES = Budget(
+    "col2im 3x3 of (8, 8, 32, 32)",
+    limit=3.5,
+    reference=1.0,
+    naive=10,
+    unit="times the time of nine shifted additions",
+    naively="a version that goes pixel by pixel",
+)
+POOL = Budget(
+    "max_pool2d and avg_pool2d 2x2 of (8, 8, 32, 32)",
+    limit=3.6,
+    reference=0.19,
+    naive=7.8,
+    unit="times the time of argmax over windows",
+    naively="a version that goes window by window",
+)
+POOL_BACK = Budget(
+    "max_pool2d 2x2 of (8, 8, 32, 32), there and back",
+    limit=3.8,
+    reference=0.4,
+    naive=11.4,
+    unit="times the time of argmax over windows, and of putting back",
+    naively="a version that goes window by window",
+)
+NORM = Budget(
+    "batch_norm of (16, 32, 16, 16), there and back",
+    limit=3.2,
+    reference=0.8,
+    naive=9.7,
+    unit="times the time of the formulas in plain numpy",
+    naively="a version that goes pixel by pixel",
+)
+
+
+def random(rng, *shape):
+    return rng.random(shape, np.float32)
+
+
+def images(rng, n, channels, side):
+    return random(rng, n, side, side, channels).transpose(0, 3, 1, 2)
+
+
+# 07.5 to 07.8 convolution
+
+
+def operands(rng):
+    """What is raced gets images and kernels, the baseline the columns of such images and a matrix."""
+    return images(rng, 8, 16, 32), random(rng, 16, 16, 3, 3), random(rng, 8192, 144), random(rng, 144, 16)
+
+
+def one_product(x, weight, columns, matrix):
+    return columns @ matrix
+
+
+def pixel_by_pixel(x, weight, columns, matrix):
+    x = np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1)))
+    flat, out = weight.reshape(16, -1), np.empty((8, 16, 32, 32), np.float32)
+    for n, i, j in np.ndindex(8, 32, 32):
+        out[n, :, i, j] = flat @ x[n, :, i : i + 3, j : j + 3].ravel()
+    return out
+
+
+def test_a_convolution_is_a_product_of_matrices(rng):
+    CONVOLVE.check(
+        race(
+            lambda x, weight, *_: conv2d(x, weight, padding=1),
+            one_product,
+            limit=CONVOLVE.limit,
+            inputs=lambda: operands(rng),
+        )
+    )
+
+
+def test_the_twin_that_goes_pixel_by_pixel_is_caught(rng):
+    CONVOLVE.catches(race(pixel_by_pixel, one_product, limit=CONVOLVE.limit, inputs=lambda: operands(rng)))
+
+
+def three_products(x, weight, columns, matrix):
+    out = columns @ matrix
+    return out @ matrix.T, columns.T @ out
+
+
+def test_its_way_back_is_two_more(rng):
+    def there_and_back(x, weight, *_):
+        out, back = conv2d.vjp(x, weight, padding=1)
+        return back(out)
+
+    CONVOLVE_BACK.check(
+        race(there_and_back, three_products, limit=CONVOLVE_BACK.limit, inputs=lambda: operands(rng))
+    )
+
+
+def test_the_twin_that_goes_back_pixel_by_pixel_is_caught(rng):
+    def back(x, weight, columns, matrix):
+        padded = np.zeros((8, 16, 34, 34), np.float32)
+        flat, grad_weight = weight.reshape(16, -1), np.zeros((16, 144), np.float32)
+        for n, i, j in np.ndindex(8, 32, 32):
+            grad = x[n, :, i, j]
+            padded[n, :, i : i + 3, j : j + 3] += (grad @ flat).reshape(16, 3, 3)
+            grad_weight += np.outer(grad, padded[n, :, i : i + 3, j : j + 3])
+        return padded, grad_weight
+
+    CONVOLVE_BACK.catches(race(back, three_products, limit=CONVOLVE_BACK.limit, inputs=lambda: operands(rng)))
+
+
+def gradients(x, weight, grad, wants_x):
+    """Of a first layer, whose images are data, or of a later one; as the engine of kata 06 asks."""
+    kept = []
+    note = lambda op, inputs, arrays, params, out: kept.append(op.keep(out.data, arrays, params))  # noqa: E731
+    before = set_recorder(note)
+    try:
+        conv2d(Tensor(x, requires_grad=wants_x), Tensor(weight, requires_grad=True))
+    finally:
+        set_recorder(before)
+    return lambda: conv2d.pull(grad, *kept[0])
+
+
+def test_a_gradient_that_nobody_wants_takes_no_time(rng):
+    x, weight, grad = images(rng, 8, 16, 32), random(rng, 16, 16, 3, 3), images(rng, 8, 16, 30)
+    first, later = (gradients(x, weight, grad, wanted) for wanted in (False, True))
+    assert first()[0] is None
+    UNWANTED.check(race(first, later, limit=UNWANTED.limit))
+
+
+def test_the_twin_that_computes_it_all_the_same_is_caught(rng):
+    x, weight, grad = images(rng, 8, 16, 32), random(rng, 16, 16, 3, 3), images(rng, 8, 16, 30)
+    later = gradients(x, weight, grad, True)
+    UNWANTED.catches(race(lambda: (None, later()[1]), later, limit=UNWANTED.limit))
+
+
+def test_im2col_is_one_copy(rng):
+    ROWS.check(
+        race(
+            lambda x, numbers: im2col(x, 3, padding=1),
+            lambda x, numbers: numbers.copy(),
+            limit=ROWS.limit,
+            inputs=lambda: (images(rng, 8, 16, 32), random(rng, 8192, 144)),
+        )
+    )
+
+
+def test_the_twin_that_copies_pixel_by_pixel_is_caught(rng):
+    def rows(x, numbers):
+        x, out = np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1))), np.empty((8, 32, 32, 144), np.float32)
+        for n, i, j in np.ndindex(8, 32, 32):
+            out[n, i, j] = x[n, :, i : i + 3, j : j + 3].transpose(1, 2, 0).ravel()
+        return out
+
+    ROWS.catches(
+        race(
+            rows,
+            lambda x, numbers: numbers.copy(),
+            limit=ROWS.limit,
+            inputs=lambda: (images(rng, 8, 16, 32), random(rng, 8192, 144)),
+        )
+    )
+
+
+def nine_additions(columns):
+    seen, padded = columns.reshape(8, 32, 32, 3, 3, 8), np.zeros((8, 34, 34, 8), np.float32)
+    for i, j in np.ndindex(3, 3):
+        padded[:, i : i + 32, j : j + 32] += seen[:, :, :, i, j]
+    return padded
+
+
+def test_col2im_is_an_addition_for_each_tap(rng):
+    IMAGES.check(
+        race(
+            lambda columns: col2im(columns, (8, 8, 32, 32), 3, padding=1),
+            nine_additions,
+            limit=IMAGES.limit,
+            inputs=lambda: (random(rng, 8192, 72),),
+        )
+    )
+
+
+def test_the_twin_that_adds_pixel_by_pixel_is_caught(rng):
+    def one_by_one(columns):
+        seen, padded = columns.reshape(8, 32, 32, 3, 3, 8), np.zeros((8, 34, 34, 8), np.float32)
+        for n, i, j in np.ndindex(8, 32, 32):
+            padded[n, i : i + 3, j : j + 3] += seen[n, i, j]
+        return padded
+
+    IMAGES.catches(
+        race(one_by_one, nine_additions, limit=IMAGES.limit, inputs=lambda: (random(rng, 8192, 72),))
+    )
+
+
+# 07.9, 07.10 pooling
+
+
+def pool_operand(rng):
+    return (images(rng, 8, 8, 32),)
+
+
+def by_argmax(x):
+    """The windows side by side, and of each the largest."""
+    seen = np.lib.stride_tricks.sliding_window_view(x, (2, 2), axis=(2, 3))[:, :, ::2, ::2]
+    seen = seen.reshape(8, 8, 16, 16, 4)
+    which = seen.argmax(axis=-1)[..., None]
+    return np.take_along_axis(seen, which, axis=-1)[..., 0], which
+
+
+def test_pooling_takes_all_windows_at_once(rng):
+    for pool in (max_pool2d, avg_pool2d):
+        POOL.check(
+            race(
+                lambda x, pool=pool: pool(x, kernel=2),
+                by_argmax,
+                limit=POOL.limit,
+                inputs=lambda: pool_operand(rng),
+            )
+        )
+
+
+def test_the_twin_that_pools_window_by_window_is_caught(rng):
+    def pool(x):
+        out = np.empty((8, 8, 16, 16), np.float32)
+        for n, i, j in np.ndindex(8, 16, 16):
+            out[n, :, i, j] = x[n, :, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2].max(axis=(1, 2))
+        return out
+
+    POOL.catches(race(pool, by_argmax, limit=POOL.limit, inputs=lambda: pool_operand(rng)))
+
+
+def by_argmax_and_back(x):
+    out, which = by_argmax(x)
+    back = np.zeros((8, 8, 16, 16, 4), np.float32)
+    np.put_along_axis(back, which, out[..., None], axis=-1)
+    return back.reshape(8, 8, 16, 16, 2, 2).transpose(0, 1, 2, 4, 3, 5).reshape(8, 8, 32, 32)
+
+
+def test_its_way_back_takes_all_windows_at_once(rng):
+    def there_and_back(x):
+        out, back = max_pool2d.vjp(x, kernel=2)
+        return back(out)
+
+    POOL_BACK.check(
+        race(there_and_back, by_argmax_and_back, limit=POOL_BACK.limit, inputs=lambda: pool_operand(rng))
+    )
+
+
+def test_the_twin_that_goes_back_window_by_window_is_caught(rng):
+    def back(x):
+        out = np.zeros_like(x)
+        channels = np.arange(8)
+        for n, i, j in np.ndindex(8, 16, 16):
+            first = x[n, :, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2].reshape(8, 4).argmax(axis=1)
+            out[n, channels, 2 * i + first // 2, 2 * j + first % 2] = 1
+        return out
+
+    POOL_BACK.catches(race(back, by_argmax_and_back, limit=POOL_BACK.limit, inputs=lambda: pool_operand(rng)))
+
+
+# 07.11 batch_norm
+
+
+def by_the_formulas(x, weight, bias):
+    n = x.size // x.shape[1]
+    off = x - x.mean(axis=(0, 2, 3), keepdims=True)
+    inverse_std = 1 / np.sqrt((off * off).mean(axis=(0, 2, 3), keepdims=True) + 1e-5)
+    normalised = off * inverse_std
+    out = normalised * weight[:, None, None] + bias[:, None, None]
+    grad_bias = out.sum(axis=(0, 2, 3), keepdims=True)
+    grad_weight = (out * normalised).sum(axis=(0, 2, 3), keepdims=True)
+    back = weight[:, None, None] * inverse_std * (out - grad_bias / n - normalised * grad_weight / n)
+    return back, grad_weight, grad_bias
+
+
+def norm_operands(rng):
+    return images(rng, 16, 32, 16), random(rng, 32), random(rng, 32)
+
+
+def test_batch_norm_is_a_few_passes_over_memory(rng):
+    def there_and_back(*arrays):
+        out, back = batch_norm.vjp(*arrays)
+        return back(out)
+
+    NORM.check(race(there_and_back, by_the_formulas, limit=NORM.limit, inputs=lambda: norm_operands(rng)))
+
+
+def test_the_twin_that_norms_pixel_by_pixel_is_caught(rng):
+    def norm(x, weight, bias):
+        out, mean, std = np.empty_like(x), x.mean(axis=(0, 2, 3)), x.std(axis=(0, 2, 3))
+        for n, i, j in np.ndindex(16, 16, 16):
+            out[n, :, i, j] = (x[n, :, i, j] - mean) / std * weight + bias
+        return out
+
+    NORM.catches(race(norm, by_the_formulas, limit=NORM.limit, inputs=lambda: norm_operands(rng)))

@@ -1,0 +1,1022 @@
+"""Believable wrong solutions of kata 07.  Each takes the reference and spoils one thing in it."""
+
+import functools
+import math
+
+import numpy as np
+
+from dojo.mistakes import caught_by
+
+
+def _op(m, op, **changes):
+    """Call the op's forward with its arguments changed by functions of them, `x` for the first."""
+    right = getattr(m, op).forward
+
+    @functools.wraps(right)
+    def forward(x, *arrays, **params):
+        x = changes.get("x", lambda x: x)(x)
+        for name, change in changes.items():
+            if name != "x":
+                params[name] = change(params.get(name, getattr(m, op).params[name]))
+        return right(x, *arrays, **params)
+
+    getattr(m, op).forward = forward
+
+
+def _result(m, op, change):
+    right = getattr(m, op).forward
+    getattr(m, op).forward = lambda *arrays, **params: change(right(*arrays, **params), *arrays, **params)
+
+
+def _rule(m, op, pull):
+    """Give an op another rule."""
+    getattr(m, op).gradient(pull)
+
+
+def _gradients(m, change):
+    """Change the three gradients that conv2d's rule gives."""
+    right = m.conv2d.pull
+
+    def pull(grad, x, weight, bias, stride, padding, dilation, groups, needs_input_grad):
+        gradients = right(grad, x, weight, bias, stride, padding, dilation, groups, needs_input_grad)
+        return change(grad, x, weight, bias, gradients)
+
+    m.conv2d.gradient(pull)
+
+
+# 07.1 to 07.4
+
+
+@caught_by(1)
+def the_border_counts_once(m):
+    right = m.conv_output_size
+    m.conv_output_size = lambda size, kernel, stride=1, padding=0, dilation=1: right(
+        size + padding - 2 * padding, kernel, stride, padding, dilation
+    )
+
+
+@caught_by(1)
+def a_last_place_hangs_over_the_edge(m):
+    right = m.conv_output_size
+
+    def size(size, kernel, stride=1, padding=0, dilation=1):
+        right(size, kernel, stride, padding, dilation)
+        return -(-(size + 2 * padding - dilation * (kernel - 1) - 1) // stride) + 1
+
+    m.conv_output_size = size
+
+
+@caught_by(1)
+def dilation_stretches_the_last_tap_too(m):
+    right = m.conv_output_size
+    m.conv_output_size = lambda size, kernel, stride=1, padding=0, dilation=1: right(
+        size, dilation * kernel, stride, padding, 1
+    )
+
+
+@caught_by(1)
+def what_does_not_fit_has_no_places(m):
+    right = m.conv_output_size
+
+    def size(size, kernel, stride=1, padding=0, dilation=1):
+        try:
+            return right(size, kernel, stride, padding, dilation)
+        except ValueError:
+            return 0
+
+    m.conv_output_size = size
+
+
+@caught_by(1)
+def the_loops_turn_the_kernel_round(m):
+    right = m.conv2d_loops
+    m.conv2d_loops = lambda x, weight, *bias, **params: right(x, weight[:, :, ::-1, ::-1], *bias, **params)
+
+
+@caught_by(1)
+def the_loops_give_every_group_the_first_channels(m):
+    right = m.conv2d_loops
+
+    def loops(x, weight, bias=None, **params):
+        if params.get("groups", 1) > 1 and x.ndim == 4:
+            x = np.concatenate([x[:, : weight.shape[1]]] * (x.shape[1] // max(weight.shape[1], 1)), axis=1)
+        return right(x, weight, bias, **params)
+
+    m.conv2d_loops = loops
+
+
+@caught_by(1)
+def the_loops_wrap_round_at_the_border(m):
+    """A negative index counts from the end."""
+    right = m.conv2d_loops
+
+    def loops(x, weight, bias=None, *, padding=0, **params):
+        shape = m.conv_shape(x, weight, bias, padding=padding, **params)
+        ph, pw = m.pair(padding)
+        x = np.pad(x, ((0, 0), (0, 0), (ph, ph), (pw, pw)), mode="wrap") if min(shape) else x
+        return right(x, weight, bias, **params)
+
+    m.conv2d_loops = loops
+
+
+@caught_by(1)
+def windows_are_copied(m):
+    right = m.windows
+    m.windows = lambda *arguments: right(*arguments).copy()
+
+
+@caught_by(1)
+def windows_can_be_written_to(m):
+    right = m.windows
+
+    def windows(x, *arguments):
+        seen = right(x, *arguments)
+        return np.lib.stride_tricks.as_strided(x, seen.shape, seen.strides)
+
+    m.windows = windows
+
+
+@caught_by(1)
+def stride_and_dilation_change_places(m):
+    right = m.windows
+    m.windows = lambda x, kernel, stride=1, dilation=1: right(x, kernel, dilation, stride)
+
+
+@caught_by(1)
+def windows_take_images_for_contiguous(m):
+    right = m.windows
+    m.windows = lambda x, *arguments: right(
+        np.lib.stride_tricks.as_strided(x, x.shape, m_strides(x)) if x.size else x, *arguments
+    )
+
+
+def m_strides(x):
+    """The strides x would have if it were contiguous, as far as its memory goes."""
+    packed = np.empty(x.shape, x.dtype).strides
+    reach = sum((n - 1) * s for n, s in zip(x.shape, x.strides, strict=True))
+    return packed if sum((n - 1) * s for n, s in zip(x.shape, packed, strict=True)) <= reach else x.strides
+
+
+@caught_by(1)
+def rows_have_each_channel_by_itself(m):
+    def im2col(x, kernel, stride=1, padding=0, dilation=1):
+        seen = m.windows(m.pad(x, padding), kernel, stride, dilation).transpose(0, 2, 3, 1, 4, 5)
+        return seen.reshape(math.prod(seen.shape[:3]), math.prod(seen.shape[3:]))
+
+    m.im2col = im2col
+
+
+@caught_by(1)
+def rows_take_minus_one_for_their_number(m):
+    def im2col(x, kernel, stride=1, padding=0, dilation=1):
+        seen = m.windows(m.pad(x, padding), kernel, stride, dilation).transpose(0, 2, 3, 4, 5, 1)
+        return seen.reshape(-1, math.prod(seen.shape[3:]))
+
+    m.im2col = im2col
+
+
+@caught_by(1)
+def rows_go_down_before_they_go_across(m):
+    def im2col(x, kernel, stride=1, padding=0, dilation=1):
+        seen = m.windows(m.pad(x, padding), kernel, stride, dilation).transpose(0, 3, 2, 4, 5, 1)
+        return seen.reshape(math.prod(seen.shape[:3]), math.prod(seen.shape[3:]))
+
+    m.im2col = im2col
+
+
+# 07.5 conv2d
+
+
+@caught_by(1)
+def the_kernel_is_turned_round(m):
+    right = m.conv2d.forward
+    m.conv2d.forward = lambda x, weight, *bias, **params: right(x, weight[:, :, ::-1, ::-1], *bias, **params)
+
+
+@caught_by(1)
+def kernels_are_not_in_the_order_of_the_rows(m):
+    right = m.as_matrices
+
+    def as_matrices(weight, groups):
+        outputs = len(weight) // groups
+        grouped = weight.reshape(groups, outputs, math.prod(weight.shape[1:]))
+        return np.ascontiguousarray(grouped.transpose(0, 2, 1)) if outputs else right(weight, groups)
+
+    m.as_matrices = as_matrices
+
+
+@caught_by(1)
+def outputs_are_dealt_out_to_groups_like_cards(m):
+    def order(out, x, weight, *bias, groups=1, **params):
+        n, outputs, *size = out.shape
+        return out.reshape(n, groups, outputs // groups, *size).swapaxes(1, 2).reshape(out.shape)
+
+    _result(m, "conv2d", order)
+
+
+@caught_by(1)
+def the_result_is_laid_out_channels_first(m):
+    _result(m, "conv2d", lambda out, *arrays, **params: np.ascontiguousarray(out))
+
+
+@caught_by(1)
+def everything_is_convolved_in_float32(m):
+    _result(m, "conv2d", lambda out, *arrays, **params: out.astype(np.float32))
+
+
+@caught_by(1)
+def pixels_keep_their_integers(m):
+    m.promote = lambda x, weight: (x, weight.astype(x.dtype))
+
+
+@caught_by(1)
+def the_bias_is_added_once_more_for_each_group(m):
+    def more(out, x, weight, bias=None, *, groups=1, **params):
+        return out if bias is None else out + (groups - 1) * bias[:, None, None]
+
+    _result(m, "conv2d", more)
+
+
+@caught_by(1)
+def a_border_is_made_of_the_nearest_pixels(m):
+    def pad(x, padding, value=0):
+        ph, pw = m.pair(padding)
+        mode = "edge" if value == 0 and min(x.shape[2:], default=0) else "constant"
+        return np.pad(x, ((0, 0), (0, 0), (ph, ph), (pw, pw)), mode=mode)
+
+    m.pad = pad
+
+
+@caught_by(1)
+def a_large_image_is_cut_into_bands_that_do_not_overlap(m):
+    m.seen_from = lambda rows, kernel, stride, dilation: slice(
+        rows.start * m.pair(stride)[0], rows.stop * m.pair(stride)[0]
+    )
+
+
+@caught_by(3)
+def all_columns_are_laid_out_at_once(m):
+    right = m.chunks
+    m.chunks = lambda count, each: right(count, each if each < m.CACHE // 4 else 0)
+
+
+# 07.6, 07.7 and back
+
+
+@caught_by(1)
+def taps_run_to_the_end_of_the_axis(m):
+    def taps(a, axis, kernel, stride=1, dilation=1):
+        m.conv_output_size(a.shape[axis], kernel, stride, 0, dilation)
+        moved = a.swapaxes(0, axis)
+        return [moved[i * dilation :: stride].swapaxes(0, axis) for i in range(kernel)]
+
+    m.taps = taps
+
+
+@caught_by(1)
+def where_windows_overlap_the_last_one_wins(m):
+    def col2im(columns, shape, kernel, stride=1, padding=0, dilation=1):
+        (kh, kw), (sh, sw), (dh, dw) = m.pair(kernel), m.pair(stride), m.pair(dilation)
+        ph, pw = m.pair(padding)
+        n, c, h, w = shape
+        padded = np.zeros((n, c, h + 2 * ph, w + 2 * pw), columns.dtype)
+        across = [m.taps(row, 3, kw, sw, dw) for row in m.taps(padded, 2, kh, sh, dh)]
+        seen = columns.reshape(n, *across[0][0].shape[2:], kh, kw, c)
+        for i, j in np.ndindex(kh, kw):
+            across[i][j][...] = seen[:, :, :, i, j].transpose(0, 3, 1, 2)
+        return m.crop(padded, padding)
+
+    m.col2im = col2im
+
+
+@caught_by(1)
+def col2im_takes_the_mean_of_what_windows_say(m):
+    right = m.col2im
+
+    def col2im(columns, *arguments, **more):
+        counts = right(np.ones(columns.shape, columns.dtype), *arguments, **more)
+        return right(columns, *arguments, **more) / np.maximum(counts, 1)
+
+    m.col2im = col2im
+
+
+@caught_by(1)
+def the_border_stays_on(m):
+    m.crop = lambda padded, padding: padded
+
+
+@caught_by(2)
+def the_gradient_of_kernels_is_that_of_the_last_chunk(m):
+    right = m.conv2d.pull
+
+    def pull(grad, x, weight, bias, stride, padding, dilation, groups, needs_input_grad):
+        *_, last = m.chunks(len(x), grad.shape[2] * grad.shape[3] * weight[:1].nbytes) or [slice(None)]
+        params = stride, padding, dilation, groups
+        grad_x, _, grad_bias = right(grad, x, weight, bias, *params, needs_input_grad)
+        return grad_x, right(grad[last], x[last], weight, bias, *params, needs_input_grad)[1], grad_bias
+
+    m.conv2d.gradient(pull)
+
+
+@caught_by(2)
+def the_gradient_is_divided_by_the_batch(m):
+    _gradients(m, lambda grad, x, weight, bias, g: (g[0], None if g[1] is None else g[1] / len(x), g[2]))
+
+
+@caught_by(2)
+def the_gradient_of_the_kernels_is_turned_round(m):
+    _gradients(
+        m, lambda grad, x, weight, bias, g: (g[0], g[1] if g[1] is None else g[1][:, :, ::-1, ::-1], g[2])
+    )
+
+
+@caught_by(2)
+def the_gradient_of_the_bias_is_a_sum_over_images_only(m):
+    _gradients(m, lambda grad, x, weight, bias, g: (*g[:2], None if g[2] is None else grad.sum(0)[:, 0, 0]))
+
+
+@caught_by(2)
+def a_bias_that_is_not_there_gets_a_gradient(m):
+    def change(grad, x, weight, bias, g):
+        return g if bias is not None else (g[0], g[1], grad.sum(axis=(0, 2, 3)) + bias)
+
+    _gradients(m, change)
+
+
+@caught_by(2)
+def the_gradient_of_the_images_forgets_the_stride(m):
+    right = m.conv2d.pull
+
+    def pull(grad, x, weight, bias, stride, padding, dilation, groups, needs_input_grad):
+        gradients = right(grad, x, weight, bias, stride, padding, dilation, groups, needs_input_grad)
+        ones = np.zeros_like(x, grad.dtype)
+        ones[:, :, : grad.shape[2], : grad.shape[3]] = 1
+        return (gradients[0] * ones if m.pair(stride) != (1, 1) else gradients[0], *gradients[1:])
+
+    m.conv2d.gradient(pull)
+
+
+@caught_by(3)
+def the_columns_are_kept(m):
+    right, params = m.conv2d.forward, dict(m.conv2d.params)
+    pull = m.conv2d.pull
+
+    def forward(x, weight, bias=None, *, stride=1, padding=0, dilation=1, groups=1):
+        out = right(x, weight, bias, stride=stride, padding=padding, dilation=dilation, groups=groups)
+        return out, m.im2col(x, weight.shape[2:], stride, padding, dilation)
+
+    m.conv2d.forward, m.conv2d.saves, m.conv2d.params = forward, ("columns",), params
+
+    def back(grad, x, weight, bias, stride, padding, dilation, groups, needs_input_grad, columns):
+        return pull(grad, x, weight, bias, stride, padding, dilation, groups, needs_input_grad)
+
+    m.conv2d.gradient(back)
+
+
+@caught_by(3)
+def gradients_are_computed_whoever_wants_them(m):
+    right = m.conv2d.pull
+
+    def pull(grad, x, weight, bias, stride, padding, dilation, groups):
+        wanted = (True,) * (2 + (bias is not None))
+        return right(grad, x, weight, bias, stride, padding, dilation, groups, wanted)
+
+    m.conv2d.gradient(pull)
+
+
+@caught_by(4)
+def what_nobody_wants_is_computed_and_dropped(m):
+    right = m.conv2d.pull
+
+    def pull(grad, x, weight, bias, stride, padding, dilation, groups, needs_input_grad):
+        wanted = (True,) * len(needs_input_grad)
+        gradients = right(grad, x, weight, bias, stride, padding, dilation, groups, wanted)
+        return tuple(
+            g if need else None for g, need in zip(gradients, (*needs_input_grad, False), strict=False)
+        )
+
+    m.conv2d.gradient(pull)
+
+
+@caught_by(4)
+def a_convolution_goes_pixel_by_pixel(m):
+    right = m.conv2d.forward
+
+    def forward(x, weight, bias=None, *, stride=1, padding=0, dilation=1, groups=1):
+        params = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+        if groups > 1 or not x.size or not weight.size or x.ndim != 4 or x.shape[1] != weight.shape[1]:
+            return right(x, weight, bias, **params)
+        x, weight = m.promote(x, weight)
+        out = m.channels_last(m.conv_shape(x, weight, bias, **params), x.dtype)
+        seen = m.windows(m.pad(x, padding), weight.shape[2:], stride, dilation)
+        table = weight.reshape(len(weight), -1)
+        for n, i, j in np.ndindex(*seen.shape[:1], *seen.shape[2:4]):
+            out[n, :, i, j] = table @ seen[n, :, i, j].ravel()
+        if bias is not None:
+            out += bias[:, None, None]
+        return out
+
+    m.conv2d.forward = forward
+
+
+@caught_by(4)
+def im2col_goes_pixel_by_pixel(m):
+    def im2col(x, kernel, stride=1, padding=0, dilation=1):
+        seen = m.windows(m.pad(x, padding), kernel, stride, dilation).transpose(0, 2, 3, 4, 5, 1)
+        rows = np.empty((math.prod(seen.shape[:3]), math.prod(seen.shape[3:])), x.dtype)
+        for row, place in enumerate(np.ndindex(*seen.shape[:3])):
+            rows[row] = seen[place].ravel()
+        return rows
+
+    m.im2col = im2col
+
+
+@caught_by(4)
+def col2im_goes_pixel_by_pixel(m):
+    def col2im(columns, shape, kernel, stride=1, padding=0, dilation=1):
+        (kh, kw), (sh, sw), (dh, dw) = m.pair(kernel), m.pair(stride), m.pair(dilation)
+        ph, pw = m.pair(padding)
+        n, c, h, w = shape
+        padded = m.channels_last((n, c, h + 2 * ph, w + 2 * pw), columns.dtype)
+        padded[...] = 0
+        oh, ow = m.conv_output_size(h, kh, sh, ph, dh), m.conv_output_size(w, kw, sw, pw, dw)
+        seen = columns.reshape(n, oh, ow, kh, kw, c).transpose(0, 1, 2, 5, 3, 4)
+        for k, i, j in np.ndindex(n, oh, ow):
+            rows, across = i * sh, j * sw
+            padded[k, :, rows : rows + dh * kh : dh, across : across + dw * kw : dw][:, :kh, :kw] += seen[
+                k, i, j
+            ]
+        return m.crop(padded, padding)
+
+    m.col2im = col2im
+
+
+# 07.8 chunks
+
+
+@caught_by(1)
+def the_last_chunk_is_as_long_as_the_others(m):
+    right = m.chunks
+
+    def chunks(count, each):
+        for some in right(count, each):
+            yield slice(some.start, some.start + max(1, m.CACHE // max(each, 1)))
+
+    m.chunks = chunks
+
+
+@caught_by(1)
+def what_does_not_fit_is_left_out(m):
+    right = m.chunks
+    m.chunks = lambda count, each: right(count, each) if each <= m.CACHE else iter(())
+
+
+@caught_by(1)
+def the_rest_is_left_out(m):
+    def chunks(count, each):
+        many = max(1, m.CACHE // max(each, 1))
+        return (slice(i, i + many) for i in range(0, count - many + 1, many))
+
+    m.chunks = chunks
+
+
+# 07.9, 07.10 pooling
+
+
+@caught_by(1)
+def the_border_of_the_largest_is_zeros(m):
+    m.lowest = lambda dtype: 0
+
+
+@caught_by(1)
+def without_a_stride_places_overlap(m):
+    for op in ("max_pool2d", "avg_pool2d"):
+        _op(m, op, stride=lambda stride: 1 if stride is None else stride)
+
+
+@caught_by(1)
+def the_border_does_not_count_in_the_mean(m):
+    def rescale(out, x, *, kernel, stride=None, padding=0):
+        ones = np.ones_like(m.floating(x))
+        return out / right(ones, kernel=kernel, stride=stride, padding=padding)
+
+    right = m.avg_pool2d.forward
+    _result(m, "avg_pool2d", rescale)
+
+
+@caught_by(1)
+def integers_have_integer_means(m):
+    _result(m, "avg_pool2d", lambda out, x, **params: out.astype(x.dtype))
+
+
+@caught_by(1)
+def the_largest_is_a_float(m):
+    _op(m, "max_pool2d", x=lambda x: m.floating(x))
+
+
+@caught_by(1)
+def a_nan_is_overlooked(m):
+    _op(m, "max_pool2d", x=lambda x: np.where(np.isnan(x), -np.inf, x) if x.dtype.kind == "f" else x)
+
+
+@caught_by(1)
+def rows_and_columns_of_the_kernel_change_places(m):
+    for op in ("max_pool2d", "avg_pool2d"):
+        _op(m, op, kernel=lambda kernel: m.pair(kernel)[::-1])
+
+
+@caught_by(2)
+def of_equals_each_gets_all(m):
+    def pull(grad, x, out, kernel, stride, padding):
+        (kh, kw), (sh, sw) = m.pair(kernel), m.pair(stride or kernel)
+        padded = m.pad(x, padding, m.lowest(x.dtype))
+        back = np.zeros_like(padded, grad.dtype)
+        for rows, shares in zip(m.taps(padded, 2, kh, sh), m.taps(back, 2, kh, sh), strict=True):
+            for pixels, share in zip(m.taps(rows, 3, kw, sw), m.taps(shares, 3, kw, sw), strict=True):
+                share += grad * (pixels == out)
+        return m.crop(back, padding)
+
+    _rule(m, "max_pool2d", pull)
+
+
+@caught_by(2)
+def of_equals_the_last_gets_all(m):
+    right = m.taps
+    to_the_first = m.to_the_first
+
+    def to_the_last(*arguments):
+        m.taps = lambda *a: right(*a)[::-1]
+        try:
+            return to_the_first(*arguments)
+        finally:
+            m.taps = right
+
+    m.to_the_first = to_the_last
+
+
+@caught_by(2)
+def where_places_overlap_the_gradient_is_written_not_added(m):
+    def to_the_first(grad, largest, a, axis, kernel, stride):
+        back, left = np.zeros_like(a, grad.dtype), grad
+        *shares, rest = m.taps(back, axis, kernel, stride)
+        for pixels, share in zip(m.taps(a, axis, kernel, stride), shares, strict=False):
+            share[...] = left * (pixels == largest)
+            left = left - share
+        rest += left
+        return back
+
+    m.to_the_first = to_the_first
+
+
+@caught_by(2)
+def each_pixel_of_a_mean_gets_all(m):
+    right = m.avg_pool2d.pull
+
+    def pull(grad, input_shapes, kernel, stride, padding):
+        return right(grad, input_shapes, kernel, stride, padding) * math.prod(m.pair(kernel))
+
+    _rule(m, "avg_pool2d", pull)
+
+
+@caught_by(3)
+def the_mean_keeps_its_images(m):
+    right = m.avg_pool2d.pull
+    _rule(
+        m,
+        "avg_pool2d",
+        lambda grad, x, kernel, stride, padding: right(grad, (x.shape,), kernel, stride, padding),
+    )
+
+
+@caught_by(3)
+def pooling_keeps_its_windows(m):
+    right, pull = m.max_pool2d.forward, m.max_pool2d.pull
+
+    def forward(x, *, kernel, stride=None, padding=0):
+        out = right(x, kernel=kernel, stride=stride, padding=padding)
+        seen = m.windows(m.pad(x, padding, m.lowest(x.dtype)), kernel, stride or kernel)
+        return out, seen.copy()
+
+    m.max_pool2d.forward, m.max_pool2d.saves = forward, ("seen",)
+    m.max_pool2d.gradient(
+        lambda grad, x, out, kernel, stride, padding, seen: pull(grad, x, out, kernel, stride, padding)
+    )
+
+
+@caught_by(4)
+def the_largest_is_found_window_by_window(m):
+    right = m.max_pool2d.forward
+
+    def forward(x, *, kernel, stride=None, padding=0):
+        out = right(x, kernel=kernel, stride=stride, padding=padding)
+        seen = m.windows(m.pad(x, padding, m.lowest(x.dtype)), kernel, stride or kernel)
+        for n, i, j in np.ndindex(len(x), *out.shape[2:]):
+            out[n, :, i, j] = seen[n, :, i, j].max(axis=(1, 2))
+        return out
+
+    m.max_pool2d.forward = forward
+
+
+# 07.11 batch_norm
+
+
+def _norm(m, mean_and_var):
+    m.mean_and_var = mean_and_var
+
+
+@caught_by(1)
+def each_image_is_normed_by_itself(m):
+    right = m.batch_norm.forward
+
+    def forward(x, weight, bias, **params):
+        out, mean, inverse_std = right(x, weight, bias, **params)
+        if params.get("training", True) and x.ndim > 2 and min(x.shape[2:]) > 1:
+            out = np.concatenate([right(one[None], weight, bias)[0] for one in x])
+        return out, mean, inverse_std
+
+    m.batch_norm.forward = forward
+
+
+@caught_by(1)
+def the_variance_of_the_batch_is_over_n_less_one(m):
+    right = m.mean_and_var
+    _norm(m, lambda rows: (right(rows)[0], right(rows)[1] * len(rows) / (len(rows) - 1)))
+
+
+@caught_by(1)
+def the_variance_is_the_mean_of_squares_less_the_square_of_the_mean(m):
+    def mean_and_var(rows):
+        mean = rows.mean(axis=0)
+        return mean.astype(np.float64), np.maximum((rows * rows).mean(axis=0) - mean * mean, 0).astype(
+            np.float64
+        )
+
+    _norm(m, mean_and_var)
+
+
+@caught_by(1)
+def sums_are_added_up_in_float16(m):
+    right = m.mean_and_var
+    _norm(m, lambda rows: tuple(v.astype(np.float16).astype(np.float64) for v in right(rows)))
+
+
+def _running(m, change):
+    """After the pass, `change(array, before, now)` says what a running array should have become."""
+    right = m.batch_norm.forward
+
+    def forward(x, weight, bias, **params):
+        arrays = [params.get(name) for name in ("running_mean", "running_var")]
+        before = [None if a is None else a.copy() for a in arrays]
+        result = right(x, weight, bias, **params)
+        if params.get("training", True):
+            for array, old in zip(arrays, before, strict=True):
+                if array is not None:
+                    array[...] = change(old, array, params.get("momentum", 0.1), x)
+        return result
+
+    m.batch_norm.forward = forward
+
+
+@caught_by(1)
+def momentum_is_the_share_of_the_old(m):
+    _running(m, lambda old, new, momentum, x: old + (new - old) / momentum * (1 - momentum))
+
+
+@caught_by(1)
+def running_ones_add_up(m):
+    _running(m, lambda old, new, momentum, x: old + momentum * (old + (new - old) / momentum))
+
+
+@caught_by(1)
+def the_running_variance_is_over_n(m):
+    right = m.batch_norm.forward
+
+    def forward(x, weight, bias, **params):
+        running = params.get("running_var")
+        old = None if running is None else running.copy()
+        result = right(x, weight, bias, **params)
+        if params.get("training", True) and running is not None:
+            n = x.size // x.shape[1]
+            batch = (running - old * (1 - params.get("momentum", 0.1))) * (n - 1) / n
+            running[...] = old * (1 - params.get("momentum", 0.1)) + batch
+        return result
+
+    m.batch_norm.forward = forward
+
+
+@caught_by(1)
+def nobody_hears_of_the_running_ones(m):
+    m.increment_version = lambda array: 0
+
+
+@caught_by(1)
+def running_ones_move_in_use_too(m):
+    right = m.batch_norm.forward
+
+    def forward(x, weight, bias, **params):
+        result = right(x, weight, bias, **params)
+        if not params.get("training", True) and x.size > x.shape[1]:
+            params["running_mean"] += 0.1 * (m.mean_and_var(m.pixel_rows(x))[0] - params["running_mean"])
+        return result
+
+    m.batch_norm.forward = forward
+
+
+@caught_by(1)
+def use_is_normed_by_the_batch(m):
+    right = m.batch_norm.forward
+
+    def forward(x, weight, bias, **params):
+        if (
+            not params.get("training", True)
+            and x.size > x.shape[1]
+            and params.get("running_mean") is not None
+        ):
+            params = {"eps": params.get("eps", 1e-5)}
+        return right(x, weight, bias, **params)
+
+    m.batch_norm.forward = forward
+
+
+@caught_by(1)
+def eps_is_added_to_the_deviation(m):
+    right = m.batch_norm.forward
+
+    def forward(x, weight, bias, *, eps=1e-5, **params):
+        if not params.get("training", True) or x.ndim < 2 or x.size <= x.shape[1]:
+            return right(x, weight, bias, eps=eps, **params)
+        var = m.mean_and_var(m.pixel_rows(m.floating(x)))[1]
+        return right(x, weight, bias, eps=2 * np.sqrt(var) * eps + eps**2, **params)
+
+    m.batch_norm.forward = forward
+
+
+def _norm_rule(m, change):
+    """Another gradient of x: `change(grad, x, h, scale, training)`, h the normalised x, each a table."""
+    right = m.batch_norm.pull
+
+    def pull(grad, x, weight, mean, inverse_std, training, needs_input_grad):
+        gradients = right(grad, x, weight, mean, inverse_std, training, needs_input_grad)
+        rows = m.pixel_rows(grad)
+        h = (m.pixel_rows(x) - mean.astype(x.dtype)) * inverse_std.astype(x.dtype)
+        grad_x = change(rows, h, (weight * inverse_std).astype(grad.dtype), training)
+        return (
+            None if gradients[0] is None else m.as_images(grad_x.astype(grad.dtype), x.shape),
+            *gradients[1:],
+        )
+
+    m.batch_norm.gradient(pull)
+
+
+@caught_by(2)
+def mean_and_variance_are_taken_for_constants(m):
+    _norm_rule(m, lambda grad, h, scale, training: scale * grad)
+
+
+@caught_by(2)
+def the_variance_is_taken_for_a_constant(m):
+    _norm_rule(m, lambda grad, h, scale, training: scale * (grad - training * grad.mean(axis=0)))
+
+
+@caught_by(2)
+def use_has_the_gradient_of_training(m):
+    _norm_rule(
+        m, lambda grad, h, scale, training: scale * (grad - grad.mean(axis=0) - h * (grad * h).mean(axis=0))
+    )
+
+
+@caught_by(2)
+def the_gradient_of_the_weight_is_of_what_is_not_normalised(m):
+    right = m.batch_norm.pull
+
+    def pull(grad, x, weight, mean, inverse_std, training, needs_input_grad):
+        grad_x, grad_weight, grad_bias = right(grad, x, weight, mean, inverse_std, training, needs_input_grad)
+        return grad_x, grad_weight / inverse_std.astype(grad.dtype), grad_bias
+
+    m.batch_norm.gradient(pull)
+
+
+@caught_by(2)
+def what_was_used_moves_with_the_training_after_it(m):
+    right = m.batch_norm.forward
+
+    def forward(x, weight, bias, **params):
+        out, mean, inverse_std = right(x, weight, bias, **params)
+        return out, mean if params.get("training", True) else params["running_mean"], inverse_std
+
+    m.batch_norm.forward = forward
+
+
+@caught_by(3)
+def the_normalised_images_are_kept(m):
+    right, pull = m.batch_norm.forward, m.batch_norm.pull
+
+    def forward(x, weight, bias, **params):
+        out, mean, inverse_std = right(x, weight, bias, **params)
+        return out, mean, inverse_std, out.copy()
+
+    m.batch_norm.forward, m.batch_norm.saves = forward, ("mean", "inverse_std", "normalised")
+
+    def back(grad, x, weight, mean, inverse_std, training, needs_input_grad, normalised):
+        return pull(grad, x, weight, mean, inverse_std, training, needs_input_grad)
+
+    m.batch_norm.gradient(back)
+
+
+@caught_by(3)
+def batch_norm_works_in_float64(m):
+    right = m.batch_norm.forward
+
+    def forward(x, weight, bias, **params):
+        wide = np.zeros(4 * x.size) if x.dtype == np.float32 else None
+        out, mean, inverse_std = right(x, weight, bias, **params)
+        del wide
+        return out, mean, inverse_std
+
+    m.batch_norm.forward = forward
+
+
+@caught_by(4)
+def batch_norm_goes_pixel_by_pixel(m):
+    right = m.batch_norm.forward
+
+    def forward(x, weight, bias, **params):
+        out, mean, inverse_std = right(x, weight, bias, **params)
+        if x.ndim == 4:
+            scale = (weight * inverse_std).astype(out.dtype)
+            shift = (bias - mean * weight * inverse_std).astype(out.dtype)
+            if not np.abs(mean * inverse_std).max(initial=0) > 100:
+                for n, i, j in np.ndindex(len(x), *x.shape[2:]):
+                    out[n, :, i, j] = x[n, :, i, j] * scale + shift
+        return out, mean, inverse_std
+
+    m.batch_norm.forward = forward
+
+
+# 07.12 layers
+
+
+@caught_by(1)
+def a_kernel_starts_as_wide_as_a_pixel_has_channels(m):
+    right = m.Conv2d.__init__
+
+    def init(self, in_channels, out_channels, kernel_size, *arguments, **more):
+        right(self, in_channels, out_channels, kernel_size, *arguments, **more)
+        self.weight.data *= np.float32(math.prod(m.pair(kernel_size)) ** 0.5)
+
+    m.Conv2d.__init__ = init
+
+
+@caught_by(1)
+def flops_forget_the_channels(m):
+    m.Conv2d.flops = lambda self, inputs, out: 2 * out.size * math.prod(self.weight.shape[2:])
+
+
+@caught_by(1)
+def flops_count_all_channels_for_each_group(m):
+    m.Conv2d.flops = lambda self, inputs, out: int(
+        2 * out.size * math.prod(self.weight.shape[1:]) * self.groups
+    )
+
+
+@caught_by(1)
+def the_dilation_of_a_layer_gets_lost(m):
+    m.Conv2d.forward = lambda self, x: m.conv2d(
+        x, self.weight, self.bias, stride=self.stride, padding=self.padding, groups=self.groups
+    )
+
+
+@caught_by(1)
+def flatten_goes_pixel_by_pixel(m):
+    def forward(self, x):
+        if x.ndim != 4:
+            return x.reshape(len(x), math.prod(x.shape[1:]))
+        return x.permute(0, 2, 3, 1).reshape(len(x), math.prod(x.shape[1:]))
+
+    m.Flatten.forward = forward
+
+
+@caught_by(1)
+def flatten_takes_minus_one_for_the_rest(m):
+    m.Flatten.forward = lambda self, x: x.reshape(len(x), -1)
+
+
+@caught_by(1)
+def global_pooling_leaves_two_axes(m):
+    m.GlobalAvgPool.forward = lambda self, x: x.mean((2, 3), keepdims=True)
+
+
+@caught_by(1)
+def running_ones_are_parameters(m):
+    right = m.BatchNorm2d.__init__
+
+    def init(self, *arguments, **more):
+        right(self, *arguments, **more)
+        self.running_mean, self.running_var = (
+            m.Parameter(b.data) for b in (self.running_mean, self.running_var)
+        )
+
+    m.BatchNorm2d.__init__ = init
+
+
+@caught_by(1)
+def batches_are_counted_in_use(m):
+    right = m.BatchNorm2d.forward
+
+    def forward(self, x):
+        out = right(self, x)
+        if not self.training:
+            self.num_batches_tracked.data += 1
+        return out
+
+    m.BatchNorm2d.forward = forward
+
+
+@caught_by(1)
+def the_count_is_a_new_buffer_each_time(m):
+    right = m.BatchNorm2d.forward
+
+    def forward(self, x):
+        self.num_batches_tracked = m.Buffer(self.num_batches_tracked.data.copy())
+        return right(self, x)
+
+    m.BatchNorm2d.forward = forward
+
+
+@caught_by(1)
+def rows_of_features_are_taken_for_images(m):
+    right = m.BatchNorm2d.forward
+
+    def forward(self, x):
+        if x.ndim in (2, 3):
+            return m.batch_norm(x, self.weight, self.bias)
+        return right(self, x)
+
+    m.BatchNorm2d.forward = forward
+
+
+@caught_by(3)
+def a_layer_remembers_its_last_images(m):
+    right = m.BatchNorm2d.forward
+
+    def forward(self, x):
+        self.last = x.data
+        return right(self, x)
+
+    m.BatchNorm2d.forward = forward
+
+
+# 07.13 networks
+
+
+@caught_by(1)
+def a_block_forgets_its_input(m):
+    m.ResidualBlock.forward = lambda self, x: m.relu_(self.main(x) + 0.0)
+
+
+@caught_by(1)
+def a_block_does_not_bend_the_sum(m):
+    m.ResidualBlock.forward = lambda self, x: (
+        self.main(x) + (x if self.shortcut is None else self.shortcut(x))
+    )
+
+
+@caught_by(1)
+def a_block_bends_before_it_adds(m):
+    m.ResidualBlock.forward = lambda self, x: (
+        m.relu_(self.main(x)) + (x if self.shortcut is None else self.shortcut(x))
+    )
+
+
+@caught_by(1)
+def every_block_has_a_shortcut(m):
+    right = m.ResidualBlock.__init__
+
+    def init(self, in_channels, out_channels, stride=1, *, rng):
+        right(self, in_channels, out_channels, stride, rng=rng)
+        if self.shortcut is None:
+            self.shortcut = m.Sequential(*m.conv_norm(in_channels, out_channels, 1, stride, rng=rng))
+
+    m.ResidualBlock.__init__ = init
+
+
+@caught_by(1)
+def a_convolution_before_a_norm_has_a_bias(m):
+    def conv_norm(in_channels, out_channels, kernel=3, stride=1, *, rng):
+        layer = m.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, rng=rng)
+        return [layer, m.BatchNorm2d(out_channels)]
+
+    m.conv_norm = conv_norm
+
+
+@caught_by(1)
+def networks_draw_from_a_generator_of_their_own(m):
+    right = m.Conv2d.__init__
+
+    def init(self, *arguments, rng, **more):
+        right(self, *arguments, rng=np.random.default_rng(), **more)
+
+    m.Conv2d.__init__ = init
+
+
+EQUIVALENT: dict[str, str] = {}
