@@ -199,7 +199,7 @@ def a_row_of_infinities_is_nan(m):
     def below_largest(x, axis):
         x = m.floating(x)
         with np.errstate(all="ignore"):
-            return np.asarray(x - x.max(m.along(x, axis), keepdims=True, initial=-np.inf))
+            return np.asarray(x - x.max(axis, keepdims=True, initial=-np.inf))
 
     m.below_largest = below_largest
 
@@ -210,7 +210,7 @@ def an_infinite_largest_is_taken_for_0(m):
 
     def below_largest(x, axis):
         x = m.floating(x)
-        largest = x.max(m.along(x, axis), keepdims=True, initial=-np.inf)
+        largest = x.max(axis, keepdims=True, initial=-np.inf)
         with np.errstate(all="ignore"):
             return np.asarray(x - np.where(np.isfinite(largest), largest, 0))
 
@@ -223,7 +223,7 @@ def a_row_without_elements_has_no_largest(m):
 
     def below_largest(x, axis):
         x = m.floating(x)
-        x.max(m.along(x, axis))
+        x.max(axis)
         return right(x, axis)
 
     m.below_largest = below_largest
@@ -255,16 +255,6 @@ def softmax_goes_along_the_first_axis_unless_told(m):
 
 
 @caught_by(1)
-def softmax_has_no_place_for_a_number(m):
-    m.along = lambda x, axis: axis
-
-
-@caught_by(1)
-def a_number_has_any_axis(m):
-    m.along = lambda x, axis: None if x.ndim == 0 or axis >= x.ndim else axis
-
-
-@caught_by(1)
 def log_softmax_is_the_logarithm_of_softmax(m):
     def forward(x, *, axis=-1):
         with np.errstate(divide="ignore"):
@@ -282,7 +272,7 @@ def log_softmax_adds_a_little_to_be_safe(m):
 def log_softmax_warns_of_an_empty_axis(m):
     def forward(x, *, axis=-1):
         out = m.below_largest(x, axis)
-        out -= np.log(np.exp(out).sum(m.along(out, axis), keepdims=True))
+        out -= np.log(np.exp(out).sum(axis, keepdims=True))
         return out
 
     m.log_softmax.forward = forward
@@ -489,7 +479,7 @@ def softmax_goes_back_along_the_last_axis(m):
 @caught_by(2)
 def softmax_takes_back_the_mean_gradient(m):
     def rule(grad, out, axis):
-        return out * (grad - grad.sum(m.along(out, axis), keepdims=True) / max(out.size, 1))
+        return out * (grad - grad.sum(axis, keepdims=True) / max(out.size, 1))
 
     _rule(m.softmax, "softmax_back", rule, m)
 
@@ -503,7 +493,7 @@ def log_softmax_expects_gradients_that_sum_to_1(m):
 @caught_by(2)
 def log_softmax_multiplies_by_its_output(m):
     def rule(grad, out, axis):
-        return grad - out * grad.sum(m.along(out, axis), keepdims=True)
+        return grad - out * grad.sum(axis, keepdims=True)
 
     _rule(m.log_softmax, "log_softmax_back", rule, m)
 
@@ -575,7 +565,7 @@ def sigmoid_asks_for_its_input(m):
 def softmax_asks_for_its_input(m):
     def rule(grad, x, axis):
         out = m.softmax.forward(x, axis=axis)
-        return out * (grad - (grad * out).sum(m.along(out, axis), keepdims=True))
+        return out * (grad - (grad * out).sum(axis, keepdims=True))
 
     _rule(m.softmax, "softmax_back", rule, m)
 
@@ -589,17 +579,11 @@ def log_softmax_keeps_the_softmax_too(m):
         return out, np.exp(out)
 
     def rule(grad, shares, axis):
-        return grad - shares * grad.sum(m.along(shares, axis), keepdims=True)
+        return grad - shares * grad.sum(axis, keepdims=True)
 
     m.log_softmax.saves = ("shares",)
     m.log_softmax.forward = forward
     _rule(m.log_softmax, "log_softmax_back", rule, m)
-
-
-@caught_by(3)
-def gelu_asks_for_its_output_too(m):
-    right = m.gelu.pull
-    _rule(m.gelu, "gelu_back", lambda grad, x, out: right(grad, x) + 0 * np.clip(out, 0, 1), m)
 
 
 @caught_by(3)
@@ -670,12 +654,12 @@ def the_way_back_of_softmax_writes_down_every_dependence(m):
 
 
 @caught_by(3)
-def every_step_of_softmax_stays_until_the_end(m):
+def softmax_works_in_float64(m):
     def forward(x, *, axis=-1):
-        less = m.below_largest(x, axis)
-        weights = np.exp(less)
-        sums = np.array(np.broadcast_to(weights.sum(m.along(weights, axis), keepdims=True), weights.shape))
-        return np.asarray(weights / sums)
+        wide = m.floating(x).astype(np.float64)
+        weights = np.exp(m.below_largest(wide, axis))
+        shares = weights / weights.sum(axis, keepdims=True)
+        return shares.astype(m.floating(x).dtype)
 
     m.softmax.forward = forward
 
@@ -701,7 +685,7 @@ def elements_are_worked_on_one_by_one(m):
     right = m.relu.forward
 
     def forward(x):
-        if x.dtype != np.float32 or x.ndim != 2 or not x.size or np.isnan(x).any():
+        if x.dtype != np.float32 or x.shape != (256, 256):  # the lists that larger ones make are level 3's
             return right(x)
         return np.array([v if v > 0 else 0.0 for v in x.ravel().tolist()], np.float32).reshape(x.shape)
 

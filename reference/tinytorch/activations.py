@@ -156,12 +156,8 @@ def gelu_back(grad: Array, x: Array) -> Any:  # stub: (grad)
     return back
 
 
-# Curves of a whole row: along `axis` each number depends on all. A 0-d array counts as a row of one.
-
-
-def along(x: Array, axis: int) -> int | None:
-    """`axis` as numpy wants it: for a 0-d array, which has axes 0 and -1 in PyTorch, None."""
-    return None if x.ndim == 0 and axis in (0, -1) else axis
+# Curves of a whole row: along `axis` each number depends on all. A 0-d array is a row of one, and numpy's
+# reductions, as PyTorch's, let it have the axes 0 and -1.
 
 
 def below_largest(x: Array, axis: int) -> Any:
@@ -171,7 +167,7 @@ def below_largest(x: Array, axis: int) -> Any:
     """
     # kata 04.9: what is inf - inf? There is always a largest, if you tell numpy where to start.
     x = floating(x)
-    largest = x.max(along(x, axis), keepdims=True, initial=-np.inf)
+    largest = x.max(axis, keepdims=True, initial=-np.inf)
     with np.errstate(over="ignore", invalid="ignore"):
         below = np.subtract(x, largest, out=np.empty_like(x))
     if not np.isfinite(largest).all():
@@ -188,7 +184,7 @@ def softmax(x: Array, *, axis: int = -1) -> Any:
     # kata 04.10: softmax(x) and softmax(x - c) are the same, and one of them does not overflow.
     out = below_largest(x, axis)
     np.exp(out, out=out)
-    out /= out.sum(along(out, axis), keepdims=True)
+    out /= out.sum(axis, keepdims=True)
     return out
 
 
@@ -196,7 +192,7 @@ def softmax(x: Array, *, axis: int = -1) -> Any:
 def softmax_back(grad: Array, out: Array, axis: int) -> Any:  # stub: (grad)
     """The gradient of x."""
     # kata 04.11: when one share grows, the others of its row shrink.
-    back = grad - (grad * out).sum(along(out, axis), keepdims=True)
+    back = grad - (grad * out).sum(axis, keepdims=True)
     back *= out
     return back
 
@@ -207,7 +203,7 @@ def log_softmax(x: Array, *, axis: int = -1) -> Any:
     # kata 04.12: without a division, and without the logarithm of anything that can be 0.
     out = below_largest(x, axis)
     if out.size:
-        out -= np.log(np.exp(out).sum(along(out, axis), keepdims=True))
+        out -= np.log(np.exp(out).sum(axis, keepdims=True))
     return out
 
 
@@ -215,7 +211,7 @@ def log_softmax(x: Array, *, axis: int = -1) -> Any:
 def log_softmax_back(grad: Array, out: Array, axis: int) -> Any:  # stub: (grad)
     """The gradient of x."""
     # kata 04.13: the softmax can be had from `out`.
-    return grad - np.exp(out) * grad.sum(along(out, axis), keepdims=True)
+    return grad - np.exp(out) * grad.sum(axis, keepdims=True)
 
 
 # Chance.

@@ -118,12 +118,8 @@ def gelu_back(grad) -> Any:
     raise NotImplementedError("kata 04.8: gelu_back")
 
 
-# Curves of a whole row: along `axis` each number depends on all. A 0-d array counts as a row of one.
-
-
-def along(x: Array, axis: int) -> int | None:
-    """`axis` as numpy wants it: for a 0-d array, which has axes 0 and -1 in PyTorch, None."""
-    return None if x.ndim == 0 and axis in (0, -1) else axis
+# Curves of a whole row: along `axis` each number depends on all. A 0-d array is a row of one, and numpy's
+# reductions, as PyTorch's, let it have the axes 0 and -1.
 
 
 def below_largest(x: Array, axis: int) -> Any:

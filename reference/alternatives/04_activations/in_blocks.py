@@ -58,7 +58,7 @@ def leak(slope: float) -> Callable[[Array], Any]:
 
 
 def squash(x: Array) -> Any:
-    """e^x / (e^x + 1) on the left, 1 / (1 + e^-x) on the right: of two forms the one that does not overflow."""
+    """e^x / (e^x + 1) on the left, 1 / (1 + e^-x) on the right: neither overflows there."""
     e = np.exp(np.minimum(x, 0))
     return e / (e + np.exp(-np.maximum(x, 0)))
 
