@@ -1286,7 +1286,8 @@ EQUIVALENT = {
     " 'total', 'mean', 'reshape', 'contiguous', 'transpose', 'permute', 'squeeze', 'unsqueeze',"
     " 'expand', 'getitem', 'join')": NAMES,
     "push_elementwise: forward_rule('mul', 'div', 'power', 'exp', 'log', 'sqrt', 'tanh', 'tanh_', 'absolute',"
-    " 'maximum', 'clip', 'where', 'relu', 'relu_', 'leaky_relu', 'leaky_relu_', 'sigmoid', 'sigmoid_', 'gelu',"
+    " 'maximum', 'clip', 'where', 'relu', 'relu_', 'leaky_relu', 'leaky_relu_', 'sigmoid',"
+    " 'sigmoid_', 'gelu',"
     " 'dropout', 'softmax') -> forward_rule('div', 'mul', 'power', 'exp', 'log', 'sqrt', 'tanh', 'tanh_',"
     " 'absolute', 'maximum', 'clip', 'where', 'relu', 'relu_', 'leaky_relu', 'leaky_relu_', 'sigmoid',"
     " 'sigmoid_', 'gelu', 'dropout', 'softmax')": NAMES,
