@@ -114,7 +114,7 @@ KATAS: tuple[Kata, ...] = (
     Kata("03", "layers", "Modules, parameters and the first gradient", "foundation", ("02",)),
     Kata("04", "activations", "Curves, slopes and what backward must keep", "foundation", ("02", "03")),
     Kata("05", "networks", "Networks and backpropagation down a line", "foundation", ("02", "03", "04")),
-    Kata("06", "autograd", "Automatic differentiation", "foundation", ("02", "03", "04", "05")),
+    Kata("06", "autograd", "Automatic differentiation", "foundation", ("01", "02", "03", "04", "05")),
     Kata("07", "spatial", "Convolution, pooling and batch norm", "vision", ("02", "03", "04", "05", "06")),
     Kata("08", "optimizers", "Optimizers and schedules", "vision", ("02", "03", "06")),
     Kata("09", "dataloader", "Datasets and loaders", "vision", ("02",)),
