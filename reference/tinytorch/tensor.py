@@ -190,8 +190,8 @@ class Op:
         The names of its other arguments say what it needs from the forward pass: an input, `out`, a parameter
         or something in `saves`. What it does not name is not kept for it. Activations are most of the memory
         that training takes, and here is where you decide which of them stay. Two names keep no array:
-        `input_shapes`, the shapes of the inputs, and `needs_input_grad`, a bool for each; where its gradient is
-        not wanted, the rule may return None for it. TypeError for any other name.
+        `input_shapes`, the shapes of the inputs, and `needs_input_grad`, a bool for each: where its gradient
+        is not wanted, the rule may return None for it. TypeError for any other name.
         """
         _, *needs = inspect.signature(pull).parameters
         always = ("out", "needs_input_grad", "input_shapes")
