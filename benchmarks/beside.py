@@ -3,8 +3,8 @@
     title("kata 04")
     row("relu backward, 1,048,576", mine, theirs, target=0.8)
 
-`reference("tinytorch.activations")` imports a module of the reference; `pytorch()` imports PyTorch, and sets it
-to one thread.
+`reference("tinytorch.activations")` imports a module of the reference; `pytorch()` imports PyTorch, and sets
+it to one thread.
 """
 
 from __future__ import annotations
