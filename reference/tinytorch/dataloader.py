@@ -176,13 +176,15 @@ def read_idx(path: str | Path) -> Array:
     """
     # kata 09.5: read the header, work out how many bytes must follow, and map or read just these.
     path = Path(path)
-    packed = path.suffix == ".gz"
+    packed, data = path.suffix == ".gz", bytearray()
     try:
         with gzip.open(path) if packed else path.open("rb") as file:
             shape, dtype = _idx_header(file, path)
             start, size = file.tell(), math.prod(shape) * dtype.itemsize
             if packed:
-                data = file.read(size + 1)  # one more: does it go on?
+                # Bit by bit, since a damaged header may promise any number; one more: does it go on?
+                while len(data) <= size and (more := file.read(min(1 << 20, size + 1 - len(data)))):
+                    data += more
                 there = len(data)
             else:
                 there = path.stat().st_size - start
@@ -193,7 +195,7 @@ def read_idx(path: str | Path) -> Array:
             f"{path} should have {size} bytes of numbers for {shape}, and has {there}{'+' * packed}"
         )
     if packed or not size:
-        return np.frombuffer(data if packed else b"", dtype).reshape(shape)
+        return np.frombuffer(data, dtype).reshape(shape)
     return np.memmap(path, dtype, "r", start, shape)
 
 

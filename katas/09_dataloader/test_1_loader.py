@@ -1,0 +1,364 @@
+"""Level 1: a loader gives the right batches in order, ends its thread, and goes on where it stopped."""
+
+import json
+import threading
+import traceback
+
+import numpy as np
+import pytest
+
+from dojo.expect import expect, expect_error
+from tinytorch.dataloader import (
+    Compose,
+    Cutout,
+    DataLoader,
+    Dataset,
+    RandomCrop,
+    RandomHorizontalFlip,
+    RandomSampler,
+    Subset,
+    TensorDataset,
+    prefetch,
+)
+
+
+@pytest.fixture(autouse=True)
+def no_thread_stays():
+    before = set(threading.enumerate())
+    yield
+    expect([t.name for t in threading.enumerate() if t not in before], [])
+
+
+def threads():
+    return threading.active_count()
+
+
+class Broken(Dataset):
+    """Fails at one index."""
+
+    def __init__(self, at, error=ZeroDivisionError):
+        self.at, self.error = at, error
+
+    def __len__(self):
+        return 8
+
+    def __getitem__(self, index):
+        return self.look_up(index)
+
+    def look_up(self, index):
+        if index == self.at:
+            raise self.error(f"sample {index}")
+        return index
+
+
+# 09.16 prefetch
+
+
+@pytest.mark.parametrize("depth", [1, 2, 100])
+def test_what_a_thread_makes_comes_in_order(depth):
+    expect(list(prefetch(range(20), depth)), list(range(20)))
+    expect(list(prefetch([], depth)), [])
+    expect(list(prefetch([None, False], depth)), [None, False])
+
+
+def test_it_is_another_thread_that_works():
+    def items():
+        yield threading.get_ident()
+
+    assert next(iter(prefetch(items(), 1))) != threading.get_ident()
+
+
+@pytest.mark.parametrize("depth", [1, 3])
+def test_no_more_is_made_ahead_than_asked_for(depth):
+    """Counted, not timed: the thread signals what it makes, and may not signal once more."""
+    made = threading.Semaphore(0)
+
+    def items():
+        for i in range(20):
+            made.release()
+            yield i
+
+    taken = prefetch(items(), depth)
+    expect(next(taken), 0)
+    for _ in range(depth + 1):  # the one taken, and `depth` more, come without anybody asking
+        assert made.acquire(timeout=5), "the thread does not work ahead"
+    assert not made.acquire(timeout=0.02), "the thread works too far ahead"
+    expect(list(taken), list(range(1, 20)))
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError, KeyboardInterrupt, IndexError])
+def test_an_error_in_the_thread_arrives_after_the_items_before_it(error):
+    def items():
+        yield 1
+        raise error("made up here")
+
+    taken = prefetch(items(), 3)
+    expect(next(taken), 1)
+    with pytest.raises(error, match="made up here") as caught:
+        next(taken)
+    names = [frame.name for frame in traceback.extract_tb(caught.value.__traceback__)]
+    assert "items" in names, f"the traceback is of {names}"
+    expect(threads(), threads())
+
+
+def test_an_error_of_what_cannot_be_iterated_arrives_too():
+    with expect_error(TypeError, "int"):
+        list(prefetch(5, 1))
+
+
+@pytest.mark.parametrize("after", [0, 1, 3])
+def test_whoever_stops_early_leaves_no_thread(after):
+    before = threads()
+    taken = prefetch(range(100), 2)
+    for _ in range(after):
+        next(taken)
+    taken.close()
+    expect(threads(), before)
+
+
+# 09.17 and 09.18 DataLoader
+
+X = np.arange(20, dtype=np.float32).reshape(10, 2)
+Y = np.arange(10)
+AHEAD = pytest.mark.parametrize("ahead", [0, 1, 3])
+
+
+@AHEAD
+@pytest.mark.parametrize(("drop", "sizes"), [(False, [4, 4, 2]), (True, [4, 4])])
+def test_batches_in_sequence(ahead, drop, sizes):
+    loader = DataLoader(TensorDataset(X, Y), 4, drop_last=drop, prefetch=ahead)
+    expect(len(loader), len(sizes))
+    for _ in range(2):
+        batches = list(loader)
+        expect([len(x) for x, _ in batches], sizes)
+        for i, batch in enumerate(batches):
+            expect(batch, (X[4 * i : 4 * i + 4], Y[4 * i : 4 * i + 4]))
+
+
+def test_by_default_a_batch_is_one_sample():
+    batches = list(DataLoader(TensorDataset(X, Y)))
+    expect(len(batches), 10)
+    expect(batches[3], (X[3:4], Y[3:4]))
+
+
+@AHEAD
+def test_a_dataset_may_be_empty(ahead):
+    loader = DataLoader(TensorDataset(X[:0]), 4, prefetch=ahead)
+    expect((len(loader), list(loader)), (0, []))
+
+
+@AHEAD
+def test_shuffled_epochs_differ_and_have_every_sample(ahead):
+    def epochs(seed):
+        loader = DataLoader(
+            TensorDataset(X, Y), 4, shuffle=True, prefetch=ahead, rng=np.random.default_rng(seed)
+        )
+        return [np.concatenate([y for x, y in loader]).tolist() for _ in range(3)]
+
+    one = epochs(0)
+    expect([sorted(epoch) for epoch in one], [list(range(10))] * 3)
+    assert len(set(map(tuple, [*one, range(10)]))) == 4
+    expect(epochs(0), one)
+    assert epochs(1) != one
+
+
+def test_a_sampler_says_the_order():
+    loader = DataLoader(TensorDataset(Y), 2, sampler=[7, 7, 1])
+    expect([batch[0].tolist() for batch in loader], [[7, 7], [1]])
+    expect(len(loader), 2)
+
+
+def test_what_cannot_be_is_refused(rng):
+    data = TensorDataset(X)
+    with expect_error(ValueError, "rng"):
+        DataLoader(data, shuffle=True)
+    with expect_error(ValueError, "sampler"):
+        DataLoader(data, shuffle=True, sampler=RandomSampler(data, rng=rng), rng=rng)
+    with expect_error(ValueError, "0"):
+        DataLoader(data, 0)
+    with expect_error(ValueError, "-1"):
+        DataLoader(data, prefetch=-1)
+
+
+def test_a_collate_function_gets_the_samples():
+    loader = DataLoader(TensorDataset(X, Y), 4, collate_fn=lambda samples: [int(y) for x, y in samples])
+    expect(list(loader), [[0, 1, 2, 3], [4, 5, 6, 7], [8, 9]])
+
+
+def test_a_dataset_may_be_a_plain_list():
+    expect([batch.tolist() for batch in DataLoader([5, 6, 7], 2)], [[5, 6], [7]])
+
+
+def test_a_batch_is_fetched_at_once_where_the_dataset_can():
+    class Counting(TensorDataset):
+        calls = 0
+
+        def __getitems__(self, indices):
+            Counting.calls += 1
+            return super().__getitems__(indices)
+
+    list(DataLoader(Subset(Counting(X), range(9)), 4))
+    expect(Counting.calls, 3)
+
+
+@AHEAD
+def test_a_transform_is_for_the_images(ahead):
+    double = lambda x: 2 * x  # noqa: E731
+    pairs = DataLoader(TensorDataset(X, Y), 5, prefetch=ahead, transform=double)
+    expect(list(pairs), [(2 * X[:5], Y[:5]), (2 * X[5:], Y[5:])])
+    bare = DataLoader([1, 2, 3], 3, prefetch=ahead, transform=double)
+    expect([batch.tolist() for batch in bare], [[2, 4, 6]])
+
+
+@AHEAD
+def test_an_error_in_the_dataset_reaches_the_loop(ahead):
+    seen, before = [], threads()
+    with pytest.raises(ZeroDivisionError, match="sample 5") as caught:  # noqa: PT012
+        for batch in DataLoader(Broken(5), 2, prefetch=ahead):
+            seen.append(batch.tolist())
+    expect(seen, [[0, 1], [2, 3]])
+    assert "look_up" in [frame.name for frame in traceback.extract_tb(caught.value.__traceback__)]
+    expect(threads(), before)
+
+
+@AHEAD
+def test_a_dataset_that_raises_stop_iteration_does_not_end_the_epoch_quietly(ahead):
+    with pytest.raises(RuntimeError):
+        list(DataLoader(Broken(3, StopIteration), 2, prefetch=ahead))
+
+
+@AHEAD
+def test_no_thread_outlives_an_error_in_the_loop_or_a_break(ahead):
+    loader, before = DataLoader(TensorDataset(X), 2, prefetch=ahead), threads()
+    with pytest.raises(KeyError):  # noqa: PT012
+        for _ in loader:
+            raise KeyError("in the loop")
+    expect(threads(), before)
+    for _ in loader:
+        break
+    expect(threads(), before)
+    iter(loader)
+    expect(threads(), before)
+    expect(len(list(loader)), 5)  # and the loader still works
+
+
+# 09.19 state_dict, load_state_dict
+
+IMAGES = np.random.default_rng(0).integers(1, 255, (23, 2, 6, 6), np.uint8)
+
+
+def make(ahead=0, shared=False, seed=5, size=4):
+    """A loader that draws an order and three augmentations, from generators of its own."""
+    rngs = [np.random.default_rng(seed)] * 4 if shared else np.random.default_rng(seed).spawn(4)
+    transform = Compose([
+        RandomHorizontalFlip(rng=rngs[1]),
+        Compose([RandomCrop(6, padding=2, rng=rngs[2]), Cutout(3, rng=rngs[3])]),
+    ])  # fmt: skip
+    data = TensorDataset(IMAGES, np.arange(23))
+    return DataLoader(data, size, shuffle=True, prefetch=ahead, rng=rngs[0], transform=transform)
+
+
+def run(loader, count=None):
+    """The batches of one epoch, or its first `count`."""
+    batches = []
+    if count == 0:
+        return batches
+    for batch in loader:
+        batches.append(batch)
+        if len(batches) == count:
+            break
+    return batches
+
+
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("stop", [1, 3, 5, 6])
+@pytest.mark.parametrize(("before", "after"), [(0, 0), (3, 0), (0, 3), (2, 2)])
+def test_a_loader_goes_on_where_another_stopped(stop, before, after, shared):
+    straight = make(shared=shared)
+    epochs = [run(straight) for _ in range(4)]  # of 6 batches
+    stopped = make(before, shared)
+    expect(run(stopped), epochs[0])
+    expect(run(stopped, stop), epochs[1][:stop])
+    state = json.loads(json.dumps(stopped.state_dict()))
+    resumed = make(after, shared, seed=99)
+    resumed.load_state_dict(state)
+    expect(run(resumed), epochs[1][stop:])
+    expect(run(resumed), epochs[2])
+    expect(run(resumed), epochs[3])
+
+
+@pytest.mark.parametrize("ahead", [0, 2])
+@pytest.mark.parametrize("shared", [False, True])
+def test_between_two_epochs_there_is_nothing_left(ahead, shared):
+    straight = make(ahead, shared)
+    run(straight)
+    state, fresh = straight.state_dict(), make(ahead, shared).state_dict()
+    second = run(straight)
+    resumed = make(ahead, shared, seed=99)
+    resumed.load_state_dict(state)
+    expect(run(resumed), second)
+    resumed.load_state_dict(fresh)
+    expect(run(resumed), run(make(ahead, shared)))
+
+
+@AHEAD
+def test_a_state_can_be_taken_inside_of_the_loop_and_does_not_change_later(ahead):
+    states, batches, loader = [], [], make(ahead)
+    for batch in loader:
+        states.append(loader.state_dict())
+        batches.append(batch)
+    for done, state in enumerate(states, 1):
+        loader.load_state_dict(state)
+        expect(run(loader), batches[done:])
+
+
+def test_a_state_loaded_is_the_state_that_is_saved():
+    loader = make()
+    run(loader, 2)
+    state, other = loader.state_dict(), make(seed=99)
+    other.load_state_dict(state)
+    expect(other.state_dict() == state, True)
+
+
+def test_a_resumed_epoch_can_stop_again():
+    epoch, loader = run(make()), make()
+    done = []
+    for count in (2, 1, 2, 1):
+        done += run(loader, count)
+        state, loader = loader.state_dict(), make(seed=99)
+        loader.load_state_dict(state)
+    expect(done, epoch)
+    expect(run(loader), [])
+
+
+def test_a_stop_makes_no_difference_to_the_next_epoch():
+    """Whatever a thread has drawn ahead by then."""
+    nexts = []
+    for ahead in (0, 1, 5):
+        loader = make(ahead)
+        run(loader, 2)
+        nexts.append(run(loader))
+    expect(len(nexts[0]), 6)
+    expect(nexts[1], nexts[0])
+    expect(nexts[2], nexts[0])
+
+
+def test_samples_before_the_stop_are_not_read_again():
+    read = []
+
+    class Noting(Dataset):
+        def __len__(self):
+            return 9
+
+        def __getitem__(self, index):
+            read.append(index)
+            return index
+
+    loader = DataLoader(Noting(), 2)
+    run(loader, 3)
+    state = loader.state_dict()
+    resumed = DataLoader(Noting(), 2)
+    resumed.load_state_dict(state)
+    read.clear()
+    expect([batch.tolist() for batch in resumed], [[6, 7], [8]])
+    expect(read, [6, 7, 8])
