@@ -9,6 +9,7 @@ import statistics
 import sys
 import types
 import warnings
+import weakref
 from contextlib import contextmanager
 from fractions import Fraction
 
@@ -57,6 +58,7 @@ from tinytorch.tensor import (
     total,
     var,
     version,
+    view,
     view_strides,
     where,
 )
@@ -758,6 +760,9 @@ def test_an_operation_has_one_result():
     both = op(lambda a: (add.forward(a, a), a))
     with expect_error(TypeError, "saves"):
         both(Tensor([1.0]))
+    both.gradient(lambda grad: grad)
+    with expect_error(TypeError, "saves"):
+        both.vjp(f64([1]))
 
 
 def test_an_operation_looks_like_its_function():
@@ -881,14 +886,17 @@ def test_a_write_in_place_is_noted_for_all_views_of_its_memory():
 def test_a_write_to_memory_that_is_not_numpys_is_noted_too():
     x = np.ndarray((4,), np.float64, buffer=bytearray(32))
     written = increment_version(x[1:])
-    expect((version(x), version(x[::2]), version(x.reshape(2, 2).T)), (written,) * 3)
+    seen = view.forward(x, shape=(2, 2))
+    expect((version(x), version(x[::2]), version(seen.T)), (written,) * 3)
 
 
 def test_a_new_array_has_no_writes_even_where_an_old_one_was():
     for _ in range(20):
-        old = np.zeros(3)
+        old = add.forward(f64([1, 2, 3]), 1.0)
         increment_version(old)
+        there = weakref.ref(old)
         del old
+        assert there() is None
         expect(version(np.zeros(3)), 0)  # which Python puts where the old one was
 
 

@@ -98,7 +98,6 @@ def test_an_error_in_the_thread_arrives_after_the_items_before_it(error):
         next(taken)
     names = [frame.name for frame in traceback.extract_tb(caught.value.__traceback__)]
     assert "items" in names, f"the traceback is of {names}"
-    expect(threads(), threads())
 
 
 def test_an_error_of_what_cannot_be_iterated_arrives_too():

@@ -996,11 +996,9 @@ EQUIVALENT = {
         "ranks are only compared",
     "module: _writes = 0 -> _writes = 1":
         "numbers of writes are only compared",
-    "promote: if a.__class__ is np.ndarray: -> if False:":
-        ONLY_FASTER,
     "promote: if b.__class__ is np.ndarray and a.dtype == b.dtype: -> if False:":
         ONLY_FASTER,
-    "promote: if b.__class__ in (int, float) and a.dtype.kind == 'f': -> if False:":
+    "Op.__call__: if params or self.saves: -> if True:":
         ONLY_FASTER,
     "floating: a if a.__class__ is np.ndarray else as_array(a) -> as_array(a)":
         ONLY_FASTER,
