@@ -876,8 +876,8 @@ def test_a_write_in_place_is_noted_for_all_views_of_its_memory():
     double_ = op(in_place=True)(lambda a: np.multiply(a, 2, out=a))
     before = version()
     double_(x[1:])
-    for view in (x, x.T, x[0], x.reshape(-1)):
-        expect(version(view.data), before + 1)
+    for shown in (x, x.T, x[0], x.reshape(-1)):
+        expect(version(shown.data), before + 1)
     expect((version(other.data), version()), (0, before + 1))
     expect(increment_version(other.data), before + 2)
     expect(version(other.data), before + 2)
