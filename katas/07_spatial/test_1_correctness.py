@@ -23,7 +23,7 @@ from tinytorch.tensor import Tensor
 
 # On a busy machine drawing examples can take a second, which is no fault of theirs.
 steady = settings(deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
-some = settings(steady, max_examples=40)
+some = settings(steady, max_examples=30)
 
 SEEDS = st.integers(0, 2**16)
 SIZES = st.tuples(st.integers(1, 7), st.integers(1, 7))
@@ -180,7 +180,7 @@ def fits(size, kernel, stride, padding, dilation):
 
 
 @pytest.mark.parametrize("small_cache", [False, True])
-@settings(some, max_examples=60)
+@settings(some, max_examples=40)
 @given(
     st.integers(1, 3), st.integers(1, 3), CHANNELS, CHANNELS, SIZES, KERNELS, STEPS, BORDERS, STEPS,
     st.booleans(), SEEDS,

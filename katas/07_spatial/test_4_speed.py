@@ -11,7 +11,7 @@ from tinytorch.spatial import avg_pool2d, batch_norm, col2im, conv2d, im2col, ma
 from tinytorch.tensor import Tensor, set_recorder
 
 CONVOLVE = Budget(
-    "conv2d 3x3 of (8, 16, 32, 32)",
+    "conv2d 3x3 of (4, 16, 32, 32)",
     limit=10,
     reference=1.5,
     naive=25,
@@ -19,7 +19,7 @@ CONVOLVE = Budget(
     naively="a version that goes pixel by pixel",
 )
 CONVOLVE_BACK = Budget(
-    "conv2d 3x3 of (8, 16, 32, 32), there and back",
+    "conv2d 3x3 of (4, 16, 32, 32), there and back",
     limit=11,
     reference=1.7,
     naive=26,
@@ -35,7 +35,7 @@ UNWANTED = Budget(
     naively="a version that computes both",
 )
 ROWS = Budget(
-    "im2col 3x3 of (8, 16, 32, 32)",
+    "im2col 3x3 of (4, 16, 32, 32)",
     limit=10,
     reference=1.1,
     naive=30,
@@ -43,7 +43,7 @@ ROWS = Budget(
     naively="a version that goes pixel by pixel",
 )
 IMAGES = Budget(
-    "col2im 3x3 of (8, 8, 32, 32)",
+    "col2im 3x3 of (4, 8, 32, 32)",
     limit=3.5,
     reference=1.0,
     naive=10,
@@ -89,7 +89,7 @@ def images(rng, n, channels, side):
 
 def operands(rng):
     """What is raced gets images and kernels, the baseline the columns of such images and a matrix."""
-    return images(rng, 8, 16, 32), random(rng, 16, 16, 3, 3), random(rng, 8192, 144), random(rng, 144, 16)
+    return images(rng, 4, 16, 32), random(rng, 16, 16, 3, 3), random(rng, 4096, 144), random(rng, 144, 16)
 
 
 def one_product(x, weight, columns, matrix):
@@ -98,8 +98,8 @@ def one_product(x, weight, columns, matrix):
 
 def pixel_by_pixel(x, weight, columns, matrix):
     x = np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1)))
-    flat, out = weight.reshape(16, -1), np.empty((8, 16, 32, 32), np.float32)
-    for n, i, j in np.ndindex(8, 32, 32):
+    flat, out = weight.reshape(16, -1), np.empty((4, 16, 32, 32), np.float32)
+    for n, i, j in np.ndindex(4, 32, 32):
         out[n, :, i, j] = flat @ x[n, :, i : i + 3, j : j + 3].ravel()
     return out
 
@@ -136,9 +136,9 @@ def test_its_way_back_is_two_more(rng):
 
 def test_the_twin_that_goes_back_pixel_by_pixel_is_caught(rng):
     def back(x, weight, columns, matrix):
-        padded = np.zeros((8, 16, 34, 34), np.float32)
+        padded = np.zeros((4, 16, 34, 34), np.float32)
         flat, grad_weight = weight.reshape(16, -1), np.zeros((16, 144), np.float32)
-        for n, i, j in np.ndindex(8, 32, 32):
+        for n, i, j in np.ndindex(4, 32, 32):
             grad = x[n, :, i, j]
             padded[n, :, i : i + 3, j : j + 3] += (grad @ flat).reshape(16, 3, 3)
             grad_weight += np.outer(grad, padded[n, :, i : i + 3, j : j + 3])
@@ -160,14 +160,14 @@ def gradients(x, weight, grad, wants_x):
 
 
 def test_a_gradient_that_nobody_wants_takes_no_time(rng):
-    x, weight, grad = images(rng, 8, 16, 32), random(rng, 16, 16, 3, 3), images(rng, 8, 16, 30)
+    x, weight, grad = images(rng, 4, 16, 32), random(rng, 16, 16, 3, 3), images(rng, 4, 16, 30)
     first, later = (gradients(x, weight, grad, wanted) for wanted in (False, True))
     assert first()[0] is None
     UNWANTED.check(race(first, later, limit=UNWANTED.limit))
 
 
 def test_the_twin_that_computes_it_all_the_same_is_caught(rng):
-    x, weight, grad = images(rng, 8, 16, 32), random(rng, 16, 16, 3, 3), images(rng, 8, 16, 30)
+    x, weight, grad = images(rng, 4, 16, 32), random(rng, 16, 16, 3, 3), images(rng, 4, 16, 30)
     later = gradients(x, weight, grad, True)
     UNWANTED.catches(race(lambda: (None, later()[1]), later, limit=UNWANTED.limit))
 
@@ -178,15 +178,15 @@ def test_im2col_is_one_copy(rng):
             lambda x, numbers: im2col(x, 3, padding=1),
             lambda x, numbers: numbers.copy(),
             limit=ROWS.limit,
-            inputs=lambda: (images(rng, 8, 16, 32), random(rng, 8192, 144)),
+            inputs=lambda: (images(rng, 4, 16, 32), random(rng, 4096, 144)),
         )
     )
 
 
 def test_the_twin_that_copies_pixel_by_pixel_is_caught(rng):
     def rows(x, numbers):
-        x, out = np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1))), np.empty((8, 32, 32, 144), np.float32)
-        for n, i, j in np.ndindex(8, 32, 32):
+        x, out = np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1))), np.empty((4, 32, 32, 144), np.float32)
+        for n, i, j in np.ndindex(4, 32, 32):
             out[n, i, j] = x[n, :, i : i + 3, j : j + 3].transpose(1, 2, 0).ravel()
         return out
 
@@ -195,13 +195,13 @@ def test_the_twin_that_copies_pixel_by_pixel_is_caught(rng):
             rows,
             lambda x, numbers: numbers.copy(),
             limit=ROWS.limit,
-            inputs=lambda: (images(rng, 8, 16, 32), random(rng, 8192, 144)),
+            inputs=lambda: (images(rng, 4, 16, 32), random(rng, 4096, 144)),
         )
     )
 
 
 def nine_additions(columns):
-    seen, padded = columns.reshape(8, 32, 32, 3, 3, 8), np.zeros((8, 34, 34, 8), np.float32)
+    seen, padded = columns.reshape(4, 32, 32, 3, 3, 8), np.zeros((4, 34, 34, 8), np.float32)
     for i, j in np.ndindex(3, 3):
         padded[:, i : i + 32, j : j + 32] += seen[:, :, :, i, j]
     return padded
@@ -210,23 +210,23 @@ def nine_additions(columns):
 def test_col2im_is_an_addition_for_each_tap(rng):
     IMAGES.check(
         race(
-            lambda columns: col2im(columns, (8, 8, 32, 32), 3, padding=1),
+            lambda columns: col2im(columns, (4, 8, 32, 32), 3, padding=1),
             nine_additions,
             limit=IMAGES.limit,
-            inputs=lambda: (random(rng, 8192, 72),),
+            inputs=lambda: (random(rng, 4096, 72),),
         )
     )
 
 
 def test_the_twin_that_adds_pixel_by_pixel_is_caught(rng):
     def one_by_one(columns):
-        seen, padded = columns.reshape(8, 32, 32, 3, 3, 8), np.zeros((8, 34, 34, 8), np.float32)
-        for n, i, j in np.ndindex(8, 32, 32):
+        seen, padded = columns.reshape(4, 32, 32, 3, 3, 8), np.zeros((4, 34, 34, 8), np.float32)
+        for n, i, j in np.ndindex(4, 32, 32):
             padded[n, i : i + 3, j : j + 3] += seen[n, i, j]
         return padded
 
     IMAGES.catches(
-        race(one_by_one, nine_additions, limit=IMAGES.limit, inputs=lambda: (random(rng, 8192, 72),))
+        race(one_by_one, nine_additions, limit=IMAGES.limit, inputs=lambda: (random(rng, 4096, 72),))
     )
 
 

@@ -256,8 +256,7 @@ def a_large_image_is_cut_into_bands_that_do_not_overlap(m):
 
 @caught_by(3)
 def all_columns_are_laid_out_at_once(m):
-    right = m.chunks
-    m.chunks = lambda count, each: right(count, each if each < m.CACHE // 4 else 0)
+    m.CACHE = 1 << 40
 
 
 # 07.6, 07.7 and back
@@ -335,7 +334,7 @@ def the_gradient_of_the_bias_is_a_sum_over_images_only(m):
     _gradients(m, lambda grad, x, weight, bias, g: (*g[:2], None if g[2] is None else grad.sum(0)[:, 0, 0]))
 
 
-@caught_by(2)
+@caught_by(1)
 def a_bias_that_is_not_there_gets_a_gradient(m):
     def change(grad, x, weight, bias, g):
         return g if bias is not None else (g[0], g[1], grad.sum(axis=(0, 2, 3)) + bias)
@@ -404,7 +403,7 @@ def a_convolution_goes_pixel_by_pixel(m):
 
     def forward(x, weight, bias=None, *, stride=1, padding=0, dilation=1, groups=1):
         params = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
-        if groups > 1 or not x.size or not weight.size or x.ndim != 4 or x.shape[1] != weight.shape[1]:
+        if groups > 1 or x.shape[1:] != (16, 32, 32) or len(x) > 8 or weight.shape[1:2] != (16,):
             return right(x, weight, bias, **params)
         x, weight = m.promote(x, weight)
         out = m.channels_last(m.conv_shape(x, weight, bias, **params), x.dtype)
