@@ -580,7 +580,7 @@ def arrays_are_joined_two_at_a_time(m):
         if len(arrays) < 3:
             return right(*arrays, axis=axis)
         joined = functools.reduce(lambda a, b: right(a, b, axis=axis)[0], arrays)
-        return joined, [a.shape[axis] for a in arrays]
+        return joined, [np.shape(a)[axis] for a in arrays]
 
     m.join.forward = join
 
