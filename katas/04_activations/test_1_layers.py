@@ -201,6 +201,7 @@ def test_dropout_drops_half_unless_told():
         (LeakyReLU(0.2), "LeakyReLU(negative_slope=0.2)"),
         (LeakyReLU(inplace=True), "LeakyReLU(negative_slope=0.01, inplace=True)"),
         (Softmax(0), "Softmax(axis=0)"),
+        (Softmax(), "Softmax(axis=-1)"),
         (LogSoftmax(), "LogSoftmax(axis=-1)"),
         (Dropout(0.1, rng=np.random.default_rng(0)), "Dropout(p=0.1)"),
     ],

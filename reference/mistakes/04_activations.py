@@ -804,6 +804,33 @@ def a_layer_forgets_its_p(m):
     m.Dropout.forward = lambda self, x: m.dropout(x, rng=self.rng) if self.training else x
 
 
+ONLY_SLOWER = "the answer is the same, only later"
+ONE_MORE = "the same, with one array more on the way, which the budgets allow"
+EITHER_ORDER = "of two numbers the larger, whichever comes first"
+
 # fmt: off
 EQUIVALENT = {
+    "relu_into: if x.dtype.kind == 'f': -> if False:":
+        ONLY_SLOWER,
+    "below_largest: if not np.isfinite(largest).all(): -> if True:":
+        ONLY_SLOWER,
+    "relu_into: np.clip(x, 0, np.inf, out=out) -> np.clip(0, x, np.inf, out=out)":
+        EITHER_ORDER,
+    "leaky_relu_back: np.clip(out > 0, negative_slope, 1, dtype=grad.dtype)"
+    " -> np.clip(negative_slope, out > 0, 1, dtype=grad.dtype)":
+        EITHER_ORDER,
+    "leaky_relu_back: np.clip(out > 0, negative_slope, 1, dtype=grad.dtype)"
+    " -> np.clip(out > 0, negative_slope, 2, dtype=grad.dtype)":
+        "a bool is at most 1, and so is a slope",
+    "leaky_relu_into: np.multiply(x, negative_slope, out=None if out is x else out)"
+    " -> np.multiply(x, negative_slope)":
+        ONE_MORE,
+    "leaky_relu_into: None if out is x else out -> None":
+        ONE_MORE,
+    "dropout: rng.random(x.shape, np.float32) >= p -> rng.random(x.shape, np.float32) > p":
+        "they differ where p itself is drawn, once in 16 million",
+    "dropout: 1 / (1 - p) if p < 1 else 0.0 -> 1 / (1 - p) if p < 1 else 1.0":
+        "with p = 1 all that is multiplied by it is 0",
+    "module: GELU_FAR = 30.0 -> GELU_FAR = 31.0":
+        "in between gelu is 0, or x, to the last bit",
 }

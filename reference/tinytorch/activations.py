@@ -123,7 +123,7 @@ def gelu(x: Array) -> Any:
     """x times the share of a normal distribution that lies below x, by the formula with tanh."""
     # kata 04.7: not x**3; and -inf * 0 is nan. (1 + tanh(z)) / 2 is the sigmoid of 2 * z.
     x = floating(x)
-    out = np.clip(x, -GELU_FAR, np.inf, out=np.empty_like(x))
+    out = np.clip(x, -GELU_FAR, np.inf)
     with np.errstate(over="ignore"):  # both ways, to x / (1 + 0) and x / inf
         scratch = np.multiply(out, out, out=np.empty_like(x))
         scratch *= -2 * GELU_SCALE * GELU_CUBE
@@ -228,11 +228,11 @@ def dropout(x: Array, *, p: float = 0.5, rng: np.random.Generator) -> tuple[Any,
     if not 0 <= p <= 1:
         raise ValueError(f"p must be from 0 to 1, and is {p}")
     x = floating(x)
-    mask = np.asarray(rng.random(x.shape, np.float32) >= p)
+    mask = rng.random(x.shape, np.float32) >= p
     scale = 1 / (1 - p) if p < 1 else 0.0
     try:
         with np.errstate(invalid="raise"):
-            out = np.multiply(x, mask, out=np.empty_like(x))
+            out = x * mask
     except FloatingPointError:  # inf * 0
         out = np.where(mask, x, x.dtype.type(0))
     with np.errstate(over="ignore"):
@@ -283,8 +283,7 @@ def sigmoid_(x: Array) -> Any:
 @op(in_place=True)
 def tanh_(x: Array) -> Any:
     """tanh, written over x. TypeError for integers, which stay as they are."""
-    # kata 04.16: one of numpy's functions.
-    refuse_integers(x)
+    # kata 04.16: one of numpy's functions, which refuses integers before it writes.
     return np.tanh(x, out=x)
 
 

@@ -215,7 +215,7 @@ def sigmoid_(x: Array) -> Any:
 @op(in_place=True)
 def tanh_(x: Array) -> Any:
     """tanh, written over x. TypeError for integers, which stay as they are."""
-    # TODO 04.16: one of numpy's functions.
+    # TODO 04.16: one of numpy's functions, which refuses integers before it writes.
     raise NotImplementedError("kata 04.16: tanh_")
 
 
