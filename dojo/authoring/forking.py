@@ -138,10 +138,10 @@ def run_tasks(
             statuses = {
                 pid: status for pid in running if (status := _status(pid, running[pid][2])) is not None
             }
-            ended = list(statuses)
-            for pid in ended:
-                task, page, _ = running.pop(pid)
-                ending = Ending(statuses.pop(pid), page.at, page.words)
+            # Out of `running` at once: if `settle` gives up, what has ended must not be killed again.
+            ended = [(*running.pop(pid), status) for pid, status in statuses.items()]
+            for task, page, _, status in ended:
+                ending = Ending(status, page.at, page.words)
                 page.memory.close()
                 waiting.extendleft(reversed(list(settle(task, ending))))
             if not ended:
