@@ -1002,6 +1002,8 @@ EQUIVALENT = {
         ONLY_FASTER,
     "floating: a if a.__class__ is np.ndarray else as_array(a) -> as_array(a)":
         ONLY_FASTER,
+    "neg: a if a.__class__ is np.ndarray else as_array(a) -> as_array(a)":
+        ONLY_FASTER,
     "Tensor.__init__: data if data.__class__ is np.ndarray and data.dtype.kind in KINDS else as_array(data)"
     " -> as_array(data)":
         ONLY_FASTER,

@@ -143,7 +143,8 @@ class Op:
             result, params = self.run(arrays, params)
         else:  # the short way, for most calls
             result = self.forward(*arrays)
-            self._refuse_several(result)
+            if result.__class__ is tuple:
+                self._refuse_several()
         if self.in_place:
             out: Tensor = inputs[0]
             increment_version(out.data)
@@ -175,14 +176,12 @@ class Op:
         if self.saves:
             result, *saved = result
             params = {**params, **dict(zip(self.saves, saved, strict=True))}
-        self._refuse_several(result)
+        if result.__class__ is tuple:
+            self._refuse_several()
         return result, params
 
-    def _refuse_several(self, result: Any) -> None:
-        if result.__class__ is tuple:
-            raise TypeError(
-                f"{self.name} returned a tuple: an op has one result, by-products go in saves=[...]"
-            )
+    def _refuse_several(self) -> None:
+        raise TypeError(f"{self.name} returned a tuple: an op has one result, by-products go in saves=[...]")
 
     def gradient(self, pull: Callable[..., Any]) -> Callable[..., Any]:
         """Attach the rule `pull(grad, ...)`, from the gradient of the output to one for each input.
