@@ -360,7 +360,7 @@ def record(op: Op, inputs: tuple[Any, ...], arrays: list[Any], params: dict[str,
     sources = []
     for x in inputs:  # source_of, written out: this is done for every operation
         if isinstance(x, Tensor) and x.requires_grad:
-            sources.append(x if x.node is None else x.node)
+            sources.append(x.node or x)
         else:
             sources.append(None)
     if sources[0] is out:
