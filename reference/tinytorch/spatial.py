@@ -84,9 +84,19 @@ def conv_shape(
         )
     if bias is not None and bias.shape != (outputs,):
         raise ValueError(f"a bias of shape {bias.shape} does not fit kernels of shape {weight.shape}")
-    sizes = zip(x.shape[2:], weight.shape[2:], pair(stride), pair(padding), pair(dilation), strict=True)
-    rows, columns = (conv_output_size(*numbers) for numbers in sizes)
-    return len(x), outputs, rows, columns
+    return len(x), outputs, *places(x.shape, weight.shape[2:], stride, padding, dilation)
+
+
+def places(shape: Shape, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair = 1) -> tuple[int, int]:
+    """How many places a kernel has down and across images of `shape` (N, C, H, W)."""
+    sizes = zip(shape[2:], pair(kernel), pair(stride), pair(padding), pair(dilation), strict=True)
+    down, across = (conv_output_size(*numbers) for numbers in sizes)
+    return down, across
+
+
+def pixel_rows(x: Array) -> Array:
+    """(N, C, ...) as a table (pixels, C): a view where x is channels-last."""
+    return as_rows(np.moveaxis(x, 1, -1))
 
 
 # Convolution, first as it is defined.
@@ -155,15 +165,28 @@ def windows(x: Array, kernel: Pair, stride: Pair = 1, dilation: Pair = 1) -> Arr
     return view
 
 
-def im2col(x: Array, kernel: Pair, stride: Pair = 1, padding: Pair = 0, dilation: Pair = 1) -> Array:
+def im2col(
+    x: Array,
+    kernel: Pair,
+    stride: Pair = 1,
+    padding: Pair = 0,
+    dilation: Pair = 1,
+    room: Array | None = None,
+) -> Array:
     """A row for each place of the kernel, with all that it sees there: (N * OH * OW, KH * KW * C).
 
-    A row goes through the kernel row by row, and has all channels of a pixel side by side. Where nothing has
-    to be moved for that (a kernel of 1 x 1), it is a view of `x`.
+    A row goes through the kernel row by row, and has all channels of a pixel side by side. They are written
+    into `room`, a flat array, if one is given. Else they may be a view of `x`, where nothing has to be moved
+    for them (a kernel of 1 x 1).
     """
-    # kata 07.4: put the axes of `windows` in order, and let reshape copy.
+    # kata 07.4: put the axes of `windows` in order, and let reshape copy. `room` can wait for 07.8.
     seen = windows(pad(x, padding), kernel, stride, dilation).transpose(0, 2, 3, 4, 5, 1)
-    columns: Array = seen.reshape(math.prod(seen.shape[:3]), math.prod(seen.shape[3:]))
+    columns: Array
+    if room is None:
+        columns = seen.reshape(math.prod(seen.shape[:3]), math.prod(seen.shape[3:]))
+    else:
+        columns = room[: seen.size].reshape(math.prod(seen.shape[:3]), math.prod(seen.shape[3:]))
+        np.copyto(columns.reshape(seen.shape), seen)
     return columns
 
 
@@ -184,21 +207,35 @@ def conv2d(
     """
     # kata 07.5: im2col and one product, for each group. From 07.8 on, some images or rows at a time.
     x, weight = promote(x, weight)
-    shape = conv_shape(x, weight, bias, stride, padding, dilation, groups)
-    kernel, matrices = weight.shape[2:], as_matrices(weight, groups)
-    out = channels_last(shape, x.dtype)
-    pixels = out.transpose(0, 2, 3, 1)  # (N, OH, OW, O), contiguous: so `some` below are views
-    row_bytes = shape[3] * matrices[0][:, :1].nbytes
-    for images in chunks(shape[0], shape[2] * row_bytes):
-        padded = pad(x[images], padding)
-        for rows in chunks(shape[2], len(padded) * row_bytes):
-            some = as_rows(pixels[images, rows])
-            under = padded[:, :, seen_from(rows, kernel, stride, dilation)]
-            for matrix, ins, outs in zip(matrices, *split(x, out, groups), strict=True):
-                np.matmul(im2col(under[:, ins], kernel, stride, 0, dilation), matrix, out=some[:, outs])
-            if bias is not None:
-                some += bias
+    out = channels_last(conv_shape(x, weight, bias, stride, padding, dilation, groups), x.dtype)
+    matrices, outs = as_matrices(weight, groups), split(out, groups)
+    for g, images, rows, columns in bands(x, weight.shape[2:], stride, padding, dilation, groups):
+        result = pixel_rows(out[images, outs[g], rows])
+        np.matmul(columns, matrices[g], out=result)
+        if bias is not None:
+            result += bias[outs[g]]
     return out
+
+
+def bands(
+    x: Array, kernel: Any, stride: Pair, padding: Pair, dilation: Pair, groups: int
+) -> Iterator[tuple[int, slice, slice, Array]]:
+    """im2col of `x`, piece by piece: number of the group, which images, which rows of the result, columns.
+
+    A piece is as many images as fit into the cache, or of one that does not fit, as many rows. Each is
+    written over the one before: new arrays of this size would come from the system, page by page, each time.
+    """
+    # kata 07.8: `chunks` of images; and if you like, of each the `chunks` of rows.
+    height, width = places(x.shape, kernel, stride, padding, dilation)
+    row_bytes = width * math.prod(kernel) * (x.shape[1] // groups) * x.itemsize
+    largest = min(max(CACHE, row_bytes), len(x) * height * row_bytes)
+    room = np.empty(largest // x.itemsize, x.dtype) if math.prod(kernel) > 1 else None
+    for images in chunks(len(x), height * row_bytes):
+        padded = pad(x[images], padding)
+        for rows in chunks(height, len(padded) * row_bytes):
+            under = padded[:, :, seen_from(rows, kernel, stride, dilation)]
+            for g, channels in enumerate(split(x, groups)):
+                yield g, images, rows, im2col(under[:, channels], kernel, stride, 0, dilation, room)
 
 
 def as_matrices(weight: Array, groups: int) -> Array:
@@ -210,11 +247,10 @@ def as_matrices(weight: Array, groups: int) -> Array:
     return matrices
 
 
-def split(x: Array, out: Array, groups: int) -> tuple[list[slice], list[slice]]:
-    """The channels of x that each group sees, and those of out that it makes. Given."""
-    sizes = x.shape[1] // groups, out.shape[1] // groups
-    ins, outs = ([slice(g * size, (g + 1) * size) for g in range(groups)] for size in sizes)
-    return ins, outs
+def split(images: Array, groups: int) -> list[slice]:
+    """The channels of each group. Given."""
+    size = images.shape[1] // groups
+    return [slice(g * size, (g + 1) * size) for g in range(groups)]
 
 
 def seen_from(rows: slice, kernel: Shape, stride: Pair, dilation: Pair) -> slice:
@@ -280,35 +316,79 @@ def conv2d_back(
     """The gradients of x, weight and bias; None in place of one that is not wanted or was not given."""
     # kata 07.7: the rule of `affine`, for the rows of im2col; these are not kept but made anew.
     x, weight = promote(x, weight)
-    kernel, matrices = weight.shape[2:], as_matrices(weight, groups)
-    wants_x, wants_weight, wants_bias = (*needs_input_grad[:2], bias is not None and needs_input_grad[2])
-    grad_x = channels_last(x.shape, x.dtype) if wants_x else None
-    grad_matrices = np.zeros_like(matrices) if wants_weight else None
+    wants_x, wants_weight = needs_input_grad[:2]
+    grad_x = grad_weight = None
+    border = [
+        d * (k - 1) - p for k, p, d in zip(weight.shape[2:], pair(padding), pair(dilation), strict=True)
+    ]
+    if wants_x and pair(stride) == (1, 1) and min(border) >= 0 and len(weight) <= 2 * x.shape[1]:
+        grad_x, grad_weight = from_rows_of_grad(grad, x, weight, (border[0], border[1]), dilation, groups)
+    else:
+        if wants_x:
+            grad_x = grad_of_images(grad, x.shape, weight, stride, padding, dilation, groups)
+        if wants_weight:
+            grad_weight = grad_of_kernels(grad, x, weight.shape, stride, padding, dilation, groups)
+    wants_bias = bias is not None and needs_input_grad[2]
+    return grad_x, grad_weight if wants_weight else None, grad.sum(axis=(0, 2, 3)) if wants_bias else None
+
+
+def grad_of_kernels(
+    grad: Array, x: Array, shape: Shape, stride: Pair, padding: Pair, dilation: Pair, groups: int
+) -> Array:
+    """What each number under a kernel was multiplied with, times `grad`, added up over all places."""
+    # kata 07.7: the rows again, turned on their side.
+    outs = split(grad, groups)
+    total = np.zeros((groups, math.prod(shape[1:]), shape[0] // groups), grad.dtype)
+    for g, images, rows, columns in bands(x, shape[2:], stride, padding, dilation, groups):
+        total[g] += columns.T @ pixel_rows(grad[images, outs[g], rows])
+    return as_kernels(total, shape)
+
+
+def grad_of_images(
+    grad: Array, shape: Shape, weight: Array, stride: Pair, padding: Pair, dilation: Pair, groups: int
+) -> Array:
+    """Each place's `grad`, times the kernels, added to the pixels that were under them."""
+    # kata 07.7: a product, then col2im.
+    kernel = weight.shape[2:]
     # (groups, KH * KW, O, C): a product for each tap, so that what col2im adds at a time lies together.
-    by_tap = matrices.reshape(groups, math.prod(kernel), weight.shape[1], matrices.shape[2])
-    by_tap = by_tap.swapaxes(2, 3)
-    pixels = grad.transpose(0, 2, 3, 1)  # (N, OH, OW, O)
-    row_bytes = grad.shape[3] * matrices[0][:, :1].nbytes
-    for images in chunks(len(x), grad.shape[2] * row_bytes):
-        padded = pad(x[images], padding)
-        grad_padded = np.zeros_like(padded) if wants_x else None
-        for rows in chunks(grad.shape[2], len(padded) * row_bytes):
-            some = as_rows(pixels[images, rows])
+    matrices = as_matrices(weight, groups)
+    by_tap = matrices.reshape(groups, math.prod(kernel), weight.shape[1], matrices.shape[2]).swapaxes(2, 3)
+    grad_x, (ph, pw) = channels_last(shape, grad.dtype), pair(padding)
+    ins, outs = split(grad_x, groups), split(grad, groups)
+    row_bytes = grad.shape[3] * by_tap[0, :, :1].nbytes
+    for images in chunks(len(grad), grad.shape[2] * row_bytes):
+        few = images.stop - images.start
+        padded = channels_last((few, shape[1], shape[2] + 2 * ph, shape[3] + 2 * pw), grad.dtype)
+        padded[...] = 0
+        for rows in chunks(grad.shape[2], few * row_bytes):
             under = seen_from(rows, kernel, stride, dilation)
-            for g, (ins, outs) in enumerate(zip(*split(x, grad, groups), strict=True)):
-                part = padded[:, ins, under]
-                if grad_matrices is not None:
-                    grad_matrices[g] += im2col(part, kernel, stride, 0, dilation).T @ some[:, outs]
-                if grad_padded is not None:
-                    columns = (some[:, outs] @ by_tap[g]).transpose(1, 0, 2)  # (places, KH * KW, C)
-                    grad_padded[:, ins, under] += col2im(columns, part.shape, kernel, stride, 0, dilation)
-        if grad_x is not None and grad_padded is not None:
-            grad_x[images] = crop(grad_padded, padding)
-    return (
-        grad_x,
-        None if grad_matrices is None else as_kernels(grad_matrices, weight.shape),
-        grad.sum(axis=(0, 2, 3)) if wants_bias else None,
-    )
+            for g in range(groups):
+                part = padded[:, ins[g], under]
+                columns = (pixel_rows(grad[images, outs[g], rows]) @ by_tap[g]).transpose(1, 0, 2)
+                part += col2im(columns, part.shape, kernel, stride, 0, dilation)
+        grad_x[images] = crop(padded, padding)
+    return grad_x
+
+
+def from_rows_of_grad(
+    grad: Array, x: Array, weight: Array, border: tuple[int, int], dilation: Pair, groups: int
+) -> tuple[Array, Array]:
+    """Both gradients where the stride is 1, from the rows of im2col of `grad` in its border.
+
+    There a pixel sees all places that saw it, from the other side. So the gradient of the images is a
+    convolution of `grad` by the kernels turned round, and pixels times the same rows are that of the kernels.
+    """
+    # kata 07.7: not needed, but a third faster; see the hints.
+    outputs, inputs, kh, kw = weight.shape
+    turned = weight.reshape(groups, outputs // groups, inputs, kh, kw).swapaxes(1, 2)[..., ::-1, ::-1]
+    shape = x.shape[1], outputs // groups, kh, kw
+    matrices, ins = as_matrices(turned.reshape(shape), groups), split(x, groups)
+    grad_x, total = channels_last(x.shape, grad.dtype), np.zeros_like(matrices)
+    for g, images, rows, columns in bands(grad, (kh, kw), 1, border, dilation, groups):
+        np.matmul(columns, matrices[g], out=pixel_rows(grad_x[images, ins[g], rows]))
+        total[g] += columns.T @ pixel_rows(x[images, ins[g], rows])
+    turned = as_kernels(total, shape).reshape(groups, inputs, outputs // groups, kh, kw)
+    return grad_x, turned.swapaxes(1, 2)[..., ::-1, ::-1].reshape(weight.shape)
 
 
 def as_kernels(matrices: Array, shape: Shape) -> Array:
@@ -387,13 +467,12 @@ def to_the_first(grad: Array, largest: Array, a: Array, axis: int, kernel: int, 
     """`grad`, of the largest under a kernel along one axis, as the gradient of `a`."""
     # kata 07.9: what a tap takes is gone for those after it, and the last takes what is left.
     back = np.zeros_like(a, grad.dtype)
-    left = grad
     *shares, rest = taps(back, axis, kernel, stride)
     for pixels, share in zip(taps(a, axis, kernel, stride), shares, strict=False):
-        taken = left * (pixels == largest)
+        taken = grad * (pixels == largest)
         share += taken
-        left = left - taken
-    rest += left
+        grad = grad - taken
+    rest += grad
     return back
 
 
@@ -484,11 +563,6 @@ def batch_norm(
     return as_images(out, x.shape), mean, inverse_std
 
 
-def pixel_rows(x: Array) -> Array:
-    """(N, C, ...) as a table (pixels, C): a view where x is channels-last. Given."""
-    return as_rows(np.moveaxis(x, 1, -1))
-
-
 def as_images(rows: Array, shape: Shape) -> Array:
     """A table (pixels, C) as images of `shape` (N, C, ...). Given."""
     return np.moveaxis(rows.reshape(shape[0], *shape[2:], shape[1]), -1, 1)
@@ -551,12 +625,11 @@ def batch_norm_back(
         scale = weight * inverse_std
         # x gets scale * (grad - mean(grad) - normalised * mean(grad * normalised)); the means are 0 in use.
         n = len(rows) if training else np.inf
-        tilt, level = -scale * inverse_std * grad_weight / n, -scale * grad_bias / n
+        tilt = -scale * inverse_std * grad_weight / n
+        level = -scale * grad_bias / n - tilt * mean
         out = np.empty(rows.shape, grad.dtype)
-        vectors = scale, mean, tilt, level
-        for part, some, slope, by, shift, along, up in in_chunks((out, rows, grads), vectors):
-            np.subtract(some, shift, out=part)
-            part *= along
+        for part, some, slope, by, along, up in in_chunks((out, rows, grads), (scale, tilt, level)):
+            np.multiply(some, along, out=part)
             part += up
             part += slope * by
         grad_x = as_images(out, x.shape)

@@ -84,9 +84,19 @@ def conv_shape(
         )
     if bias is not None and bias.shape != (outputs,):
         raise ValueError(f"a bias of shape {bias.shape} does not fit kernels of shape {weight.shape}")
-    sizes = zip(x.shape[2:], weight.shape[2:], pair(stride), pair(padding), pair(dilation), strict=True)
-    rows, columns = (conv_output_size(*numbers) for numbers in sizes)
-    return len(x), outputs, rows, columns
+    return len(x), outputs, *places(x.shape, weight.shape[2:], stride, padding, dilation)
+
+
+def places(shape: Shape, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair = 1) -> tuple[int, int]:
+    """How many places a kernel has down and across images of `shape` (N, C, H, W)."""
+    sizes = zip(shape[2:], pair(kernel), pair(stride), pair(padding), pair(dilation), strict=True)
+    down, across = (conv_output_size(*numbers) for numbers in sizes)
+    return down, across
+
+
+def pixel_rows(x: Array) -> Array:
+    """(N, C, ...) as a table (pixels, C): a view where x is channels-last."""
+    return as_rows(np.moveaxis(x, 1, -1))
 
 
 # Convolution, first as it is defined.
@@ -131,13 +141,21 @@ def windows(x: Array, kernel: Pair, stride: Pair = 1, dilation: Pair = 1) -> Arr
     raise NotImplementedError("kata 07.3: windows")
 
 
-def im2col(x: Array, kernel: Pair, stride: Pair = 1, padding: Pair = 0, dilation: Pair = 1) -> Array:
+def im2col(
+    x: Array,
+    kernel: Pair,
+    stride: Pair = 1,
+    padding: Pair = 0,
+    dilation: Pair = 1,
+    room: Array | None = None,
+) -> Array:
     """A row for each place of the kernel, with all that it sees there: (N * OH * OW, KH * KW * C).
 
-    A row goes through the kernel row by row, and has all channels of a pixel side by side. Where nothing has
-    to be moved for that (a kernel of 1 x 1), it is a view of `x`.
+    A row goes through the kernel row by row, and has all channels of a pixel side by side. They are written
+    into `room`, a flat array, if one is given. Else they may be a view of `x`, where nothing has to be moved
+    for them (a kernel of 1 x 1).
     """
-    # TODO 07.4: put the axes of `windows` in order, and let reshape copy.
+    # TODO 07.4: put the axes of `windows` in order, and let reshape copy. `room` can wait for 07.8.
     raise NotImplementedError("kata 07.4: im2col")
 
 
@@ -160,17 +178,28 @@ def conv2d(
     raise NotImplementedError("kata 07.5: conv2d")
 
 
+def bands(
+    x: Array, kernel: Any, stride: Pair, padding: Pair, dilation: Pair, groups: int
+) -> Iterator[tuple[int, slice, slice, Array]]:
+    """im2col of `x`, piece by piece: number of the group, which images, which rows of the result, columns.
+
+    A piece is as many images as fit into the cache, or of one that does not fit, as many rows. Each is
+    written over the one before: new arrays of this size would come from the system, page by page, each time.
+    """
+    # TODO 07.8: `chunks` of images; and if you like, of each the `chunks` of rows.
+    raise NotImplementedError("kata 07.8: bands")
+
+
 def as_matrices(weight: Array, groups: int) -> Array:
     """Kernels (O, C / groups, KH, KW) as a matrix for each group: (G, KH * KW * C / groups, O / groups)."""
     # TODO 07.5: in the order of im2col's rows.
     raise NotImplementedError("kata 07.5: as_matrices")
 
 
-def split(x: Array, out: Array, groups: int) -> tuple[list[slice], list[slice]]:
-    """The channels of x that each group sees, and those of out that it makes. Given."""
-    sizes = x.shape[1] // groups, out.shape[1] // groups
-    ins, outs = ([slice(g * size, (g + 1) * size) for g in range(groups)] for size in sizes)
-    return ins, outs
+def split(images: Array, groups: int) -> list[slice]:
+    """The channels of each group. Given."""
+    size = images.shape[1] // groups
+    return [slice(g * size, (g + 1) * size) for g in range(groups)]
 
 
 def seen_from(rows: slice, kernel: Shape, stride: Pair, dilation: Pair) -> slice:
@@ -213,6 +242,34 @@ def conv2d_back(grad: Array) -> tuple[Array | None, ...]:
     """The gradients of x, weight and bias; None in place of one that is not wanted or was not given."""
     # TODO 07.7: the rule of `affine`, for the rows of im2col; these are not kept but made anew.
     raise NotImplementedError("kata 07.7: conv2d_back")
+
+
+def grad_of_kernels(
+    grad: Array, x: Array, shape: Shape, stride: Pair, padding: Pair, dilation: Pair, groups: int
+) -> Array:
+    """What each number under a kernel was multiplied with, times `grad`, added up over all places."""
+    # TODO 07.7: the rows again, turned on their side.
+    raise NotImplementedError("kata 07.7: grad_of_kernels")
+
+
+def grad_of_images(
+    grad: Array, shape: Shape, weight: Array, stride: Pair, padding: Pair, dilation: Pair, groups: int
+) -> Array:
+    """Each place's `grad`, times the kernels, added to the pixels that were under them."""
+    # TODO 07.7: a product, then col2im.
+    raise NotImplementedError("kata 07.7: grad_of_images")
+
+
+def from_rows_of_grad(
+    grad: Array, x: Array, weight: Array, border: tuple[int, int], dilation: Pair, groups: int
+) -> tuple[Array, Array]:
+    """Both gradients where the stride is 1, from the rows of im2col of `grad` in its border.
+
+    There a pixel sees all places that saw it, from the other side. So the gradient of the images is a
+    convolution of `grad` by the kernels turned round, and pixels times the same rows are that of the kernels.
+    """
+    # TODO 07.7: not needed, but a third faster; see the hints.
+    raise NotImplementedError("kata 07.7: from_rows_of_grad")
 
 
 def as_kernels(matrices: Array, shape: Shape) -> Array:
@@ -316,11 +373,6 @@ def batch_norm(
     """
     # TODO 07.11: `in_chunks` gives a few rows at a time, which stay in the cache from one step to the next.
     raise NotImplementedError("kata 07.11: batch_norm")
-
-
-def pixel_rows(x: Array) -> Array:
-    """(N, C, ...) as a table (pixels, C): a view where x is channels-last. Given."""
-    return as_rows(np.moveaxis(x, 1, -1))
 
 
 def as_images(rows: Array, shape: Shape) -> Array:
