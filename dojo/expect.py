@@ -163,10 +163,12 @@ def _scaled(a: np.ndarray, b: np.ndarray) -> list[str]:
     there = (b != 0) & np.isfinite(a) & np.isfinite(b)
     if np.any(there) and np.array_equal(a[~there], b[~there], equal_nan=True):
         factor = float(np.median(a[there] / b[there]))
-        if factor not in (0.0, 1.0) and np.allclose(a[there], factor * b[there], rtol=1e-4, atol=0):
+        # A factor so near 1 would be rounding, told as if it were a mistake.
+        telling = factor != 0 and abs(factor - 1) > 1e-3
+        if telling and np.allclose(a[there], factor * b[there], rtol=1e-4, atol=0):
             return [f"every element is {factor:.6g} times what it should be"]
     offset = a - b
-    if np.all(np.isfinite(offset)) and np.ptp(offset) <= 1e-6 * (1 + np.max(np.abs(offset))):
+    if np.all(np.isfinite(offset)) and np.ptp(offset) <= 1e-4 * np.max(np.abs(offset), initial=0):
         by = float(offset.flat[0])
         return [f"every element is {abs(by):.6g} too {'large' if by > 0 else 'small'}"]
     return []

@@ -87,6 +87,11 @@ def test_what_is_wrong_is_explained(got: Any, expected: Any, says: str) -> None:
     assert says in str(caught.value)
 
 
+def test_rounding_is_not_told_as_a_factor_or_an_offset() -> None:
+    for got in (X * (1 + 1e-5), X + np.arange(6).reshape(2, 3) * 1e-5):
+        assert "every element is" not in str(difference(got, X, rtol=1e-9))
+
+
 def test_tolerances_can_be_given() -> None:
     expect(1.01, 1.0, rtol=0.02)
     assert difference(1.01, 1.0, rtol=0.001)

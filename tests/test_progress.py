@@ -255,6 +255,16 @@ def test_passing_again_proves_a_stale_kata(root: Path) -> None:
     assert states()[:3] == ["passed", "passed", "passed"]
 
 
+def test_staleness_is_told_where_it_begins(root: Path) -> None:
+    passed(SETUP, TENSOR, LAYERS, ACTIVATIONS)
+    assert progress.load().stale_roots() == {}
+    edit_needed_suite()
+    assert states()[:4] == ["passed", "stale", "stale", "stale"]
+    assert progress.load().stale_roots() == {
+        TENSOR: "the tests in katas/02_tensor changed since 02 tensor passed"
+    }
+
+
 def test_undoing_an_edit_undoes_the_staleness(root: Path) -> None:
     passed(SETUP)
     before = SETUP.stub.read_text()

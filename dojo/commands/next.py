@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from dojo import hints, progress
 from dojo.console.terminal import say
-from dojo.curriculum import KATAS, MILESTONES, Kata, Milestone
+from dojo.curriculum import KATAS, Kata
 from dojo.progress import Progress
 
 
@@ -34,9 +34,9 @@ def advise(now: Progress) -> Advice:
     known = [*([now.trouble] if now.trouble else []), *advice.lines]
     # While a stale kata is being written again, what stands on it cannot be proven.
     if advice.command != "dojo verify" and working_at(now) not in stale(now):
-        known += [f"Stale: {now.stale_because(k)}: `dojo verify` proves it again" for k in stale(now)]
+        known += [f"Stale: {reason}: `dojo verify` proves it again" for reason in now.stale_roots().values()]
     known += [
-        f"Open too: milestone {m}: {m.command}" for m in open_milestones(now) if advice.command != m.command
+        f"Open too: milestone {m}: {m.command}" for m in now.open_milestones() if advice.command != m.command
     ]
     return Advice(tuple(known), advice.command)
 
@@ -55,19 +55,6 @@ def stale(now: Progress) -> list[Kata]:
     return [kata for kata in KATAS if now.state(kata) == progress.STALE]
 
 
-def milestone_state(now: Progress, milestone: Milestone) -> str:
-    """The same words as for katas."""
-    if not milestone.written:
-        return progress.UNWRITTEN
-    if milestone.number in now.milestones:
-        return progress.PASSED
-    return progress.OPEN if milestone.after in now.passed else progress.LOCKED
-
-
-def open_milestones(now: Progress) -> list[Milestone]:
-    return [m for m in MILESTONES if milestone_state(now, m) == progress.OPEN]
-
-
 def _main_thing(now: Progress) -> Advice:
     here = working_at(now)
     state = now.state(here)
@@ -84,9 +71,9 @@ def _main_thing(now: Progress) -> Advice:
         done = f"You have passed all {len(KATAS)} katas: tinytorch is whole, and yours."
     if again := stale(now):
         many = f"{len(again)} katas are" if len(again) > 1 else "One kata is"
-        reasons = [f"  {now.stale_because(kata)}" for kata in again]
+        reasons = [f"  {reason}" for reason in now.stale_roots().values()]
         return Advice((done, f"{many} stale:", *reasons, "Type:  dojo verify"), "dojo verify")
-    if milestones := open_milestones(now):
+    if milestones := now.open_milestones():
         command = milestones[0].command
         return Advice(
             (done, f"Milestone {milestones[0]} is open: {milestones[0].title}.", f"Type:  {command}"), command

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from dojo import progress
-from dojo.commands.next import advise, milestone_state
+from dojo.commands.next import advise
 from dojo.console import terminal
 from dojo.console.terminal import say
 from dojo.curriculum import BY_NUMBER, KATAS, MILESTONES, PHASES, Kata, Unit
@@ -64,7 +64,7 @@ def rows(now: Progress) -> Iterator[Row]:
         for milestone in MILESTONES:
             if milestone.after == kata.number:
                 record = now.milestones.get(milestone.number)
-                state = milestone_state(now, milestone)
+                state = now.state(milestone)
                 waits = f"opens after {milestone.after}" if state == progress.LOCKED else ""
                 time = record.time if record else ""
                 yield Row(milestone, kata.phase, state, time, waits or local_time(time))

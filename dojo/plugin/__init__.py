@@ -3,6 +3,7 @@
 reach      which katas a run is about, and where tinytorch comes from
 gate       levels that wait for the ones before them
 explain    how failures read
+alike      one cause, many failures
 limits     endless loops and stubs that leave the process
 outcomes   what passed, and what that unlocks
 panel      the last words
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from dojo import compose, progress
+from dojo.plugin.alike import Alike
 from dojo.plugin.explain import Explain, KataModule
 from dojo.plugin.gate import Gate
 from dojo.plugin.limits import Limits
@@ -59,6 +61,7 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(part, f"dojo-{type(part).__name__.lower()}")
     if not hasattr(config, "workerinput"):  # under xdist, only the controller keeps records and speaks
         forget_bytecode()
+        config.pluginmanager.register(Alike(), "dojo-alike")
         outcomes = Outcomes(config)
         config.pluginmanager.register(outcomes, "dojo-outcomes")
         config.pluginmanager.register(Panel(outcomes), "dojo-panel")

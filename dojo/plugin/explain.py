@@ -69,6 +69,7 @@ class Explain:
             report.task = task_of_failure(unit_of(item.path), item, steps, words_of(error))
             heading = f"kata {report.task}\n" if report.task else ""
             report.longrepr = heading + explain(error, item)
+            report.alike = f"{type(error).__name__} at {cause_of(error, item)}"
             if timed_out(error):
                 report.timed_out = True
                 report.sections.clear()  # pytest-timeout's dump of every thread's stack
@@ -149,6 +150,14 @@ def explain(error: BaseException, item: pytest.Item) -> str:
     # Hypothesis explains by lines of files that are not the student's.
     lines += [note for note in getattr(error, "__notes__", []) if not note.startswith("Explanation:")]
     return "\n".join(lines)
+
+
+def cause_of(error: BaseException, item: pytest.Item) -> str:
+    """What failures alike have in common: the way to the line that raised, or the test, whatever its case."""
+    steps = list(frames(error))
+    if steps and is_under_test(steps[-1].path):
+        return " ".join(str(step) for step in steps if is_under_test(step.path))
+    return item.nodeid.partition("[")[0]
 
 
 def words_of(error: BaseException) -> list[str]:

@@ -15,6 +15,7 @@ from dojo.plugin.outcomes import Outcomes, Test
 
 NARROW = 60  # columns; below, a plain list
 WIDE = 100
+STALE_SHOWN = 2
 
 
 class Panel:
@@ -58,7 +59,7 @@ class Panel:
             skipped = (t.reason for t in self.outcomes.tests[unit.number].values() if t.state == "skipped")
             yield from (f"    skipped: {reason}" for reason in dict.fromkeys(skipped) if reason)
         yield ""
-        yield _standing()
+        yield from _standing()
         yield from self.outcomes.troubles
         for verdict in self.outcomes.verdicts:
             if verdict.unlocked and isinstance(verdict.unit, Kata):
@@ -89,19 +90,19 @@ class Panel:
         if self.outcomes.interrupted:
             yield "The run was interrupted; nothing was recorded."
             return
-        here = progress.load().frontier()
-        if here.number in progress.load().passed:
-            yield "You have built all of tinytorch."
-        elif not here.written:
-            yield f"Next would be {here}, which is not written yet: you have done everything there is."
-        elif here not in self.outcomes.units():
-            yield f"Next: read katas/{here.folder}/README.md, then {here.command}"
-        else:
-            yield f"Next: {here.command}"
         now = progress.load()
-        for milestone in MILESTONES:
-            if milestone.written and milestone.after in now.passed and not now.has_passed(milestone):
-                yield f"Open too: milestone {milestone}: {milestone.command}"
+        here = now.frontier()
+        ahead = now.open_milestones()
+        if here.written and here.number not in now.passed:
+            first = "" if here in self.outcomes.units() else f"read {here.shown}/README.md, then "
+            yield f"Next: {first}{here.command}"
+            yield from (f"Open too: milestone {milestone}: {milestone.command}" for milestone in ahead)
+        elif ahead:
+            yield f"Next: milestone {ahead[0]}: {ahead[0].command}"
+        elif here.written:
+            yield "You have built all of tinytorch."
+        else:
+            yield f"Next would be {here}, which is not written yet: you have done everything there is."
 
 
 def _levels(tests: Iterable[Test]) -> list[tuple[tuple[int, str], list[Test]]]:
@@ -127,17 +128,19 @@ def _tally(tests: list[Test], sealed: int) -> str:
     return f"{worst or ('ok' if states['passed'] == total else 'part'):<8} {states['passed']}/{total}"
 
 
-def _standing() -> str:
-    """The course on one line: passed, here, and ahead."""
+def _standing() -> Iterator[str]:
+    """The course on one line: passed, here, and ahead; then what is to be run again, and why."""
     now = progress.load()
     here = now.frontier()
     marks = "".join("#" if k.number in now.passed else ">" if k == here else "." for k in KATAS)
     reached = sum(map(now.has_passed, MILESTONES))
-    stale = [str(kata) for kata in KATAS if now.state(kata) == "stale"]
-    line = (
-        f"[{marks}] {len(now.passed)} of {len(KATAS)} katas passed, {reached} of {len(MILESTONES)} milestones"
-    )
-    return line + (f"; stale: {', '.join(stale)} (run again)" if stale else "")
+    katas = f"{len(now.passed)} of {len(KATAS)} katas passed"
+    yield f"[{marks}] {katas}, {reached} of {len(MILESTONES)} milestones"
+    roots = now.stale_roots()
+    for kata, reason in list(roots.items())[:STALE_SHOWN]:
+        yield f"Stale: {reason}; run again: {kata.command}"
+    if len(roots) > STALE_SHOWN:
+        yield f"Stale: {len(roots) - STALE_SHOWN} more, which `dojo verify` proves again with these"
 
 
 def _help(unit: Unit, task: str) -> Iterator[str]:

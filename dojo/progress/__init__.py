@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from dojo import __version__
-from dojo.curriculum import BY_NUMBER, KATAS, ROOT, Kata, Unit, before
+from dojo.curriculum import BY_NUMBER, KATAS, MILESTONES, ROOT, Kata, Milestone, Unit, before
 from dojo.progress.storing import read, update
 
 PATH = ROOT / "progress.json"
@@ -73,13 +73,17 @@ class Progress:
         """Whether every kata before this one has passed."""
         return all(earlier.number in self.katas for earlier in before(kata))
 
-    def state(self, kata: Kata) -> str:
+    def state(self, unit: Unit) -> str:
         """`passed`, `stale`, `open`, `locked`, or `unwritten` when the course does not have it yet."""
-        if not kata.written:
+        if not unit.written:
             return UNWRITTEN
-        if kata.number in self.katas:
-            return STALE if self.stale_because(kata) else PASSED
-        return OPEN if self.reached(kata) else LOCKED
+        if self.has_passed(unit):
+            return STALE if isinstance(unit, Kata) and self.stale_because(unit) else PASSED
+        reached = self.reached(unit) if isinstance(unit, Kata) else unit.after in self.katas
+        return OPEN if reached else LOCKED
+
+    def open_milestones(self) -> list[Milestone]:
+        return [milestone for milestone in MILESTONES if self.state(milestone) == OPEN]
 
     def stale_because(self, kata: Kata) -> str | None:
         """Why a pass of `kata` no longer holds, in one sentence; None when it holds or there is none."""
@@ -88,6 +92,11 @@ class Progress:
             return None
         at, reason = cause
         return reason if at == kata else f"{at}, which {kata} stands on, is stale: {reason}"
+
+    def stale_roots(self) -> dict[Kata, str]:
+        """The katas in which staleness begins, and why; when they pass again, it ends in those above them."""
+        causes = [cause for kata in KATAS if (cause := self._cause(kata))]
+        return dict(causes)
 
     def _cause(self, kata: Kata) -> tuple[Kata, str] | None:
         """Why `kata` is stale and the kata where that began: itself, or one that it stands on."""

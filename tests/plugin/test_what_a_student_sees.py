@@ -100,6 +100,43 @@ def test_a_wrong_answer_shows_the_call_the_values_and_the_worst_element(solved: 
     assert "Hint: dojo hint 01.1" in out  # the task is found by the name in the failing statement
 
 
+def test_of_many_failures_with_one_cause_two_are_shown(solved: Course) -> None:
+    cases = """
+import pytest
+
+from tinytorch.setup import double
+
+
+@pytest.mark.parametrize("number", range(9))
+def test_double_of_each(number):
+    assert double(number) == 2 * number + 1
+
+
+def test_double_of_none():
+    double(None)
+
+
+def test_double_of_none_again():
+    double(None)
+
+
+def test_double_of_none_a_third_time():
+    double(None)
+"""
+    solved.write(f"{SUITE}/test_1_correctness.py", cases)
+    out = see(solved)
+    assert out.count("assert double(number) == 2 * number + 1") == 2
+    assert "7 more failed alike" in out
+    assert "test_1_correctness.py::test_double_of_each[2]" not in out.partition("7 more failed alike")[0]
+    assert "and 1 others" in out
+    assert out.count("TypeError: unsupported operand") == 2
+    assert "1 more failed alike" in out
+    assert "4 failed" in out
+    assert "8 failed alike" in out
+    assert "1 correctness  FAIL     0/12" in out
+    assert see(solved, "--tb=short").count("assert double(number) == 2 * number + 1") == 9
+
+
 def test_a_failing_property_shows_its_example(solved: Course) -> None:
     solved.edit(STUB, "return x + x", "return x if isinstance(x, int) and x == 7 else x + x")
     out = see(solved)
