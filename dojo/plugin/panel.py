@@ -94,8 +94,8 @@ class Panel:
         here = now.frontier()
         ahead = now.open_milestones()
         if here.written and here.number not in now.passed:
-            first = "" if here in self.outcomes.units() else f"read {here.shown}/README.md, then "
-            yield f"Next: {first}{here.command}"
+            reading = "" if here in self.outcomes.units() else f"read {here.shown}/README.md, then "
+            yield f"Next: {reading}{here.command}"
             yield from (f"Open too: milestone {milestone}: {milestone.command}" for milestone in ahead)
         elif ahead:
             yield f"Next: milestone {ahead[0]}: {ahead[0].command}"
