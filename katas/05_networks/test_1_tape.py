@@ -87,6 +87,28 @@ def halve_back(grad):
     return grad * 0.5
 
 
+@op(saves=["before"], in_place=True)
+def times_(a, b):
+    before = a.copy()
+    a *= b
+    return a, before
+
+
+@times_.gradient
+def times_in_place_back(grad, b, before, needs_input_grad):
+    return grad * b if needs_input_grad[0] else None, grad * before
+
+
+@op
+def listed(a, b):
+    return a + 2 * b
+
+
+@listed.gradient
+def listed_back(grad):
+    return [grad, 2 * grad]
+
+
 @op
 def ruleless(x):
     return x + 1
@@ -248,6 +270,7 @@ ON_THE_LINE = {
     "a leaf from the side, twice": (lambda x: plus(times(double(x), W), W), 10.0),
     "an operation in place": (lambda x: halve_(double(x)), 1.0),
     "steps after one in place": (lambda x: square(halve_(double(x))), 6.0),
+    "a constant that is written over": (lambda x: times_(constant(7.0), double(x)), 14.0),
     "a comparison on the way": (lambda x: ((h := double(x)) < 1, square(h))[1], 24.0),
 }
 
@@ -270,6 +293,15 @@ def test_a_line_may_begin_where_another_ended():
     grad = second.walk_back(np.ones(1))
     expect((grad, h.grad, x.grad), ([12.0], None, None))
     expect(first.walk_back(grad), [24.0])
+
+
+def test_a_constant_that_is_written_over_is_a_constant_still():
+    """When the tape hears of the operation, its Tensor already requires a gradient: it is the result."""
+    x, one, other = leaf(3.0), constant(7.0), constant(7.0)
+    expect(walk(lambda x: double(times_(one, x)), x), None)  # the line's first input is the constant
+    expect((x.grad, one.grad), (np.array([14.0]), None))
+    expect(walk(lambda x: times_(other, double(x)), x), [14.0])
+    expect((x.grad, other.grad), (np.array([28.0]), None))
 
 
 # 05.13 Tape.walk_back
@@ -355,6 +387,12 @@ def test_a_wider_input_does_not_widen_gradients():
     for _ in range(2):
         walk(lambda x: times(x, w), constant(3.0))
     expect(w.grad, np.array([6.0], np.float32))
+
+
+def test_a_rule_may_give_a_list():
+    x, w = leaf(1.0), leaf(1.0)
+    expect(walk(lambda x: listed(double(x), w), x), [2.0])
+    expect((w.grad, x.grad), (np.array([2.0]), np.array([2.0])))
 
 
 def test_a_number_without_axes_is_a_parameter_too():
@@ -589,6 +627,17 @@ def test_each_epoch_sees_every_row_once_in_an_order_of_its_own(rng):
     expect([sorted(order) for order in orders], [x[:, 0].tolist()] * 3)
     # That two of three shuffles of seven rows are equal, or one is sorted: 6 in 5,040.
     expect(len({tuple(order) for order in [*orders, x[:, 0].tolist()]}), 4)
+
+
+@pytest.mark.parametrize("mode", [True, False])
+def test_training_leaves_the_mode_as_it_is(mode, rng):
+    modes = []
+    net = Sequential(Seen(), one_layer()[0]).train(mode)
+    net.register_forward_hook(lambda module, inputs, out: modes.append(module[1].training))
+    train_classifier(
+        net, np.ones((2, 2), np.float32), np.array([0, 1]), lr=0.1, epochs=2, batch_size=2, rng=rng
+    )
+    expect((modes, net.training, net[1].training), ([mode] * 2, mode, mode))
 
 
 def test_inputs_and_labels_stay_together(rng):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 import os
+import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,7 +104,8 @@ def MLP(
 
 
 # Initialisation: names and formulas are those of torch.nn.init. A trailing _ says that the tensor is written
-# over in place, and keeps its dtype; it is what comes back, too. Note each write with `increment_version`.
+# over in place, and keeps its dtype; it is what comes back, too. `_uniform` and `_normal`, which are given
+# below, draw, write over it, and note that with `increment_version`.
 
 
 def fans(shape: Shape) -> tuple[int, int]:
@@ -182,7 +184,11 @@ def kaiming_normal_(
     return _normal(tensor, calculate_gain(nonlinearity, a), _fan(tensor.shape, mode), rng)
 
 
+# Given: what the four above have in common. Each writes over the tensor, and notes the write.
+
+
 def _fan(shape: Shape, mode: str) -> int:
+    """fan_in or fan_out, as `mode` says; ValueError for any other mode. Given."""
     modes = ("fan_in", "fan_out")
     if mode not in modes:
         raise ValueError(f"the mode is one of {' and '.join(modes)}, not {mode!r}")
@@ -190,7 +196,7 @@ def _fan(shape: Shape, mode: str) -> int:
 
 
 def _uniform(tensor: Tensor, gain: float, fan: float, rng: np.random.Generator) -> Tensor:
-    """Over `tensor`: uniform, with standard deviation gain / sqrt(fan)."""
+    """Over `tensor`: uniform, with standard deviation gain / sqrt(fan). Given."""
     bound = gain * math.sqrt(3 / max(fan, 1))  # with a fan of 0, there is nothing to draw
     drawn = rng.random(tensor.shape, _drawable(tensor))
     drawn *= 2 * bound
@@ -199,20 +205,21 @@ def _uniform(tensor: Tensor, gain: float, fan: float, rng: np.random.Generator) 
 
 
 def _normal(tensor: Tensor, gain: float, fan: float, rng: np.random.Generator) -> Tensor:
-    """Over `tensor`: normal, with standard deviation gain / sqrt(fan)."""
+    """Over `tensor`: normal, with standard deviation gain / sqrt(fan). Given."""
     drawn = rng.standard_normal(tensor.shape, _drawable(tensor))
     drawn *= gain / math.sqrt(max(fan, 1))
     return _write(tensor, drawn)
 
 
 def _write(tensor: Tensor, values: Any) -> Tensor:
+    """Over `tensor`: `values`, in its own array and dtype. Given."""
     tensor.data[...] = values
     increment_version(tensor.data)
     return tensor
 
 
 def _drawable(tensor: Tensor) -> type[np.float32] | type[np.float64]:
-    """The dtype to draw in: numpy's generators know no float16."""
+    """The dtype to draw in: numpy's generators know no float16. Given."""
     return np.float64 if tensor.dtype == np.float64 else np.float32
 
 
@@ -285,7 +292,8 @@ class Step:
         kept: what its gradient rule asked for, in the rule's order; nothing once it was walked.
         entry: which of its inputs lies on the line, by position.
         entry_shape: the shape of that input, or None if its gradient is not wanted.
-        leaves: each leaf among its inputs whose gradient is wanted, by position.
+        leaves: each leaf among its inputs whose gradient is wanted, by position; the line's first input, too,
+            if it is one.
         shape, dtype: those of its result.
         made: the number of the last write in place until then (see `version`).
     """
@@ -336,11 +344,14 @@ class Tape:
         The line enters its first operation by the first input, every other by the input that the operation
         before gave. ValueError, which names the operation and kata 06, if none of its inputs or two of them
         are that, if another is a result, too, or is the line's first input again and wants a gradient, and
-        if there is no gradient rule.
+        if there is no gradient rule. A constant that an operation in place turned into `out` counts as the
+        constant that it was, although its `requires_grad` is True by now.
         """
         # kata 05.12: a result has a node, a leaf has none.
         last = self.steps[-1] if self.steps else None
         wanting = {i: x for i, x in enumerate(inputs) if isinstance(x, Tensor) and x.requires_grad}
+        if out.node is None:
+            wanting = {i: x for i, x in wanting.items() if x is not out}  # a constant, written over in place
         leaves = {i: x for i, x in wanting.items() if x.node is None}
         start = (self.steps[0].leaves if self.steps else leaves).get(0)
         entry = next((i for i, x in wanting.items() if x.node is last), None) if last else 0
@@ -368,9 +379,10 @@ class Tape:
     def walk_back(self, grad: Any) -> Array | None:
         """From the gradient of the line's last result to that of its first input, which comes back.
 
-        It is None if that input requires none. On the way each leaf that requires a gradient, parameters
-        above all, gets it added to its `.grad`, an array of its own in the leaf's dtype. Each step is let go
-        as it is walked, and what it kept with it; so a line can be walked once.
+        It is None if that input requires none. On the way each leaf that requires a gradient, also one at the
+        line's start, gets it added to its `.grad`, an array of its own in its dtype. Each step is let go
+        as it is walked, and what it kept with it; so a line can be walked once. Rules give one array, or a
+        tuple or a list with one for each input.
 
         ValueError if there is nothing to walk, or `grad` has another shape than the last result, naming both
         shapes; or if a gradient rule gives none or one of another shape than its input, naming the operation
@@ -391,12 +403,16 @@ class Tape:
 
 
 def _pull(step: Step, grad: Array) -> Array | None:
-    """One step back: adds to the leaves' gradients, returns that of the input on the line."""
+    """One step back: adds to the leaves' gradients, returns that of the input on the line. Given.
+
+    All that a step has to see to is here: what was written over, a gradient that is missing or has another
+    shape, copies in the leaf's dtype. What it kept, it lets go.
+    """
     kept, step.kept = step.kept, []
     if any(isinstance(array, np.ndarray) and version(array) > step.made for array in kept):
         raise RuntimeError(f"an array that the gradient of {step.op.name} needs was written over in place")
     shares = step.op.pull(grad, *kept)  # type: ignore[misc]  # `note` saw to it that there is one
-    if not isinstance(shares, tuple):
+    if not isinstance(shares, (tuple, list)):
         shares = (shares,)
     for i, leaf in step.leaves.items():
         share = _fitting(shares[i], leaf.shape, step.op).astype(leaf.dtype)  # a copy, always
@@ -405,6 +421,7 @@ def _pull(step: Step, grad: Array) -> Array | None:
 
 
 def _fitting(share: Any, shape: Shape, op: Op) -> Array:
+    """What a rule gave for an input of `shape`, or a ValueError. Given."""
     if share is None or np.shape(share) != shape:
         given = "none" if share is None else f"one of shape {np.shape(share)}"
         raise ValueError(
@@ -480,7 +497,8 @@ def train_classifier(
 ) -> list[float]:
     """Train `net` on (x, labels), in batches of rows; returns the mean loss of the steps of each epoch.
 
-    In each epoch every row is seen once, in an order drawn anew; the last batch may be smaller.
+    In each epoch every row is seen once, in an order drawn anew; the last batch may be smaller. Whether the
+    network learns or is used (`net.training`) stays as it is: that is for the caller to say.
     """
     # kata 05.16: rng.permutation, cut into batches.
     losses = []
@@ -499,14 +517,17 @@ def save(module: Module, path: str | os.PathLike[str]) -> None:
     """Write the state_dict of `module` as an .npz file, to exactly this path, without pickle.
 
     The file is there whole or not at all: what was there before stays until the new one is complete, and
-    stays for good if writing fails, which leaves nothing else behind either.
+    stays for good if writing fails, which leaves nothing else behind either. A parameter may be called
+    anything, also "file".
     """
-    # kata 05.17: write a file beside it, then os.replace.
-    path, arrays = Path(path), dict[str, Any](module.state_dict())
+    # kata 05.17: write a file beside it, then os.replace. An .npz is a zip of .npy files.
+    path = Path(path)
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
     try:
-        with open(unfinished, "wb") as stream:
-            np.savez(stream, **arrays)
+        with zipfile.ZipFile(unfinished, "w") as archive:
+            for name, array in module.state_dict().items():
+                with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                    np.lib.format.write_array(member, array, allow_pickle=False)
         os.replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)

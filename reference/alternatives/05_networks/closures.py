@@ -196,6 +196,8 @@ class Tape:
         for i, x in enumerate(inputs):
             if not (isinstance(x, Tensor) and x.requires_grad):
                 continue
+            if op.in_place and i == 0 and x.node is None:
+                continue
             fits = x.node is self.end[0] if self.stack else i == 0
             if place is None and fits:
                 place = i
@@ -235,7 +237,7 @@ def closure(op, kept, place, shape, leaves, written):
             if isinstance(array, np.ndarray) and version(array) > written:
                 raise RuntimeError(f"something that {op.name} kept was changed")
         grads = op.pull(grad, *kept)
-        grads = grads if isinstance(grads, tuple) else (grads,)
+        grads = grads if isinstance(grads, (tuple, list)) else (grads,)
 
         def share(i, wanted):
             if grads[i] is None or np.shape(grads[i]) != wanted:

@@ -3,6 +3,7 @@
 import io
 import os
 import pathlib
+import zipfile
 
 import numpy as np
 
@@ -199,7 +200,7 @@ class Tape:
     def note(self, op, inputs, arrays, params, out):
         here = (self.line, len(self.ops) - 1)
         wanted = [(i, x) for i, x in enumerate(inputs) if getattr(x, "requires_grad", False)]
-        wanted = [(i, x) for i, x in wanted if isinstance(x, Tensor)]
+        wanted = [(i, x) for i, x in wanted if isinstance(x, Tensor) and not (x is out and x.node is None)]
         if self.ops:
             entries = [i for i, x in wanted if x.node == here]
             first = self.sources[0][1].get(0)
@@ -238,7 +239,7 @@ class Tape:
         if stale:
             raise RuntimeError(f"{op.name} needs an array of shape {stale[0].shape} that was written over")
         found = op.pull(grad, *kept)
-        if type(found) is not tuple:
+        if type(found) not in (tuple, list):
             found = (found,)
         for i, shaped in [*((i, leaf.shape) for i, leaf in leaves.items()), (entry, shape)]:
             if i is not None and (found[i] is None or np.shape(found[i]) != shaped):
@@ -300,7 +301,11 @@ def train_classifier(net, x, labels, *, lr, epochs, batch_size, rng):
 
 def save(module, path):
     whole = io.BytesIO()
-    np.savez(whole, **module.state_dict())
+    with zipfile.ZipFile(whole, "w") as archive:
+        for name, array in module.state_dict().items():
+            member = io.BytesIO()
+            np.save(member, array, allow_pickle=False)
+            archive.writestr(name + ".npy", member.getvalue())
     path = pathlib.Path(path)
     beside = path.parent / (path.name + ".part")
     try:
