@@ -18,6 +18,7 @@ from tinytorch.dataloader import (
     RandomSampler,
     Subset,
     TensorDataset,
+    generators,
     prefetch,
 )
 
@@ -340,6 +341,56 @@ def test_a_stop_makes_no_difference_to_the_next_epoch():
     expect(len(nexts[0]), 6)
     expect(nexts[1], nexts[0])
     expect(nexts[2], nexts[0])
+
+
+def test_without_a_thread_a_generator_may_be_shared_with_the_network():
+    """Here a network draws from it after each batch: a loader puts back what it drew itself, and no more."""
+
+    def start(seed):
+        rng = np.random.default_rng(seed)
+        transform = RandomHorizontalFlip(rng=rng)
+        return DataLoader(TensorDataset(IMAGES), 4, shuffle=True, rng=rng, transform=transform), rng
+
+    def train(loader, rng, count=None):
+        batches = []
+        for (images,) in loader:
+            batches.append((images, rng.random()))
+            if len(batches) == count:
+                break
+        return batches
+
+    straight = start(1)
+    epochs = [train(*straight), train(*straight)]
+    assert len({number for epoch in epochs for _, number in epoch}) == 12
+    loader, rng = start(1)
+    expect(train(loader, rng, 4), epochs[0][:4])
+    state, stands = json.dumps(loader.state_dict()), rng.bit_generator.state
+    resumed, rng = start(99)
+    resumed.load_state_dict(json.loads(state))
+    rng.bit_generator.state = stands  # whoever restores the network may do so afterwards
+    expect(train(resumed, rng), epochs[0][4:])
+    expect(train(resumed, rng), epochs[1])
+
+
+@pytest.mark.parametrize("kind", ["PCG64", "MT19937", "Philox", "SFC64"])
+def test_states_of_every_kind_of_generator_can_be_written(kind):
+    def start(seed):
+        rng = np.random.Generator(getattr(np.random, kind)(seed))
+        return DataLoader(TensorDataset(Y), 4, shuffle=True, rng=rng)
+
+    loader, resumed = start(1), start(2)
+    run(loader, 1)
+    resumed.load_state_dict(json.loads(json.dumps(loader.state_dict())))
+    epoch = run(start(1))
+    expect(run(resumed), epoch[1:])
+
+
+def test_a_state_of_other_generators_is_refused():
+    """The order's, the flips', the crops' and the squares' here, there the order's only."""
+    loader = DataLoader(TensorDataset(IMAGES), shuffle=True, rng=np.random.default_rng(1))
+    expect((len(generators(make())), len(generators(loader))), (4, 1))
+    with expect_error(ValueError, "4", "1"):
+        loader.load_state_dict(make().state_dict())
 
 
 def test_samples_before_the_stop_are_not_read_again():

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import gzip
 import itertools
+import json
 import math
 import pickle
 import queue
@@ -356,20 +357,27 @@ class Cutout:
 
 
 def generators(part: Any) -> list[np.random.Generator]:
-    """The generators that a sampler or transform draws from: its `rng`, and those of its `transforms`.
+    """The generators that a sampler, a transform or a loader draws from: its `rng`, and those of its parts.
     Given."""
     own = [part.rng] if isinstance(getattr(part, "rng", None), np.random.Generator) else []
-    return own + [rng for inner in getattr(part, "transforms", ()) for rng in generators(inner)]
+    names = [name for name in ("batch_sampler", "sampler", "transform") if hasattr(part, name)]
+    parts = [*(getattr(part, name) for name in names), *getattr(part, "transforms", ())]
+    return own + [rng for inner in parts for rng in generators(inner)]
 
 
 def _states(part: Any) -> list[dict[str, Any]]:
-    """Where each generator stands. Given."""
-    return [dict(rng.bit_generator.state) for rng in generators(part)]
+    """Where each generator stands, in what json can write. Given."""
+    states = [rng.bit_generator.state for rng in generators(part)]
+    plain: list[dict[str, Any]] = json.loads(json.dumps(states, default=np.ndarray.tolist))
+    return plain
 
 
 def _set_states(part: Any, states: list[dict[str, Any]]) -> None:
     """Bring each generator to where it stood. Given."""
-    for rng, state in zip(generators(part), states, strict=True):
+    found = generators(part)
+    if len(states) != len(found):
+        raise ValueError(f"the state has {len(states)} generators, and here are {len(found)}")
+    for rng, state in zip(found, states, strict=True):
         rng.bit_generator.state = state
 
 
@@ -424,8 +432,8 @@ class DataLoader:
 
     def __iter__(self) -> Iterator[Any]:
         """The batches of an epoch, or what is left of it after `load_state_dict`."""
-        # TODO 09.18: note the sampler's states before it draws; make the plan now, so that whatever the
-        # transforms draw comes later. Then `_hand_out(plan)`.
+        # TODO 09.18: note where the sampler's generators stand, draw the whole plan now, `_hand_out` it. To
+        # resume: draw the plan from where it was drawn, put all generators back, and skip what is done.
         raise NotImplementedError("kata 09.18: DataLoader.__iter__")
 
     def _make(self, plan: Iterator[list[int]]) -> Iterator[tuple[Any, list[dict[str, Any]]]]:
@@ -436,23 +444,24 @@ class DataLoader:
                 batch = (self.transform(batch[0]), *batch[1:])
             elif self.transform is not None:
                 batch = self.transform(batch)
-            yield batch, _states(self.transform)
+            yield batch, _states(self.transform) if self.prefetch else []
             del batch  # before the next is made
 
-    def _hand_out(self, plan: Iterator[list[int]]) -> Iterator[Any]:
+    def _hand_out(self, plan: Iterator[list[int]], state: dict[str, Any]) -> Iterator[Any]:
         # TODO 09.18: take from `_make`, by `prefetch` or without; note where you stand before each `yield`.
-        # However it ends, set the generators back to the last batch handed out, and close what you took
-        # from.
+        # However it ends, close what you took from; a thread's draws for batches that nobody took are undone.
         raise NotImplementedError("kata 09.18: DataLoader._hand_out")
 
     def state_dict(self) -> dict[str, Any]:
         """Where the loader stands, in numbers, strings, lists and dicts, which json can write."""
-        # TODO 09.19: batches handed out, the sampler's states before this epoch, the transform's after the
-        # last batch, and whether an epoch is under way; if not, the states are those of now.
+        # TODO 09.19: batches handed out, where the order was drawn from, where all generators stand (with a
+        # thread: stood, after the last batch handed out), and whether an epoch is under way.
         raise NotImplementedError("kata 09.19: DataLoader.state_dict")
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Stand where another loader of the same kind stood: the next `iter` gives the rest of its epoch."""
-        # TODO 09.19: the transform's states, then the sampler's (they may share a generator); `__iter__`
-        # does the rest.
+        """Stand where another loader of the same kind stood: the next `iter` gives the rest of its epoch.
+
+        ValueError for a state of another number of generators, which it names.
+        """
+        # TODO 09.19: the generators; `__iter__` does the rest.
         raise NotImplementedError("kata 09.19: DataLoader.load_state_dict")
