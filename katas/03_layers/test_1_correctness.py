@@ -415,7 +415,9 @@ def test_members_follow_what_is_set_replaced_and_deleted():
 def test_a_hook_is_no_member():
     module = Everything()
     module.register_forward_hook(lambda *args: None)
+    module.register_forward_hook(Scale([2.0]))  # a module can be called, too
     expect(names(module.named_members()), ["child", "weight", "running"])
+    expect(list(module.state_dict()), ["child.factor", "weight", "running"])
 
 
 def test_a_module_needs_no_members():

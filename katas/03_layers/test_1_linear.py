@@ -176,6 +176,17 @@ def test_a_step_without_a_bias():
     expect(layer.weight, f32([[0, 1]]))
 
 
+def test_a_frozen_parameter_stays_where_it_is():
+    layer = layer_of([[1, 2]], [0.5])
+    layer.weight.requires_grad = False
+    expect(descend(layer, INPUTS, TARGETS, 0.1), 3.25)
+    expect((layer.weight, layer.bias), (f32([[1, 2]]), f32([0.2])))
+    layer = layer_of([[1, 2]], [0.5])
+    layer.bias.requires_grad = False
+    descend(layer, INPUTS, TARGETS, 0.1)
+    expect((layer.weight, layer.bias), (f32([[0.65, 1.75]]), f32([0.5])))
+
+
 def test_the_error_is_the_mean_over_rows_and_outputs():
     layer = layer_of(
         [[1, 0], [0, 1]], [0, 0]

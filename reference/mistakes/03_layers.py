@@ -405,7 +405,9 @@ def the_newest_hook_comes_first(m):
 
 
 def _members_by(m, walk):
-    m.Module.named_members = lambda self: walk("", vars(self))
+    m.Module.named_members = lambda self: walk(
+        "", {name: value for name, value in vars(self).items() if name != "_forward_hooks"}
+    )
 
 
 def _is_member(m, value):
@@ -415,6 +417,18 @@ def _is_member(m, value):
 @caught_by(1)
 def members_are_attributes_only(m):
     m.Module.named_members = lambda self: ((n, v) for n, v in vars(self).items() if _is_member(m, v))
+
+
+@caught_by(1)
+def a_hook_that_is_a_module_is_a_member(m):
+    def walk(path, value):
+        if _is_member(m, value):
+            yield path, value
+        elif isinstance(value, (list, tuple, dict)):
+            for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+                yield from walk(m.dotted(path, key), item)
+
+    m.Module.named_members = lambda self: walk("", vars(self))
 
 
 @caught_by(1)
@@ -941,7 +955,13 @@ def flops_are_those_of_the_first_axis(m):
 # descend.
 
 
-def _descend(m, scale=lambda off: 2 / off.size, move=None, error=lambda off: (off * off).mean()):
+def _descend(
+    m,
+    scale=lambda off: 2 / off.size,
+    move=None,
+    error=lambda off: (off * off).mean(),
+    frozen_too=False,
+):
     def in_place(parameter, step):
         parameter.data -= step
         m.increment_version(parameter.data)
@@ -952,10 +972,16 @@ def _descend(m, scale=lambda off: 2 / off.size, move=None, error=lambda off: (of
             raise ValueError(f"{y.shape} does not fit {out.shape}")
         off = out - y
         for parameter, grad in zip(layer.parameters(), back(scale(off) * off)[1:], strict=False):
-            (move or in_place)(parameter, lr * grad)
+            if frozen_too or parameter.requires_grad:
+                (move or in_place)(parameter, lr * grad)
         return float(error(off))
 
     m.descend = descend
+
+
+@caught_by(1)
+def frozen_parameters_move(m):
+    _descend(m, frozen_too=True)
 
 
 @caught_by(1)

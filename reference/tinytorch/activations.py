@@ -3,8 +3,9 @@
 A network of affine layers alone is one affine layer. What lies between them bends the line; and since it does
 so to every number of every layer, what it keeps for its gradient decides how much memory training takes.
 
-Floats come out in their dtype, integers and bools in float32 (see `floating`); only relu keeps integers. No
-number that goes in, finite or infinite, gives nan or a warning; nan gives nan.
+Floats come out in their dtype, integers and bools in float32 (see `floating`); only relu and relu_ keep
+integers and bools as they are. No number that goes in, finite or infinite, gives nan or a warning; nan gives
+nan.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ __all__ = [
 
 @op
 def relu(x: Array) -> Any:
-    """x where it is positive, else 0. Integers stay integers."""
+    """x where it is positive, else 0. Integers stay integers, and bools bools."""
     # kata 04.1: `relu_into` does the work; what is left is an array for it to write into.
     return relu_into(x, np.empty_like(x))
 
@@ -79,7 +80,10 @@ def leaky_relu_back(grad: Array, out: Array, negative_slope: float) -> Any:  # s
 
 @op
 def sigmoid(x: Array) -> Any:
-    """1 / (1 + exp(-x)), with all its digits also where it is nearly 0."""
+    """1 / (1 + exp(-x)), with all its digits also where it is nearly 0.
+
+    Down to the smallest normal number of the dtype, 1e-38 in float32; what is smaller may be 0.
+    """
     # kata 04.5: as for leaky_relu.
     x = floating(x)
     return sigmoid_into(x, np.empty_like(x))
@@ -222,7 +226,8 @@ def dropout(x: Array, *, p: float = 0.5, rng: np.random.Generator) -> tuple[Any,
     """Each element is 0 with probability `p`, and else divided by 1 - p, so that the mean stays.
 
     Beside the result comes what the way back needs: a mask of bools, False where an element became 0, and the
-    factor of the others. ValueError unless 0 <= p <= 1.
+    factor of the others: 1 / (1 - p), and 0 for p = 1, where there are no others. ValueError unless
+    0 <= p <= 1.
     """
     # kata 04.14: float32 is fine enough to draw in. With p = 1 nothing is left to be divided.
     if not 0 <= p <= 1:

@@ -36,7 +36,8 @@ def as_rows(a: Array) -> Array:
 def affine(x: Array, weight: Array, bias: Array | None = None) -> Array:
     """x @ weight.T + bias: (..., inputs), (outputs, inputs), (outputs,) -> (..., outputs).
 
-    In the dtype in which x and weight meet. Where shapes do not fit, a ValueError names them.
+    In the dtype in which x and weight meet; if that is one of integers, only without a bias. Where shapes do
+    not fit, a ValueError names them.
     """
     # kata 03.1: each row of `weight` makes one output; one product for all rows of `x`.
     x, weight = promote(x, weight)
@@ -54,7 +55,10 @@ def affine(x: Array, weight: Array, bias: Array | None = None) -> Array:
 def affine_back(
     grad: Array, x: Array, weight: Array, bias: Array | None, needs_input_grad: tuple[bool, ...]
 ) -> tuple[Array | None, ...]:  # stub: (grad: Array)
-    """The gradients of x, weight and bias; None in place of one that is not wanted or was not given."""
+    """The gradients of x, weight and bias; None in place of one that is not wanted or was not given.
+
+    Their dtypes are those of numpy's products; who adds one up brings it to the dtype of its parameter.
+    """
     # kata 03.2: add what you need after `grad`. All rows share the weights, so what they say adds up.
     rows = as_rows(grad)
     return (
@@ -117,9 +121,12 @@ class Module:
         return remove
 
     def named_members(self) -> Iterator[tuple[str, Any]]:
-        """The parameters, buffers and modules that this module itself holds, each with its path."""
+        """The parameters, buffers and modules that this module itself holds, each with its path.
 
-        # kata 03.5: attributes are in `vars(self)`; containers can hold containers.
+        Its hooks are not among them, also if one is a module.
+        """
+
+        # kata 03.5: attributes are in `vars(self)`, hooks too; containers can hold containers.
         def walk(path: str, value: Any) -> Iterator[tuple[str, Any]]:
             if isinstance(value, (Parameter, Buffer, Module)):
                 yield path, value
@@ -127,7 +134,7 @@ class Module:
                 for key, item in value.items() if isinstance(value, dict) else enumerate(value):
                     yield from walk(dotted(path, key), item)
 
-        return walk("", vars(self))
+        return walk("", {name: value for name, value in vars(self).items() if name != "_forward_hooks"})
 
     def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
         """This module (its path is `prefix`) and all modules below it, each once, parents first."""
@@ -281,8 +288,8 @@ class Linear(Module):
 def descend(layer: Linear, x: Array, y: Array, lr: float) -> float:
     """One step of gradient descent on the mean squared error of `layer`; returns what the error was before.
 
-    Each parameter moves by -lr times its gradient, in place. Where `y` does not have the shape of the output,
-    a ValueError names both, and nothing has moved.
+    Each parameter moves by -lr times its gradient, in place; a frozen one stays. Where `y` does not have the
+    shape of the output, a ValueError names both, and nothing has moved.
     """
     # kata 03.13: forward by `affine.vjp`; the error is the mean of (out - y)**2, and what is its gradient?
     out, back = affine.vjp(x, *(p.data for p in layer.parameters()))
@@ -290,8 +297,9 @@ def descend(layer: Linear, x: Array, y: Array, lr: float) -> float:
         raise ValueError(f"targets of shape {y.shape} do not fit outputs of shape {out.shape}")
     off = out - y
     for parameter, grad in zip(layer.parameters(), back(2 / off.size * off)[1:], strict=False):
-        parameter.data -= lr * grad
-        increment_version(parameter.data)
+        if parameter.requires_grad:
+            parameter.data -= lr * grad
+            increment_version(parameter.data)
     return float((off * off).mean())
 
 

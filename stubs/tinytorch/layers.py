@@ -36,7 +36,8 @@ def as_rows(a: Array) -> Array:
 def affine(x: Array, weight: Array, bias: Array | None = None) -> Array:
     """x @ weight.T + bias: (..., inputs), (outputs, inputs), (outputs,) -> (..., outputs).
 
-    In the dtype in which x and weight meet. Where shapes do not fit, a ValueError names them.
+    In the dtype in which x and weight meet; if that is one of integers, only without a bias. Where shapes do
+    not fit, a ValueError names them.
     """
     # TODO 03.1: each row of `weight` makes one output; one product for all rows of `x`.
     raise NotImplementedError("kata 03.1: affine")
@@ -44,7 +45,10 @@ def affine(x: Array, weight: Array, bias: Array | None = None) -> Array:
 
 @affine.gradient
 def affine_back(grad: Array) -> tuple[Array | None, ...]:
-    """The gradients of x, weight and bias; None in place of one that is not wanted or was not given."""
+    """The gradients of x, weight and bias; None in place of one that is not wanted or was not given.
+
+    Their dtypes are those of numpy's products; who adds one up brings it to the dtype of its parameter.
+    """
     # TODO 03.2: add what you need after `grad`. All rows share the weights, so what they say adds up.
     raise NotImplementedError("kata 03.2: affine_back")
 
@@ -95,9 +99,12 @@ class Module:
         raise NotImplementedError("kata 03.4: Module.register_forward_hook")
 
     def named_members(self) -> Iterator[tuple[str, Any]]:
-        """The parameters, buffers and modules that this module itself holds, each with its path."""
+        """The parameters, buffers and modules that this module itself holds, each with its path.
 
-        # TODO 03.5: attributes are in `vars(self)`; containers can hold containers.
+        Its hooks are not among them, also if one is a module.
+        """
+
+        # TODO 03.5: attributes are in `vars(self)`, hooks too; containers can hold containers.
         raise NotImplementedError("kata 03.5: Module.named_members")
 
     def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
@@ -204,8 +211,8 @@ class Linear(Module):
 def descend(layer: Linear, x: Array, y: Array, lr: float) -> float:
     """One step of gradient descent on the mean squared error of `layer`; returns what the error was before.
 
-    Each parameter moves by -lr times its gradient, in place. Where `y` does not have the shape of the output,
-    a ValueError names both, and nothing has moved.
+    Each parameter moves by -lr times its gradient, in place; a frozen one stays. Where `y` does not have the
+    shape of the output, a ValueError names both, and nothing has moved.
     """
     # TODO 03.13: forward by `affine.vjp`; the error is the mean of (out - y)**2, and what is its gradient?
     raise NotImplementedError("kata 03.13: descend")

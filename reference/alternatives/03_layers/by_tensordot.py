@@ -123,7 +123,7 @@ class Module:
         """The parameters, buffers and modules that this module itself holds, each with its path."""
         # kata 03.5: attributes are in `vars(self)`; containers can hold containers.
         found: list[tuple[str, Any]] = []
-        waiting = [("", vars(self))]  # what is still to be looked at, last first
+        waiting = [("", {**vars(self), "_forward_hooks": None})]  # what is still to be looked at, last first
         while waiting:
             path, value = waiting.pop()
             if isinstance(value, (Tensor, Module)):
@@ -300,8 +300,9 @@ def descend(layer: Linear, x: Array, y: Array, lr: float) -> float:
         raise ValueError(f"targets of shape {y.shape} do not fit outputs of shape {out.shape}")
     off = out - y
     for parameter, grad in zip(layer.parameters(), back(2 / off.size * off)[1:], strict=False):
-        parameter.data -= lr * grad
-        increment_version(parameter.data)
+        if parameter.requires_grad:
+            parameter.data -= lr * grad
+            increment_version(parameter.data)
     return float((off * off).mean())
 
 

@@ -136,7 +136,8 @@ class Module:
         """The parameters, buffers and modules that this module itself holds, each with its path."""
         # kata 03.5: attributes are in `vars(self)`; containers can hold containers.
         for name, value in vars(self).items():
-            yield from members_in(name, value)
+            if not name.startswith("_forward"):
+                yield from members_in(name, value)
 
     def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
         """This module (its path is `prefix`) and all modules below it, each once, parents first."""
@@ -320,6 +321,8 @@ def descend(layer: Linear, x: Array, y: Array, lr: float) -> float:
     off *= 2 / off.size
     _, *gradients = back(off)
     for i in range(len(parameters)):
+        if not parameters[i].requires_grad:
+            continue
         step = gradients[i] * lr
         np.subtract(parameters[i].data, step, out=parameters[i].data, casting="same_kind")
         increment_version(parameters[i].data)
