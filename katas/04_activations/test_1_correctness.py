@@ -80,11 +80,6 @@ def test_relu_leaves_integers_integers(dtype):
     expect(relu(Tensor(large)), np.array([2**62 + 1, 0], np.int64))
 
 
-def test_relu_leaves_bools_as_they_are():
-    x = np.array([True, False])
-    expect((relu(Tensor(x)), relu_(Tensor(x.copy()))), (x, x))
-
-
 # 04.3 leaky_relu
 
 

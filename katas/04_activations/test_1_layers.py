@@ -74,7 +74,6 @@ def test_dropout_of_nothing_or_of_everything():
         warnings.simplefilter("error")
         expect(dropout(Tensor(x), p=0.0, rng=generator()), x)
         expect(dropout(Tensor(x), p=1.0, rng=generator()), np.zeros_like(x))
-    expect(float(dropout.forward(x, p=1.0, rng=generator())[2]), 0.0)
 
 
 @pytest.mark.parametrize("p", [0.3, 0.5, 0.999])

@@ -4,8 +4,8 @@ A network of affine layers alone is one affine layer. What lies between them ben
 so to every number of every layer, what it keeps for its gradient decides how much memory training takes.
 
 Floats come out in their dtype, integers and bools in float32 (see `floating`); only relu and relu_ keep
-integers and bools as they are. No number that goes in, finite or infinite, gives nan or a warning; nan gives
-nan.
+integers, and what they make of bools is left open. No number that goes in, finite or infinite, gives nan or a
+warning; nan gives nan.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ __all__ = [
 
 @op
 def relu(x: Array) -> Any:
-    """x where it is positive, else 0. Integers stay integers, and bools bools."""
+    """x where it is positive, else 0. Integers stay integers."""
     # kata 04.1: `relu_into` does the work; what is left is an array for it to write into.
     return relu_into(x, np.empty_like(x))
 
