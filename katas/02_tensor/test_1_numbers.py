@@ -507,6 +507,7 @@ def test_clip_loses_no_digit():
     expect(Tensor(large).clip(-(2**60), 2**60), large)
     expect(Tensor(large).clip(max=0), np.array([0, -(2**53) - 1]))
     expect(Tensor(np.array([0, 5, 200], np.uint8)).clip(max=100), np.array([0, 5, 100], np.uint8))
+    expect(Tensor(np.array([0, 5, 200], np.uint8)).clip(-5, 300), np.array([0, 5, 200], np.uint8))
     expect(Tensor(np.array([0, 5, 200], np.uint8)).clip(10, 100), np.array([10, 10, 100], np.uint8))
     expect(Tensor(np.array([-128, 127], np.int8)).clip(-100, 100), np.array([-100, 100], np.int8))
 

@@ -482,7 +482,7 @@ def power(a: Any, b: Any) -> Any:
 def clip(a: Array, *, min: float | None = None, max: float | None = None) -> Any:
     """`a` raised to the number `min` where it is less, and lowered to `max` where it is more.
 
-    ValueError if neither is given.
+    A bound that the dtype cannot hold bounds nothing, and does not wrap around. ValueError without bounds.
     """
     # kata 02.12: integers clipped at 0.5 are integers no more.
     bounds = [bound for bound in (min, max) if bound is not None]

@@ -90,7 +90,8 @@ def in_virtual_env(prefix: str | None = None, base_prefix: str | None = None) ->
 def check_python(minimum: tuple[int, ...] = (3, 10), version: tuple[int, ...] | None = None) -> Check:
     """Whether Python is at least `minimum`, for example `Check("python", True, "3.11.4", ">=3.10")`.
 
-    `version` is the version to judge; without it, the one that is running (major, minor, micro).
+    `version` is the version to judge; without it, the one that is running (major, minor, micro). They compare
+    as tuples do: (3, 10) is less than (3, 10, 0), so leave zeros at the end of `minimum` away.
     """
     # TODO 01.2: 3.9 is older than 3.10, though as texts they sort the other way.
     raise NotImplementedError("kata 01.2: check_python")
@@ -121,7 +122,8 @@ def check_requirement(
 def table(title: str, rows: Sequence[Mapping[str, object]]) -> Table:
     """A table for the terminal: a column for each key of the first row, a line for each row, in order.
 
-    True reads "ok" and False "FAIL"; a float (np.float64 is one) has 4 significant digits (`.4g`); anything
+    True reads "ok" and False "FAIL" (numpy's own bools may read so too, or as their `str`); a float
+    (np.float64 is one) has 4 significant digits (`.4g`); anything
     else is its `str`.
     Title, keys and values are shown as they are, square brackets included. No rows make no columns.
 
@@ -187,6 +189,7 @@ def track(
 
         images [##########..........] 24/48 8.0/s
 
+    Whether a line without a label begins with a blank is left open.
     `total` is `len(items)` where there is one; where nobody knows it, there is no bar: `images 24 8.0/s`.
     An item is done when the next one is asked for.  Showing progress must stay cheap, so a line comes with
     the first item that is done `every` seconds of `clock` or more after the line before (or the start).
@@ -357,7 +360,8 @@ def run_tests(
 
     A test that returns has "passed", with an empty message.  One that raises AssertionError has "failed",
     and one that raises NotImplementedError is "to do": the message is the error's.  With any other Exception
-    it is an "error", and the message says `ZeroDivisionError: division by zero`.  None of them stops the
+    it is an "error", and the message says `ZeroDivisionError: division by zero`
+    (of an error without words, its class; a colon may follow).  None of them stops the
     rest; KeyboardInterrupt and SystemExit do: they pass through.  What cannot be called is not a test.  A
     test may add to `namespace`.  Nothing that a test made is kept.
     """
