@@ -118,7 +118,9 @@ KATAS: tuple[Kata, ...] = (
     Kata("07", "spatial", "Convolution, pooling and batch norm", "vision", ("02", "03", "04", "05", "06")),
     Kata("08", "optimizers", "Optimizers and schedules", "vision", ("02", "03", "06")),
     Kata("09", "dataloader", "Datasets and loaders", "vision", ("02",)),
-    Kata("10", "training", "Losses, training and checkpoints", "vision", ("02", "03", "06", "08", "09")),
+    Kata(
+        "10", "training", "Losses, training and checkpoints", "vision", ("02", "03", "04", "06", "08", "09")
+    ),
     Kata("11", "tokenization", "Characters, bytes and tokens", "language"),
     Kata("12", "embeddings", "Embeddings and positions", "language", ("02", "03", "06")),
     Kata("13", "attention", "Attention", "language", ("02", "03", "04", "06", "12")),
