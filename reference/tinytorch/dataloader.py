@@ -405,15 +405,11 @@ class BatchSampler:
         return count // self.batch_size if self.drop_last else -(-count // self.batch_size)
 
     def __iter__(self) -> Iterator[list[int]]:
-        # kata 09.11: zip would lose the rest; collect, hand out when full.
-        batch: list[int] = []
-        for index in self.sampler:
-            batch.append(index)
-            if len(batch) == self.batch_size:
+        # kata 09.11: itertools.islice takes up to so many of an iterator, and leaves it at the next.
+        order = iter(self.sampler)
+        while batch := list(itertools.islice(order, self.batch_size)):
+            if len(batch) == self.batch_size or not self.drop_last:
                 yield batch
-                batch = []
-        if batch and not self.drop_last:
-            yield batch
 
 
 # Transforms of batches (N, C, H, W). None changes its input.

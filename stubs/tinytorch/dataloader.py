@@ -283,7 +283,7 @@ class BatchSampler:
         raise NotImplementedError("kata 09.11: BatchSampler.__len__")
 
     def __iter__(self) -> Iterator[list[int]]:
-        # TODO 09.11: zip would lose the rest; collect, hand out when full.
+        # TODO 09.11: itertools.islice takes up to so many of an iterator, and leaves it at the next.
         raise NotImplementedError("kata 09.11: BatchSampler.__iter__")
 
 
