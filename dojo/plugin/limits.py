@@ -47,9 +47,10 @@ class Limits:
     def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, Any, Any]:
         if unit_of(item.path) is None:
             return (yield)
+        seconds = self.seconds and allowed(item, self.seconds)
         # A debugger stops for as long as it likes.
-        if self.seconds and not sys.gettrace():
-            faulthandler.dump_traceback_later(self.seconds + GRACE, exit=True, file=self.stderr)
+        if seconds and not sys.gettrace():
+            faulthandler.dump_traceback_later(seconds + GRACE, exit=True, file=self.stderr)
         try:
             with no_way_out():
                 return (yield)
@@ -98,6 +99,12 @@ class Limits:
 def _timeout(config: pytest.Config) -> float:
     given = getattr(config.option, "timeout", None)
     return float(given if given is not None else config.getini("timeout") or 0)
+
+
+def allowed(item: pytest.Item, seconds: float) -> float:
+    """The time for a test: what its own `@pytest.mark.timeout(60)` says, or `seconds`."""
+    mark = item.get_closest_marker("timeout")
+    return float(mark.args[0]) if mark and mark.args else seconds
 
 
 @contextmanager
