@@ -51,6 +51,17 @@ def small_net():
 
 # 05.1 Sequential: a list of layers
 
+BOTH = ["0.weight", "0.bias"]
+
+
+class Scaled(Sequential):
+    """A row of its own, and more than that."""
+
+    def __init__(self, rng):
+        super().__init__(Linear(2, 2, rng=rng), Tanh())
+        self.scale = Parameter([2.0])
+        self.more_layers = [Linear(2, 2, bias=False, rng=rng)]
+
 
 def test_a_network_is_a_row_of_layers():
     layers = [Times(1), Times(2), Times(3)]
@@ -69,6 +80,12 @@ def test_a_slice_is_a_network_of_the_very_same_layers(rng):
     expect((part[0] is net[1], part[1] is net[2]), (True, True))
     expect([layer is other for layer, other in zip(net[::-1], net, strict=True)], [False] * 4)
     expect(len(net[4:]), 0)
+
+
+def test_a_slice_of_a_subclass_is_a_plain_network(rng):
+    """The subclass may be made of something else than layers."""
+    part = Scaled(rng)[:1]
+    expect((type(part), len(part), [name for name, _ in part.named_parameters()]), (Sequential, 1, BOTH))
 
 
 def test_a_layer_is_added_at_the_end():
@@ -109,12 +126,8 @@ def test_networks_nest(rng):
 
 
 def test_a_subclass_may_hold_more_than_its_row(rng):
-    class Scaled(Sequential):
-        def __init__(self):
-            super().__init__(Linear(2, 2, rng=rng), Tanh())
-            self.scale = Parameter([2.0])
-
-    expect(sorted(name for name, _ in Scaled().named_parameters()), ["0.bias", "0.weight", "scale"])
+    names = [*reversed(BOTH), "more_layers.0.weight", "scale"]
+    expect(sorted(name for name, _ in Scaled(rng).named_parameters()), names)
 
 
 def test_what_is_said_to_a_network_reaches_its_layers(rng):
@@ -288,6 +301,12 @@ def test_weights_have_the_spread_that_their_fans_and_gain_say(name, rng):
     check_draw(normal(Tensor(np.zeros(shape)), **options, rng=rng).data, std, "normal")
 
 
+@pytest.mark.parametrize("init", [xavier_uniform_, xavier_normal_], ids=lambda init: init.__name__)
+def test_the_mean_of_both_fans_need_not_be_whole(init, rng):
+    draws = np.array([init(Tensor(np.zeros((2, 1))), rng=rng).data for _ in range(2000)])
+    expect(draws.std() / math.sqrt(1 / 1.5), 1.0, atol=SIGMAS / math.sqrt(2 * draws.size))
+
+
 INITIALISERS = [xavier_uniform_, xavier_normal_, kaiming_uniform_, kaiming_normal_, orthogonal_]
 each_initialiser = pytest.mark.parametrize("init", INITIALISERS, ids=lambda init: init.__name__)
 
@@ -429,6 +448,19 @@ def test_a_layer_that_is_called_twice_has_two_rows():
     twice = Times(2.0)
     rows = activation_stats(Sequential(twice, twice), Tensor([1.0, 3.0]))
     expect([(mean, std) for _, mean, std in rows], [(4.0, 2.0), (8.0, 4.0)])
+
+
+def test_statistics_are_of_what_a_layer_gave_also_if_the_next_writes_over_it():
+    rows = activation_stats(Sequential(Times(2.0), ReLU(inplace=True)), Tensor([-3.0, 1.0]))
+    expect(rows, [("0", -2.0, 4.0), ("1", 1.0, 1.0)])
+
+
+@pytest.mark.parametrize("mode", [True, False])
+def test_statistics_are_of_the_network_in_the_mode_in_which_it_is(mode, rng):
+    """Of a thousand ones, dropout at 1/2 makes zeros and twos: with a spread of 1."""
+    net = Sequential(Dropout(0.5, rng=rng)).train(mode)
+    expect(activation_stats(net, Tensor(np.ones(1000)))[0][2], float(mode), atol=0.1)
+    expect((net.training, net[0].training), (mode, mode))
 
 
 def test_large_activations_do_not_overflow_in_the_statistics():

@@ -421,6 +421,7 @@ def test_a_gradient_of_another_shape_is_refused(shape):
     with expect_error(ValueError, "(2,)", str(shape)):
         tape.walk_back(np.ones(shape))
     expect(x.grad, None)
+    expect(tape.walk_back(np.ones(2)), [3.0, 4.0])  # the line is still there
 
 
 def test_a_line_is_walked_once():
@@ -510,6 +511,8 @@ def test_norms_are_lengths_and_are_called_like_their_parameters(rng):
     expect(gradient_norms(net), {"0.weight": 2.0, "2.bias": 3.0})
     expect([type(norm) for norm in gradient_norms(net).values()], [float, float])
     expect(gradient_norms(MLP([2, 1], rng=rng)), {})
+    net[2].bias.grad[:] = 0
+    expect(gradient_norms(net), {"0.weight": 2.0, "2.bias": 0.0})
 
 
 def test_norms_of_gradients_that_explode_do_not_overflow(rng):
@@ -529,6 +532,12 @@ def test_a_loss_worked_out_by_hand():
     loss, grad = loss_and_gradient(np.array([[0.0, math.log(3)], [0.0, 0.0]]), [0, 1])
     expect((loss, grad), ((math.log(4) + math.log(2)) / 2, np.array([[-0.375, 0.375], [0.25, -0.25]])))
     expect(type(loss), float)
+
+
+def test_a_loss_changes_neither_logits_nor_labels():
+    logits, labels = np.array([[0.0, 3.0], [1.0, 1.0]]), np.array([0, 1])
+    loss_and_gradient(logits, labels)
+    expect((logits, labels), (np.array([[0.0, 3.0], [1.0, 1.0]]), np.array([0, 1])))
 
 
 def test_a_loss_does_not_overflow():
@@ -584,6 +593,14 @@ def test_a_step_does_not_add_to_old_gradients():
     expect(net[0].weight, np.array([[-0.25, -0.5], [0.25, 0.5]], np.float32))
     train_step(net, Tensor([[0.0, 0.0]]), np.array([1]), lr=0.5)
     expect(net[0].weight.grad, np.zeros((2, 2), np.float32))
+
+
+def test_a_parameter_of_two_layers_moves_once():
+    net = Sequential(one_layer()[0], one_layer()[0])
+    net[1].bias = net[0].bias
+    net[1].weight.data[...] = np.eye(2)
+    train_step(net, Tensor([[1.0, 2.0]]), np.array([1]), lr=0.5)
+    expect(net[0].bias, np.array([-0.5, 0.5], np.float32))  # the gradient, [1/2, -1/2], came from both
 
 
 def test_a_frozen_layer_does_not_move():

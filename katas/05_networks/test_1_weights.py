@@ -104,6 +104,26 @@ def test_the_old_file_stays_when_writing_fails(tmp_path):
     expect([entry.name for entry in tmp_path.iterdir()], ["weights.npz"])
 
 
+def test_the_old_file_is_replaced_and_neither_written_to_nor_removed_before(tmp_path, monkeypatch):
+    """Of a file with two names: the second is for what was there before, and has to stay as it was."""
+    path, before = tmp_path / "weights.npz", tmp_path / "before.npz"
+    save(net_of(1), path)
+    os.link(path, before)
+    gone, right = [], os.unlink
+
+    def watched(target, **options):
+        gone.append(os.path.basename(target))
+        right(target, **options)
+
+    monkeypatch.setattr(os, "unlink", watched)
+    monkeypatch.setattr(os, "remove", watched)
+    save(net_of(2), path)
+    for name, seed in ((path, 2), (before, 1)):
+        load(net := net_of(0), name)
+        expect_state(net, state_of(net_of(seed)))
+    expect("weights.npz" in gone, False)
+
+
 def test_nothing_is_left_where_no_file_can_be(tmp_path):
     (tmp_path / "taken").mkdir()
     with pytest.raises(OSError, match="taken"):
@@ -131,6 +151,17 @@ def test_weights_come_back_as_they_were(tmp_path):
     expect((all(same), all(version(array) > before for array in arrays)), (True, True))
     x = Tensor(np.ones((2, 3), np.float32))
     expect(other[1](x), module[1](x).data)
+
+
+def test_nothing_but_weights_is_loaded(tmp_path):
+    """Gradients, modes and what is frozen are not in the file."""
+    save(net_of(1), tmp_path / "weights.npz")
+    net, grad = net_of(0), np.ones((4, 3), np.float32)
+    net[0].weight.grad, net[0].weight.requires_grad = grad, False
+    net[1].eval()
+    load(net, tmp_path / "weights.npz")
+    expect((net[0].weight.grad is grad, net[0].weight.requires_grad), (True, False))
+    expect((net.training, net[1].training, net[2].training), (True, False, True))
 
 
 def test_a_file_that_others_wrote_is_read(tmp_path):

@@ -11,13 +11,14 @@ import pytest
 
 from dojo.expect import expect
 from dojo.measuring import Budget, kept_bytes, load_probes, memory_growth, peak_bytes, retained_bytes
-from tinytorch.activations import ReLU
+from tinytorch.activations import ReLU, softmax
 from tinytorch.layers import Linear
 from tinytorch.networks import (
     Sequential,
     Tape,
     kaiming_normal_,
     kaiming_uniform_,
+    loss_and_gradient,
     train_step,
     xavier_normal_,
     xavier_uniform_,
@@ -68,6 +69,14 @@ DONE = Budget(
     naive=8.0,
     unit="activations held",
     naively="a tape that keeps its steps, or whose result does,",
+)
+LOSS = Budget(
+    "the loss of 16 rows of 1,024 classes, and its gradient",
+    limit=12,
+    reference=3.0,
+    naive=65,
+    unit="times the logits at the worst moment",
+    naively="a version that takes one-hot rows out of an identity",
 )
 DRAW = Budget(
     "weights drawn in float32",
@@ -191,6 +200,14 @@ def test_the_twin_that_holds_what_no_rule_needs_is_caught(rng):
     NOTHING.catches(kept_bytes(lambda: forward(Hoarder(), chain(double, 16), x)) / MIB)
 
 
+def test_a_network_lets_go_of_what_went_through(rng):
+    net, x = deep_net(rng), batch(rng)
+    came, out = weakref.ref(x), net(x)
+    gave = weakref.ref(out)
+    del x, out
+    expect((came(), gave()), (None, None))
+
+
 @pytest.mark.parametrize(
     ("name", "power"),
     [("forward, n layers", 0), ("forward on a tape, n layers", 1), ("train_step, n layers", 1)],
@@ -254,6 +271,29 @@ def test_training_steps_leave_gradients_behind_and_nothing_else(rng):
         net.zero_grad()
 
     expect(retained_bytes(step) / MIB, 0.0, atol=0.1)
+
+
+# The loss.
+
+
+def by_identity(logits, labels):
+    hot = np.eye(logits.shape[1], dtype=logits.dtype)[labels]
+    return softmax.forward(logits) - hot
+
+
+def few_rows(rng):
+    """(16, 1024) float32, 64 KiB: one-hot rows out of an identity take 64 times as much, by the way."""
+    return rng.random((16, 1024), np.float32), rng.integers(0, 1024, 16)
+
+
+def test_a_loss_needs_memory_for_its_rows_and_not_for_all_pairs_of_classes(rng):
+    logits, labels = few_rows(rng)
+    LOSS.check(peak_bytes(lambda: loss_and_gradient(logits, labels)) / logits.nbytes)
+
+
+def test_the_twin_that_takes_rows_of_an_identity_is_caught(rng):
+    logits, labels = few_rows(rng)
+    LOSS.catches(peak_bytes(lambda: by_identity(logits, labels)) / logits.nbytes)
 
 
 # Initialisation.

@@ -260,6 +260,18 @@ def test_an_orthogonal_matrix_costs_one_factorisation(rng):
     )
 
 
+def test_a_long_and_narrow_matrix_is_cut_from_no_square(rng):
+    """(512, 8): numpy's factorisation of (512, 512) takes several hundred times as long."""
+    ORTHOGONAL.check(
+        race(
+            lambda x, rng: orthogonal_(x, rng=rng),
+            by_qr,
+            limit=ORTHOGONAL.limit,
+            inputs=lambda: (Tensor(np.empty((512, 8))), rng),
+        )
+    )
+
+
 def test_the_twin_that_goes_vector_by_vector_is_caught(rng):
     def gram_schmidt(x, rng):
         columns = []

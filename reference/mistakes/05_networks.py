@@ -2,11 +2,13 @@
 
 import copy
 import inspect
+import io
 import os
 import pickle
 import tempfile
 import textwrap
 import traceback
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -72,6 +74,29 @@ def a_subclass_has_nothing_but_layers(m):
 @caught_by(1)
 def append_returns_nothing(m):
     m.Sequential.append = lambda self, layer: self.layers.append(layer)
+
+
+@caught_by(1)
+def layers_dot_goes_wherever_it_is(m):
+    m.Sequential.named_members = lambda self: (
+        (n.replace("layers.", ""), k) for n, k in m.Module.named_members(self)
+    )
+
+
+@caught_by(1)
+def a_slice_is_of_the_subclass(m):
+    edit(m, "Sequential.__getitem__", ("Sequential(*self.layers[index])", "type(self)(*self.layers[index])"))
+
+
+@caught_by(3)
+def a_network_remembers_what_came_in(m):
+    def forward(self, x):
+        self.__dict__["_input"] = x
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+    m.Sequential.forward = forward
 
 
 @caught_by(1)
@@ -169,6 +194,12 @@ def an_unknown_gain_is_one(m):
     right = m.calculate_gain
     known = ("linear", "sigmoid", "tanh", "relu", "leaky_relu", "selu")
     m.calculate_gain = lambda name, param=None: right(name, param) if name in known else 1.0
+
+
+@caught_by(1)
+def fans_are_halved_in_integers(m):
+    edit(m, "xavier_normal_", ("sum(fans(tensor.shape)) / 2", "sum(fans(tensor.shape)) // 2"))
+    edit(m, "xavier_uniform_", ("sum(fans(tensor.shape)) / 2", "sum(fans(tensor.shape)) // 2"))
 
 
 @caught_by(1)
@@ -284,6 +315,18 @@ def orthogonal_only_means_normal(m):
 
 
 @caught_by(4)
+def orthogonal_columns_are_cut_from_a_square(m):
+    def orthogonal_(tensor, gain=1.0, *, rng):
+        rows, columns = tensor.shape[0], m.fans(tensor.shape)[0]
+        n = max(rows, columns)
+        q, r = np.linalg.qr(rng.standard_normal((n, n)))
+        q *= gain * np.sign(np.diagonal(r))
+        return m._write(tensor, q[:rows, :columns].reshape(tensor.shape))
+
+    m.orthogonal_ = orthogonal_
+
+
+@caught_by(4)
 def orthogonal_by_gram_and_schmidt(m):
     def orthogonal_(tensor, gain=1.0, *, rng):
         rows, columns = tensor.shape[0], m.fans(tensor.shape)[0]
@@ -323,6 +366,34 @@ def statistics_count_networks_too(m):
             "",
         ),
     )
+
+
+@caught_by(1)
+def statistics_switch_the_network_off(m):
+    right = m.activation_stats
+    m.activation_stats = lambda net, x: right(net.eval(), x)
+
+
+@caught_by(1)
+def statistics_are_computed_at_the_end(m):
+    def activation_stats(net, x):
+        outs = []
+        removers = [
+            mod.register_forward_hook(lambda mm, i, o, path=path: outs.append((path, o)))
+            for path, mod in net.named_modules()
+            if not any(isinstance(k, m.Module) for _, k in mod.named_members())
+        ]
+        try:
+            net(x)
+        finally:
+            for r in removers:
+                r()
+        return [
+            (p, float(np.mean(o.data, dtype=np.float64)), float(np.std(o.data, dtype=np.float64)))
+            for p, o in outs
+        ]
+
+    m.activation_stats = activation_stats
 
 
 @caught_by(1)
@@ -562,6 +633,32 @@ def inputs_get_no_grad(m):
 
 
 @caught_by(1)
+def a_refused_gradient_empties_the_tape(m):
+    right = m.Tape.walk_back
+
+    def walk_back(self, grad):
+        try:
+            return right(self, grad)
+        except ValueError:
+            self.steps = []
+            raise
+
+    m.Tape.walk_back = walk_back
+
+
+@caught_by(1)
+def a_leaf_has_one_place(m):
+    edit(
+        m,
+        "Tape.note",
+        (
+            "leaves = {i: x for i, x in wanting.items() if x.node is None}",
+            "leaves = {i: x for x, i in {x: i for i, x in wanting.items() if x.node is None}.items()}",
+        ),
+    )
+
+
+@caught_by(1)
 def any_shape_of_gradient_will_do(m):
     edit(m, "Tape.walk_back", ("if grad.shape != last.shape:", "if False:"))
 
@@ -616,6 +713,12 @@ def norms_overflow(m):
 
 
 @caught_by(1)
+def norms_of_zero_are_left_out(m):
+    right = m.gradient_norms
+    m.gradient_norms = lambda mod: {n: v for n, v in right(mod).items() if v}
+
+
+@caught_by(1)
 def norms_are_squares(m):
     right = m.gradient_norms
     m.gradient_norms = lambda module: {name: norm**2 for name, norm in right(module).items()}
@@ -664,6 +767,30 @@ def the_loss_takes_the_logarithm_of_a_softmax(m):
     m.loss_and_gradient = loss_and_gradient
 
 
+@caught_by(3)
+def one_hot_rows_are_taken_from_the_identity(m):
+    def loss_and_gradient(logits, labels):
+        right(logits, labels)
+        log_p, back = m.log_softmax.vjp(logits)
+        hot = np.eye(logits.shape[1], dtype=log_p.dtype)[labels]
+        return -float((hot * log_p).sum() / len(labels)), back(-hot / len(labels))
+
+    right = m.loss_and_gradient
+    m.loss_and_gradient = loss_and_gradient
+
+
+@caught_by(1)
+def the_largest_logit_is_subtracted_in_place(m):
+    def loss_and_gradient(logits, labels):
+        r = right(logits.copy(), labels)
+        if logits.ndim == 2 and len(logits):
+            logits -= logits.max(axis=1, keepdims=True)
+        return r
+
+    right = m.loss_and_gradient
+    m.loss_and_gradient = loss_and_gradient
+
+
 @caught_by(4)
 def the_loss_goes_row_by_row(m):
     def loss_and_gradient(logits, labels):
@@ -675,6 +802,58 @@ def the_loss_goes_row_by_row(m):
 
     right = m.loss_and_gradient
     m.loss_and_gradient = loss_and_gradient
+
+
+@caught_by(1)
+def a_tied_parameter_moves_twice(m):
+    def train_step(net, x, labels, lr):
+        with m.Tape() as tape:
+            logits = net(x)
+        loss, grad = m.loss_and_gradient(logits.data, labels)
+        net.zero_grad()
+        tape.walk_back(grad)
+        for module in net.modules():
+            for _, p in module.named_members():
+                if isinstance(p, m.Tensor) and p.grad is not None:
+                    p.data -= lr * p.grad
+                    m.increment_version(p.data)
+        return loss
+
+    m.train_step = train_step
+
+
+@caught_by(1)
+def the_forward_pass_is_done_twice(m):
+    def train_step(net, x, labels, lr):
+        loss, grad = m.loss_and_gradient(net(x).data, labels)
+        with m.Tape() as tape:
+            net(x)
+        net.zero_grad()
+        tape.walk_back(grad)
+        for p in net.parameters():
+            if p.grad is not None:
+                p.data -= lr * p.grad
+                m.increment_version(p.data)
+        return loss
+
+    m.train_step = train_step
+
+
+@caught_by(1)
+def a_step_fills_gradients_with_zeros(m):
+    def train_step(net, x, labels, lr):
+        for p in net.parameters():
+            p.grad = np.zeros_like(p.data)
+        with m.Tape() as tape:
+            logits = net(x)
+        loss, grad = m.loss_and_gradient(logits.data, labels)
+        tape.walk_back(grad)
+        for p in net.parameters():
+            p.data -= lr * p.grad
+            m.increment_version(p.data)
+        return loss
+
+    m.train_step = train_step
 
 
 @caught_by(1)
@@ -770,6 +949,33 @@ def the_old_file_is_written_over(m):
 
 
 @caught_by(1)
+def the_old_file_is_removed_first(m):
+    edit(
+        m,
+        "save",
+        ("os.replace(unfinished, path)", "path.unlink(missing_ok=True); os.rename(unfinished, path)"),
+    )
+
+
+@caught_by(1)
+def the_new_file_is_copied_over_the_old(m):
+    edit(m, "save", ("os.replace(unfinished, path)", "path.write_bytes(unfinished.read_bytes())"))
+
+
+@caught_by(1)
+def the_file_is_made_in_memory_and_written_over_the_old(m):
+    def save(module, path):
+        s = io.BytesIO()
+        with zipfile.ZipFile(s, "w") as a:
+            for n, arr in module.state_dict().items():
+                with a.open(n + ".npy", "w") as f:
+                    np.lib.format.write_array(f, arr, allow_pickle=False)
+        Path(path).write_bytes(s.getvalue())
+
+    m.save = save
+
+
+@caught_by(1)
 def numpy_adds_an_ending(m):
     m.save = lambda module, path: np.savez(path, **module.state_dict())
 
@@ -816,6 +1022,27 @@ def weights_are_pickled(m):
         os.replace(beside, path)
 
     m.save = save
+
+
+@caught_by(1)
+def loading_forgets_gradients(m):
+    def load(module, path):
+        right(module, path)
+        for p in module.parameters():
+            p.grad = None
+
+    right = m.load
+    m.load = load
+
+
+@caught_by(1)
+def loading_ends_training(m):
+    def load(module, path):
+        right(module, path)
+        module.eval()
+
+    right = m.load
+    m.load = load
 
 
 @caught_by(1)

@@ -221,8 +221,8 @@ def initialise(module: Module, init: Initialiser, *, rng: np.random.Generator) -
 def activation_stats(net: Module, x: Tensor) -> list[tuple[str, float, float]]:
     """A row (path, mean, standard deviation of its output) for each module without modules, in call order.
 
-    In float64, so that squares do not overflow where activations explode. The forward pass that this takes
-    leaves no hook behind, also if it fails.
+    In float64, so that squares do not overflow where activations explode. The forward pass that this takes is
+    in the mode in which the network is, and leaves no hook behind, also if it fails.
     """
     # TODO 05.10: a hook on each, as in `summary` of kata 03.
     raise NotImplementedError("kata 05.10: activation_stats")
@@ -306,9 +306,9 @@ class Tape:
         tuple or a list with one for each input.
 
         ValueError if there is nothing to walk, or `grad` has another shape than the last result, naming both
-        shapes; or if a gradient rule gives none or one of another shape than its input, naming the operation
-        and both. RuntimeError, naming the operation, if an array that its rule needs was written over in
-        place.
+        shapes, and then nothing was walked; or if a gradient rule gives none or one of another shape than its
+        input, naming the operation and both. RuntimeError, naming the operation, if an array that its rule
+        needs was written over in place.
         """
         # TODO 05.13: the last step first; what its rule gives for the line is the next one's `grad`.
         raise NotImplementedError("kata 05.13: Tape.walk_back")
