@@ -220,7 +220,7 @@ def checksum(text: str, arrays: Mapping[str, Array]) -> str:
     for name in sorted(arrays):
         array = arrays[name]
         digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
-        digest.update(np.ascontiguousarray(array).data.cast("B") if array.size else b"")
+        digest.update(memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8)))
     return digest.hexdigest()
 
 
@@ -318,23 +318,23 @@ class Callback:
 class EMA(Callback):
     """A running mean of the weights, kept beside them: after each batch, decay of itself is kept.
 
-    shadow = decay * shadow + (1 - decay) * weight, in place, without a new array after the first step. It
-    begins as a copy of the weights. Buffers have none.
+    shadow = decay * shadow + (1 - decay) * weight, in place, and no array is made for it after the first
+    time. It begins as a copy of the weights. Buffers have none.
 
     Attributes:
-        shadow: an array for each parameter, by name.
+        shadow: an array for each parameter, by its name.
     """
 
     def __init__(self, model: Module, decay: float = 0.999) -> None:
-        # kata 10.10: copies; and an array to work in, as long as the largest.
         if not 0 <= decay <= 1:
             raise ValueError(f"decay is from 0 to 1, and not {decay}")
-        self.model, self.decay = model, decay
-        self.shadow = {name: p.data.copy() for name, p in model.named_parameters()}
+        self.decay = decay
+        self.weights = dict(model.named_parameters())
+        self.shadow = {name: p.data.copy() for name, p in self.weights.items()}
         self._scratch: dict[np.dtype[Any], Array] = {}
 
-    def _room(self, like: Array) -> Array:
-        """An array of the shape and dtype of `like` to work in, which all parameters share. Given."""
+    def room(self, like: Array) -> Array:
+        """An array of the shape and dtype of `like` to work in: memory that all parameters share. Given."""
         flat = self._scratch.get(like.dtype)
         if flat is None or flat.size < like.size:
             flat = self._scratch[like.dtype] = np.empty(like.size, like.dtype)
@@ -342,33 +342,11 @@ class EMA(Callback):
 
     def update(self) -> None:
         """Let the shadow follow the weights by one step."""
-        # kata 10.10: shadow += (1 - decay) * (weight - shadow), each operation with a place to go.
-        for name, p in self.model.named_parameters():
-            shadow = self.shadow[name]
-            step = np.subtract(p.data, shadow, out=self._room(shadow))
-            step *= 1 - self.decay
-            shadow += step
-
-    def swap(self) -> None:
-        """Exchange the weights and the shadow, in place: twice is as it was."""
-        # kata 10.10: three copies, by way of the array to work in; note the write to the weight.
-        for name, p in self.model.named_parameters():
-            shadow = self.shadow[name]
-            room = self._room(shadow)
-            np.copyto(room, p.data)
-            np.copyto(p.data, shadow)
-            np.copyto(shadow, room)
-            increment_version(p.data)
-
-    @contextlib.contextmanager
-    def applied(self) -> Iterator[None]:
-        """The model has the shadow for weights inside of `with ema.applied():`, and its own afterwards."""
-        # kata 10.10: swap, and swap back whatever happens.
-        self.swap()
-        try:
-            yield
-        finally:
-            self.swap()
+        # kata 10.10: it goes (1 - decay) of the way to the weight; each operation has a place to go.
+        for name, shadow in self.shadow.items():
+            way = np.subtract(self.weights[name].data, shadow, out=self.room(shadow))
+            way *= 1 - self.decay
+            shadow += way
 
     def on_batch_end(self, trainer: Trainer) -> None:
         self.update()
@@ -378,15 +356,37 @@ class EMA(Callback):
         return dict(self.shadow)
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
-        """Copy arrays into the shadow, in place. ValueError, naming them, for names or shapes that do not
-        fit."""
+        """Copy arrays into the shadow, in place.
+
+        ValueError, naming them, for names and shapes that do not fit; then nothing has changed.
+        """
         # kata 10.10: look first, then copy.
         wrong = saved.keys() ^ self.shadow.keys()
         wrong |= {n for n, a in self.shadow.items() if n in saved and np.shape(saved[n]) != a.shape}
         if wrong:
             raise ValueError(f"this state does not fit the running mean: {', '.join(sorted(wrong))}")
-        for name, array in self.shadow.items():
-            np.copyto(array, saved[name])
+        for name, shadow in self.shadow.items():
+            np.copyto(shadow, saved[name])
+
+    def swap(self) -> None:
+        """Exchange the weights and the shadow, in place: twice is as it was."""
+        # kata 10.11: three copies, by way of `room`; and note the write to the weight.
+        for name, shadow in self.shadow.items():
+            weight, room = self.weights[name].data, self.room(shadow)
+            np.copyto(room, weight)
+            np.copyto(weight, shadow)
+            np.copyto(shadow, room)
+            increment_version(weight)
+
+    @contextlib.contextmanager
+    def applied(self) -> Iterator[None]:
+        """The model has the shadow for weights inside of `with ema.applied():`, and its own afterwards."""
+        # kata 10.11: swap, and swap back whatever happens.
+        self.swap()
+        try:
+            yield
+        finally:
+            self.swap()
 
 
 class EarlyStopping(Callback):
@@ -414,7 +414,7 @@ class EarlyStopping(Callback):
 
         nan is never better. ValueError, naming what there is, if nothing of this name was measured.
         """
-        # kata 10.11: turn "max" into "min" by the sign.
+        # kata 10.12: turn "max" into "min" by the sign.
         if not trainer.history.get(self.monitor):
             raise ValueError(f"there is no {self.monitor} to watch: there is {', '.join(trainer.history)}")
         now = trainer.history[self.monitor][-1]
@@ -442,7 +442,7 @@ class Progress(Callback):
         self.bar: rich.progress.Progress | None = None
 
     def on_fit_begin(self, trainer: Trainer) -> None:
-        # kata 10.12: a rich.progress.Progress, and in it one task, which may begin in the middle.
+        # kata 10.13: a rich.progress.Progress, and in it one task, which may begin in the middle.
         text, columns = rich.progress.TextColumn, rich.progress
         self.bar = columns.Progress(
             text("epoch {task.fields[epoch]}"),
@@ -466,7 +466,7 @@ class Progress(Callback):
         self.began, self.rows = time.perf_counter(), trainer.rows
 
     def on_batch_end(self, trainer: Trainer) -> None:
-        # kata 10.12: how many rows since the epoch began, in what time?
+        # kata 10.13: how many rows since the epoch began, in what time?
         assert self.bar is not None
         seconds = time.perf_counter() - self.began
         self.bar.update(
@@ -478,7 +478,7 @@ class Progress(Callback):
         )
 
     def on_epoch_end(self, trainer: Trainer) -> None:
-        # kata 10.12: the last numbers of the history.
+        # kata 10.13: the last numbers of the history.
         assert self.bar is not None
         last = {name: numbers[-1] for name, numbers in trainer.history.items()}
         self.bar.console.print(f"epoch {trainer.epoch}/{trainer.epochs}  {in_words(last)}")
@@ -502,7 +502,7 @@ def evaluating(model: Module) -> Iterator[None]:
 
     Afterwards each module trains or does not, as before: some may have been frozen.
     """
-    # kata 10.13: remember `training` of each module.
+    # kata 10.14: remember `training` of each module.
     before = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
@@ -605,7 +605,7 @@ class Trainer:
 
     def validate(self, loader: Iterable[Any]) -> dict[str, float]:
         """Mean "loss" and, for labels, "accuracy" over all rows of a loader; the model stays as it is."""
-        # kata 10.13: the last batch may be smaller, so its mean counts less.
+        # kata 10.14: the last batch may be smaller, so its mean counts less.
         tally = Tally()
         with evaluating(self.model):
             for inputs, targets in loader:
@@ -613,32 +613,37 @@ class Trainer:
                 tally.add(len(targets), **measured(self.loss_fn(outputs, targets), outputs, targets))
         return tally.means()
 
-    def train_batch(self, batches: Sequence[Any] | Iterable[Any]) -> None:
+    def train_batch(self, batches: Iterable[Any]) -> int:
         """One step of the optimizer, on batches that count as one; then of a schedule that goes by steps.
 
-        The gradient is that of the mean over all rows. It stays in `.grad` until the next step.
+        The gradient is that of the mean over all rows, and stays in `.grad` until the next step. Returns how
+        many rows there were; if there was no batch, nothing has happened.
         """
-        # kata 10.14: a mean of means is not the mean: let each batch count its rows, and divide at the end.
-        # For a single batch there is nothing to divide.
-        self.optimizer.zero_grad()
-        rows, count = 0, 0
+        # kata 10.15: a mean of means is not the mean: let each batch count its rows, and divide at the end.
+        # With `accumulate` of 1 there is nothing to divide, and it should be left alone to the last bit.
+        rows, single = 0, self.accumulate == 1
         for inputs, targets in batches:
+            if not rows:
+                self.optimizer.zero_grad()
             outputs = self.model(Tensor(inputs))
             loss = self.loss_fn(outputs, targets)
-            loss.backward(np.full(loss.shape, len(targets) if self.accumulate > 1 else 1))
+            loss.backward(np.full(loss.shape, 1 if single else len(targets)))
             self._tally.add(len(targets), **measured(loss, outputs, targets))
-            rows, count = rows + len(targets), count + 1
-        if self.accumulate > 1:
-            for p in self.optimizer.parameters():
-                if p.grad is not None:
-                    p.grad /= rows
+            rows += len(targets)
+            del inputs, targets, outputs, loss  # before the next batch is made
+        if not rows:
+            return 0
+        parameters = self.optimizer.parameters()
+        for grad in [] if single else [p.grad for p in parameters if p.grad is not None]:
+            grad /= rows
         if self.max_norm is not None:
-            clip_grad_norm_(self.optimizer.parameters(), self.max_norm)
+            clip_grad_norm_(parameters, self.max_norm)
         self.optimizer.step()
         if self.scheduler is not None and self.scheduler_per == "step":
             self.scheduler.step()
         self.step += 1
         self.rows += rows
+        return rows
 
     def fit(
         self,
@@ -656,10 +661,10 @@ class Trainer:
                 If something is there already, the fit goes on from it, bit for bit: the same line again takes
                 up a run that was killed. The loaders then need a `state_dict`, as DataLoader has.
         """
-        # kata 10.15: epochs while there are any left and nothing has stopped; `on_fit_end` whatever happens.
+        # kata 10.16: epochs while there are any left and nothing has stopped; `on_fit_end` whatever happens.
         self.stopped, self.epochs = False, epochs
         self.batches = -(-len(loader) // self.accumulate)
-        loaders = {"loader": loader} if validation is None else {"loader": loader, "validation": validation}
+        loaders = {"loader": loader} if validation is None else {"validation": validation, "loader": loader}
         if checkpoint is not None and (os.path.exists(checkpoint) or previous(checkpoint).exists()):
             self.resume(checkpoint, loaders)
 
@@ -673,8 +678,7 @@ class Trainer:
             while self.epoch < epochs and not self.stopped:
                 self.call("on_epoch_begin")
                 batches, self._rest = self._rest or iter(loader), None
-                for first in batches:
-                    self.train_batch(itertools.chain([first], itertools.islice(batches, self.accumulate - 1)))
+                while self.train_batch(itertools.islice(batches, self.accumulate)):
                     self.call("on_batch_end")
                     if every and self.step % every == 0:
                         save()
@@ -686,7 +690,7 @@ class Trainer:
 
     def end_epoch(self, validation: Any = None) -> None:
         """Validate, write the history, and move a schedule that goes by epochs; then call the callbacks."""
-        # kata 10.15: and the next epoch's means begin with nothing.
+        # kata 10.16: and the next epoch's means begin with nothing.
         numbers = {**self.logs, "lr": self.optimizer.param_groups[0]["lr"]}
         if validation is not None:
             numbers.update({f"val_{name}": n for name, n in self.validate(validation).items()})
@@ -702,13 +706,13 @@ class Trainer:
 
     def generators(self) -> list[np.random.Generator]:
         """What draws numbers in training: what the model's modules hold, in order, and `generators`."""
-        # kata 10.16: look at the attributes of each module.
+        # kata 10.17: look at the attributes of each module.
         held = [value for module in self.model.modules() for value in vars(module).values()]
         return [value for value in held if isinstance(value, np.random.Generator)] + self.own_generators
 
     def state_dict(self) -> dict[str, Any]:
         """All that this trainer depends on, but for the loaders, as a nest for `save_checkpoint`."""
-        # kata 10.16: everybody has a state_dict; a generator's is bit_generator.state.
+        # kata 10.17: everybody has a state_dict; a generator's is bit_generator.state.
         return {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -725,7 +729,7 @@ class Trainer:
 
         ValueError if the model, the optimizer, the scheduler, the callbacks or the generators are others.
         """
-        # kata 10.16: each part takes its own. How many callbacks and generators there are must be the same.
+        # kata 10.17: each part takes its own. How many callbacks and generators there are must be the same.
         generators = self.generators()
         for name, own in (("callbacks", self.callbacks), ("generators", generators)):
             if len(saved[name]) != len(own):
@@ -748,8 +752,8 @@ class Trainer:
 
     def resume(self, checkpoint: str | os.PathLike[str], loaders: Mapping[str, Any]) -> None:
         """Go on from a checkpoint that `fit` has written."""
-        # kata 10.17: within an epoch, the loader draws its order anew, as it did: let it do so before the
-        # generators are set, for it may share one with the model.
+        # kata 10.18: within an epoch the loader draws its order anew, as it did then. Let it do so after the
+        # other loader is set, and before the generators are, for it may share one with either.
         saved = load_checkpoint(checkpoint)
         for name, loader in loaders.items():
             loader.load_state_dict(saved["loaders"][name])
@@ -770,7 +774,7 @@ def memory_by_part(
     weights and the inputs; the optimizer's part is what it remembers by now. The model makes one forward
     pass as it is, in training or not, and no step.
     """
-    # kata 10.18: from the loss, `topological` leads to all nodes; in `kept` are numbers, arrays and lists. A
+    # kata 10.19: from the loss, `topological` leads to all nodes; in `kept` are numbers, arrays and lists. A
     # view keeps the array alive that it is a view of.
     x = Tensor(inputs)
     loss = loss_fn(model(x), targets)

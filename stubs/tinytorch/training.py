@@ -165,7 +165,7 @@ def checksum(text: str, arrays: Mapping[str, Array]) -> str:
     for name in sorted(arrays):
         array = arrays[name]
         digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
-        digest.update(np.ascontiguousarray(array).data.cast("B") if array.size else b"")
+        digest.update(memoryview(np.ascontiguousarray(array).reshape(-1).view(np.uint8)))
     return digest.hexdigest()
 
 
@@ -232,19 +232,23 @@ class Callback:
 class EMA(Callback):
     """A running mean of the weights, kept beside them: after each batch, decay of itself is kept.
 
-    shadow = decay * shadow + (1 - decay) * weight, in place, without a new array after the first step. It
-    begins as a copy of the weights. Buffers have none.
+    shadow = decay * shadow + (1 - decay) * weight, in place, and no array is made for it after the first
+    time. It begins as a copy of the weights. Buffers have none.
 
     Attributes:
-        shadow: an array for each parameter, by name.
+        shadow: an array for each parameter, by its name.
     """
 
     def __init__(self, model: Module, decay: float = 0.999) -> None:
-        # TODO 10.10: copies; and an array to work in, as long as the largest.
-        raise NotImplementedError("kata 10.10: EMA.__init__")
+        if not 0 <= decay <= 1:
+            raise ValueError(f"decay is from 0 to 1, and not {decay}")
+        self.decay = decay
+        self.weights = dict(model.named_parameters())
+        self.shadow = {name: p.data.copy() for name, p in self.weights.items()}
+        self._scratch: dict[np.dtype[Any], Array] = {}
 
-    def _room(self, like: Array) -> Array:
-        """An array of the shape and dtype of `like` to work in, which all parameters share. Given."""
+    def room(self, like: Array) -> Array:
+        """An array of the shape and dtype of `like` to work in: memory that all parameters share. Given."""
         flat = self._scratch.get(like.dtype)
         if flat is None or flat.size < like.size:
             flat = self._scratch[like.dtype] = np.empty(like.size, like.dtype)
@@ -252,19 +256,8 @@ class EMA(Callback):
 
     def update(self) -> None:
         """Let the shadow follow the weights by one step."""
-        # TODO 10.10: shadow += (1 - decay) * (weight - shadow), each operation with a place to go.
+        # TODO 10.10: it goes (1 - decay) of the way to the weight; each operation has a place to go.
         raise NotImplementedError("kata 10.10: EMA.update")
-
-    def swap(self) -> None:
-        """Exchange the weights and the shadow, in place: twice is as it was."""
-        # TODO 10.10: three copies, by way of the array to work in; note the write to the weight.
-        raise NotImplementedError("kata 10.10: EMA.swap")
-
-    @contextlib.contextmanager
-    def applied(self) -> Iterator[None]:
-        """The model has the shadow for weights inside of `with ema.applied():`, and its own afterwards."""
-        # TODO 10.10: swap, and swap back whatever happens.
-        raise NotImplementedError("kata 10.10: EMA.applied")
 
     def on_batch_end(self, trainer: Trainer) -> None:
         self.update()
@@ -274,10 +267,23 @@ class EMA(Callback):
         return dict(self.shadow)
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
-        """Copy arrays into the shadow, in place. ValueError, naming them, for names or shapes that do not
-        fit."""
+        """Copy arrays into the shadow, in place.
+
+        ValueError, naming them, for names and shapes that do not fit; then nothing has changed.
+        """
         # TODO 10.10: look first, then copy.
         raise NotImplementedError("kata 10.10: EMA.load_state_dict")
+
+    def swap(self) -> None:
+        """Exchange the weights and the shadow, in place: twice is as it was."""
+        # TODO 10.11: three copies, by way of `room`; and note the write to the weight.
+        raise NotImplementedError("kata 10.11: EMA.swap")
+
+    @contextlib.contextmanager
+    def applied(self) -> Iterator[None]:
+        """The model has the shadow for weights inside of `with ema.applied():`, and its own afterwards."""
+        # TODO 10.11: swap, and swap back whatever happens.
+        raise NotImplementedError("kata 10.11: EMA.applied")
 
 
 class EarlyStopping(Callback):
@@ -305,8 +311,8 @@ class EarlyStopping(Callback):
 
         nan is never better. ValueError, naming what there is, if nothing of this name was measured.
         """
-        # TODO 10.11: turn "max" into "min" by the sign.
-        raise NotImplementedError("kata 10.11: EarlyStopping.on_epoch_end")
+        # TODO 10.12: turn "max" into "min" by the sign.
+        raise NotImplementedError("kata 10.12: EarlyStopping.on_epoch_end")
 
     def state_dict(self) -> dict[str, Any]:
         return {"best": self.best, "waited": self.waited}
@@ -324,19 +330,19 @@ class Progress(Callback):
         self.bar: rich.progress.Progress | None = None
 
     def on_fit_begin(self, trainer: Trainer) -> None:
-        # TODO 10.12: a rich.progress.Progress, and in it one task, which may begin in the middle.
-        raise NotImplementedError("kata 10.12: Progress.on_fit_begin")
+        # TODO 10.13: a rich.progress.Progress, and in it one task, which may begin in the middle.
+        raise NotImplementedError("kata 10.13: Progress.on_fit_begin")
 
     def on_epoch_begin(self, trainer: Trainer) -> None:
         self.began, self.rows = time.perf_counter(), trainer.rows
 
     def on_batch_end(self, trainer: Trainer) -> None:
-        # TODO 10.12: how many rows since the epoch began, in what time?
-        raise NotImplementedError("kata 10.12: Progress.on_batch_end")
+        # TODO 10.13: how many rows since the epoch began, in what time?
+        raise NotImplementedError("kata 10.13: Progress.on_batch_end")
 
     def on_epoch_end(self, trainer: Trainer) -> None:
-        # TODO 10.12: the last numbers of the history.
-        raise NotImplementedError("kata 10.12: Progress.on_epoch_end")
+        # TODO 10.13: the last numbers of the history.
+        raise NotImplementedError("kata 10.13: Progress.on_epoch_end")
 
     def on_fit_end(self, trainer: Trainer) -> None:
         if self.bar is not None:
@@ -357,8 +363,8 @@ def evaluating(model: Module) -> Iterator[None]:
 
     Afterwards each module trains or does not, as before: some may have been frozen.
     """
-    # TODO 10.13: remember `training` of each module.
-    raise NotImplementedError("kata 10.13: evaluating")
+    # TODO 10.14: remember `training` of each module.
+    raise NotImplementedError("kata 10.14: evaluating")
 
 
 class Tally:
@@ -453,17 +459,18 @@ class Trainer:
 
     def validate(self, loader: Iterable[Any]) -> dict[str, float]:
         """Mean "loss" and, for labels, "accuracy" over all rows of a loader; the model stays as it is."""
-        # TODO 10.13: the last batch may be smaller, so its mean counts less.
-        raise NotImplementedError("kata 10.13: Trainer.validate")
+        # TODO 10.14: the last batch may be smaller, so its mean counts less.
+        raise NotImplementedError("kata 10.14: Trainer.validate")
 
-    def train_batch(self, batches: Sequence[Any] | Iterable[Any]) -> None:
+    def train_batch(self, batches: Iterable[Any]) -> int:
         """One step of the optimizer, on batches that count as one; then of a schedule that goes by steps.
 
-        The gradient is that of the mean over all rows. It stays in `.grad` until the next step.
+        The gradient is that of the mean over all rows, and stays in `.grad` until the next step. Returns how
+        many rows there were; if there was no batch, nothing has happened.
         """
-        # TODO 10.14: a mean of means is not the mean: let each batch count its rows, and divide at the end.
-        # For a single batch there is nothing to divide.
-        raise NotImplementedError("kata 10.14: Trainer.train_batch")
+        # TODO 10.15: a mean of means is not the mean: let each batch count its rows, and divide at the end.
+        # With `accumulate` of 1 there is nothing to divide, and it should be left alone to the last bit.
+        raise NotImplementedError("kata 10.15: Trainer.train_batch")
 
     def fit(
         self,
@@ -481,39 +488,39 @@ class Trainer:
                 If something is there already, the fit goes on from it, bit for bit: the same line again takes
                 up a run that was killed. The loaders then need a `state_dict`, as DataLoader has.
         """
-        # TODO 10.15: epochs while there are any left and nothing has stopped; `on_fit_end` whatever happens.
-        raise NotImplementedError("kata 10.15: Trainer.fit")
+        # TODO 10.16: epochs while there are any left and nothing has stopped; `on_fit_end` whatever happens.
+        raise NotImplementedError("kata 10.16: Trainer.fit")
 
     def end_epoch(self, validation: Any = None) -> None:
         """Validate, write the history, and move a schedule that goes by epochs; then call the callbacks."""
-        # TODO 10.15: and the next epoch's means begin with nothing.
-        raise NotImplementedError("kata 10.15: Trainer.end_epoch")
+        # TODO 10.16: and the next epoch's means begin with nothing.
+        raise NotImplementedError("kata 10.16: Trainer.end_epoch")
 
     # Going on as if nothing had been.
 
     def generators(self) -> list[np.random.Generator]:
         """What draws numbers in training: what the model's modules hold, in order, and `generators`."""
-        # TODO 10.16: look at the attributes of each module.
-        raise NotImplementedError("kata 10.16: Trainer.generators")
+        # TODO 10.17: look at the attributes of each module.
+        raise NotImplementedError("kata 10.17: Trainer.generators")
 
     def state_dict(self) -> dict[str, Any]:
         """All that this trainer depends on, but for the loaders, as a nest for `save_checkpoint`."""
-        # TODO 10.16: everybody has a state_dict; a generator's is bit_generator.state.
-        raise NotImplementedError("kata 10.16: Trainer.state_dict")
+        # TODO 10.17: everybody has a state_dict; a generator's is bit_generator.state.
+        raise NotImplementedError("kata 10.17: Trainer.state_dict")
 
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
         """Stand where another trainer of the same kind stood.
 
         ValueError if the model, the optimizer, the scheduler, the callbacks or the generators are others.
         """
-        # TODO 10.16: each part takes its own. How many callbacks and generators there are must be the same.
-        raise NotImplementedError("kata 10.16: Trainer.load_state_dict")
+        # TODO 10.17: each part takes its own. How many callbacks and generators there are must be the same.
+        raise NotImplementedError("kata 10.17: Trainer.load_state_dict")
 
     def resume(self, checkpoint: str | os.PathLike[str], loaders: Mapping[str, Any]) -> None:
         """Go on from a checkpoint that `fit` has written."""
-        # TODO 10.17: within an epoch, the loader draws its order anew, as it did: let it do so before the
-        # generators are set, for it may share one with the model.
-        raise NotImplementedError("kata 10.17: Trainer.resume")
+        # TODO 10.18: within an epoch the loader draws its order anew, as it did then. Let it do so after the
+        # other loader is set, and before the generators are, for it may share one with either.
+        raise NotImplementedError("kata 10.18: Trainer.resume")
 
 
 # Where does the memory go?
@@ -528,9 +535,9 @@ def memory_by_part(
     weights and the inputs; the optimizer's part is what it remembers by now. The model makes one forward
     pass as it is, in training or not, and no step.
     """
-    # TODO 10.18: from the loss, `topological` leads to all nodes; in `kept` are numbers, arrays and lists. A
+    # TODO 10.19: from the loss, `topological` leads to all nodes; in `kept` are numbers, arrays and lists. A
     # view keeps the array alive that it is a view of.
-    raise NotImplementedError("kata 10.18: memory_by_part")
+    raise NotImplementedError("kata 10.19: memory_by_part")
 
 
 def owner(array: Array) -> Array:
