@@ -698,7 +698,7 @@ def a_tape_notes_where_each_operation_was_called(m):
 def a_tape_looks_through_its_steps(m):
     def note(self, op, inputs, arrays, params, out):
         right(self, op, inputs, arrays, params, out)
-        len({id(step): list(step.leaves.values()) for step in self.steps})
+        len({id(step): list(step.leaves.values()) for step in self.steps[-600:]})
 
     right = m.Tape.note
     m.Tape.note = note
