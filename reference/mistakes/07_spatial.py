@@ -111,7 +111,8 @@ def the_loops_wrap_round_at_the_border(m):
     right = m.conv2d_loops
 
     def loops(x, weight, bias=None, *, padding=0, **params):
-        shape = m.conv_shape(x, weight, bias, padding=padding, **params)
+        rest = {"stride": 1, "dilation": 1, "groups": 1} | params
+        shape = m.conv_shape(x, weight, bias, padding=padding, **rest)
         ph, pw = m.pair(padding)
         x = np.pad(x, ((0, 0), (0, 0), (ph, ph), (pw, pw)), mode="wrap") if min(shape) else x
         return right(x, weight, bias, **params)
@@ -249,9 +250,20 @@ def a_border_is_made_of_the_nearest_pixels(m):
 
 @caught_by(1)
 def a_large_image_is_cut_into_bands_that_do_not_overlap(m):
-    m.seen_from = lambda rows, kernel, stride, dilation: slice(
-        rows.start * m.pair(stride)[0], rows.stop * m.pair(stride)[0]
-    )
+    """The last row of a band's results has only the first row of its kernel."""
+    right = m.bands
+
+    def bands(x, kernel, *arguments):
+        for g, images, rows, columns in right(x, kernel, *arguments):
+            if kernel[0] > 1 and rows.start > 0 and columns.size:
+                few = images.stop - images.start
+                seen = columns.reshape(
+                    few, rows.stop - rows.start, -1, kernel[0], columns.shape[1] // kernel[0]
+                )
+                seen[:, -1, :, 1:] = 0
+            yield g, images, rows, columns
+
+    m.bands = bands
 
 
 @caught_by(3)
@@ -406,7 +418,7 @@ def a_convolution_goes_pixel_by_pixel(m):
         if groups > 1 or x.shape[1:] != (16, 32, 32) or len(x) > 8 or weight.shape[1:2] != (16,):
             return right(x, weight, bias, **params)
         x, weight = m.promote(x, weight)
-        out = m.channels_last(m.conv_shape(x, weight, bias, **params), x.dtype)
+        out = m.channels_last(m.conv_shape(x, weight, bias, *params.values()), x.dtype)
         seen = m.windows(m.pad(x, padding), weight.shape[2:], stride, dilation)
         table = weight.reshape(len(weight), -1)
         for n, i, j in np.ndindex(*seen.shape[:1], *seen.shape[2:4]):

@@ -54,25 +54,36 @@ def channels_last(shape: Shape, dtype: DTypeLike) -> Array:
 
 def pad(x: Array, padding: Pair, value: float = 0) -> Array:
     """(N, C, H, W) with a border of `value`, channels-last in memory; `x` itself if it is that already."""
-    ph, pw = pair(padding)
-    n, c, h, w = x.shape
-    if ph == pw == 0 and x.transpose(0, 2, 3, 1).flags.c_contiguous:
+    if pair(padding) == (0, 0) and x.transpose(0, 2, 3, 1).flags.c_contiguous:
         return x
-    padded = channels_last((n, c, h + 2 * ph, w + 2 * pw), x.dtype)
-    padded[:, :, :ph] = padded[:, :, ph + h :] = value
-    padded[:, :, :, :pw] = padded[:, :, :, pw + w :] = value
-    padded[:, :, ph : ph + h, pw : pw + w] = x
+    padded = bordered(x.shape, padding, x.dtype, value)
+    crop(padded, padding)[...] = x
     return padded
+
+
+def bordered(shape: Shape, padding: Pair, dtype: DTypeLike, value: float = 0) -> Array:
+    """A new array for images of `shape` and a border, channels-last in memory; `value` everywhere."""
+    n, c, h, w = shape
+    ph, pw = pair(padding)
+    padded = channels_last((n, c, h + 2 * ph, w + 2 * pw), dtype)
+    padded[...] = value
+    return padded
+
+
+def crop(padded: Array, padding: Pair) -> Array:
+    """A view without the border."""
+    ph, pw = pair(padding)
+    return padded[:, :, ph : padded.shape[2] - ph, pw : padded.shape[3] - pw]
 
 
 def conv_shape(
     x: Array,
     weight: Array,
-    bias: Array | None = None,
-    stride: Pair = 1,
-    padding: Pair = 0,
-    dilation: Pair = 1,
-    groups: int = 1,
+    bias: Array | None,
+    stride: Pair,
+    padding: Pair,
+    dilation: Pair,
+    groups: int,
 ) -> Shape:
     """The shape of a convolution's result; ValueError if its arguments do not fit, naming their shapes."""
     if x.ndim != 4 or weight.ndim != 4:
@@ -87,11 +98,10 @@ def conv_shape(
     return len(x), outputs, *places(x.shape, weight.shape[2:], stride, padding, dilation)
 
 
-def places(shape: Shape, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair = 1) -> tuple[int, int]:
+def places(shape: Shape, kernel: Any, stride: Pair, padding: Pair, dilation: Pair) -> tuple[int, int]:
     """How many places a kernel has down and across images of `shape` (N, C, H, W)."""
-    sizes = zip(shape[2:], pair(kernel), pair(stride), pair(padding), pair(dilation), strict=True)
-    down, across = (conv_output_size(*numbers) for numbers in sizes)
-    return down, across
+    (kh, kw), (sh, sw), (ph, pw), (dh, dw) = map(pair, (kernel, stride, padding, dilation))
+    return conv_output_size(shape[2], kh, sh, ph, dh), conv_output_size(shape[3], kw, sw, pw, dw)
 
 
 def pixel_rows(x: Array) -> Array:
@@ -165,28 +175,15 @@ def windows(x: Array, kernel: Pair, stride: Pair = 1, dilation: Pair = 1) -> Arr
     return view
 
 
-def im2col(
-    x: Array,
-    kernel: Pair,
-    stride: Pair = 1,
-    padding: Pair = 0,
-    dilation: Pair = 1,
-    room: Array | None = None,
-) -> Array:
+def im2col(x: Array, kernel: Pair, stride: Pair = 1, padding: Pair = 0, dilation: Pair = 1) -> Array:
     """A row for each place of the kernel, with all that it sees there: (N * OH * OW, KH * KW * C).
 
-    A row goes through the kernel row by row, and has all channels of a pixel side by side. They are written
-    into `room`, a flat array, if one is given. Else they may be a view of `x`, where nothing has to be moved
-    for them (a kernel of 1 x 1).
+    A row goes through the kernel row by row, and has all channels of a pixel side by side. The rows may be a
+    view of `x` where nothing has to be moved for them (a kernel of 1 x 1).
     """
-    # kata 07.4: put the axes of `windows` in order, and let reshape copy. `room` can wait for 07.8.
+    # kata 07.4: put the axes of `windows` in order, and let reshape copy.
     seen = windows(pad(x, padding), kernel, stride, dilation).transpose(0, 2, 3, 4, 5, 1)
-    columns: Array
-    if room is None:
-        columns = seen.reshape(math.prod(seen.shape[:3]), math.prod(seen.shape[3:]))
-    else:
-        columns = room[: seen.size].reshape(math.prod(seen.shape[:3]), math.prod(seen.shape[3:]))
-        np.copyto(columns.reshape(seen.shape), seen)
+    columns: Array = seen.reshape(math.prod(seen.shape[:3]), math.prod(seen.shape[3:]))
     return columns
 
 
@@ -227,15 +224,19 @@ def bands(
     """
     # kata 07.8: `chunks` of images; and if you like, of each the `chunks` of rows.
     height, width = places(x.shape, kernel, stride, padding, dilation)
-    row_bytes = width * math.prod(kernel) * (x.shape[1] // groups) * x.itemsize
-    largest = min(max(CACHE, row_bytes), len(x) * height * row_bytes)
-    room = np.empty(largest // x.itemsize, x.dtype) if math.prod(kernel) > 1 else None
+    step, reach = pair(stride)[0], pair(dilation)[0] * (kernel[0] - 1) + 1
+    length = math.prod(kernel) * (x.shape[1] // groups)
+    row_bytes = width * length * x.itemsize
+    room = np.empty(min(max(CACHE, row_bytes), len(x) * height * row_bytes) // x.itemsize, x.dtype)
     for images in chunks(len(x), height * row_bytes):
-        padded = pad(x[images], padding)
-        for rows in chunks(height, len(padded) * row_bytes):
-            under = padded[:, :, seen_from(rows, kernel, stride, dilation)]
-            for g, channels in enumerate(split(x, groups)):
-                yield g, images, rows, im2col(under[:, channels], kernel, stride, 0, dilation, room)
+        for g, channels in enumerate(split(x, groups)):
+            padded = pad(x[images, channels], padding)
+            for rows in chunks(height, len(padded) * row_bytes):
+                under = padded[:, :, rows.start * step : (rows.stop - 1) * step + reach]
+                seen = windows(under, kernel, stride, dilation).transpose(0, 2, 3, 4, 5, 1)
+                columns = room[: seen.size].reshape(seen.shape)
+                columns[...] = seen
+                yield g, images, rows, columns.reshape(math.prod(seen.shape[:3]), length)
 
 
 def as_matrices(weight: Array, groups: int) -> Array:
@@ -251,12 +252,6 @@ def split(images: Array, groups: int) -> list[slice]:
     """The channels of each group. Given."""
     size = images.shape[1] // groups
     return [slice(g * size, (g + 1) * size) for g in range(groups)]
-
-
-def seen_from(rows: slice, kernel: Shape, stride: Pair, dilation: Pair) -> slice:
-    """The rows of the padded images that the kernel sees from its places in `rows` of the result. Given."""
-    step, reach = pair(stride)[0], pair(dilation)[0] * (kernel[0] - 1) + 1
-    return slice(rows.start * step, (rows.stop - 1) * step + reach)
 
 
 # And back.
@@ -282,23 +277,14 @@ def col2im(
     What would come from the border is dropped. The columns may have their last axis in two, (KH * KW, C).
     """
     # kata 07.6: a pixel is in many rows, but under one tap of the kernel all pixels are different.
-    (kh, kw), (sh, sw), (dh, dw) = pair(kernel), pair(stride), pair(dilation)
-    n, c, h, w = shape
-    ph, pw = pair(padding)
-    padded = channels_last((n, c, h + 2 * ph, w + 2 * pw), columns.dtype)
-    padded[...] = 0
+    (kh, kw), (sh, sw), (dh, dw) = map(pair, (kernel, stride, dilation))
+    padded = bordered(shape, padding, columns.dtype)
     across = [taps(row, 3, kw, sw, dw) for row in taps(padded, 2, kh, sh, dh)]
-    seen = columns.reshape(n, *across[0][0].shape[2:], kh, kw, c)
+    seen = columns.reshape(shape[0], *across[0][0].shape[2:], kh, kw, shape[1])
     for i, j in np.ndindex(kh, kw):
         pixels = across[i][j]
         pixels += seen[:, :, :, i, j].transpose(0, 3, 1, 2)
     return crop(padded, padding)
-
-
-def crop(padded: Array, padding: Pair) -> Array:
-    """A view without the border. Given."""
-    ph, pw = pair(padding)
-    return padded[:, :, ph : padded.shape[2] - ph, pw : padded.shape[3] - pw]
 
 
 @conv2d.gradient
@@ -315,21 +301,22 @@ def conv2d_back(
 ) -> tuple[Array | None, ...]:  # stub: (grad: Array)
     """The gradients of x, weight and bias; None in place of one that is not wanted or was not given."""
     # kata 07.7: the rule of `affine`, for the rows of im2col; these are not kept but made anew.
-    x, weight = promote(x, weight)
+    (kh, kw), (ph, pw), (dh, dw) = weight.shape[2:], pair(padding), pair(dilation)
+    border = dh * (kh - 1) - ph, dw * (kw - 1) - pw
     wants_x, wants_weight = needs_input_grad[:2]
-    grad_x = grad_weight = None
-    border = [
-        d * (k - 1) - p for k, p, d in zip(weight.shape[2:], pair(padding), pair(dilation), strict=True)
-    ]
-    if wants_x and pair(stride) == (1, 1) and min(border) >= 0 and len(weight) <= 2 * x.shape[1]:
-        grad_x, grad_weight = from_rows_of_grad(grad, x, weight, (border[0], border[1]), dilation, groups)
+    grad_x = grad_weight = grad_bias = None
+    # The rows of `grad` are as long as it has channels: where these are many, others are shorter.
+    shorter = len(weight) <= 2 * x.shape[1]
+    if wants_x and wants_weight and pair(stride) == (1, 1) and min(border) >= 0 and shorter:
+        grad_x, grad_weight = from_rows_of_grad(grad, x, weight, border, dilation, groups)
     else:
         if wants_x:
             grad_x = grad_of_images(grad, x.shape, weight, stride, padding, dilation, groups)
         if wants_weight:
             grad_weight = grad_of_kernels(grad, x, weight.shape, stride, padding, dilation, groups)
-    wants_bias = bias is not None and needs_input_grad[2]
-    return grad_x, grad_weight if wants_weight else None, grad.sum(axis=(0, 2, 3)) if wants_bias else None
+    if bias is not None and needs_input_grad[2]:
+        grad_bias = grad.sum(axis=(0, 2, 3))
+    return grad_x, grad_weight, grad_bias
 
 
 def grad_of_kernels(
@@ -349,24 +336,17 @@ def grad_of_images(
 ) -> Array:
     """Each place's `grad`, times the kernels, added to the pixels that were under them."""
     # kata 07.7: a product, then col2im.
-    kernel = weight.shape[2:]
-    # (groups, KH * KW, O, C): a product for each tap, so that what col2im adds at a time lies together.
-    matrices = as_matrices(weight, groups)
-    by_tap = matrices.reshape(groups, math.prod(kernel), weight.shape[1], matrices.shape[2]).swapaxes(2, 3)
-    grad_x, (ph, pw) = channels_last(shape, grad.dtype), pair(padding)
+    outputs, inputs, kh, kw = weight.shape
+    # (G, KH * KW, O / G, C / G): a product for each tap, so that what col2im adds at a time lies together.
+    grouped = weight.reshape(groups, outputs // groups, inputs, kh * kw)
+    by_tap = np.ascontiguousarray(grouped.transpose(0, 3, 1, 2))
+    grad_x = channels_last(shape, grad.dtype)
     ins, outs = split(grad_x, groups), split(grad, groups)
-    row_bytes = grad.shape[3] * by_tap[0, :, :1].nbytes
-    for images in chunks(len(grad), grad.shape[2] * row_bytes):
-        few = images.stop - images.start
-        padded = channels_last((few, shape[1], shape[2] + 2 * ph, shape[3] + 2 * pw), grad.dtype)
-        padded[...] = 0
-        for rows in chunks(grad.shape[2], few * row_bytes):
-            under = seen_from(rows, kernel, stride, dilation)
-            for g in range(groups):
-                part = padded[:, ins[g], under]
-                columns = (pixel_rows(grad[images, outs[g], rows]) @ by_tap[g]).transpose(1, 0, 2)
-                part += col2im(columns, part.shape, kernel, stride, 0, dilation)
-        grad_x[images] = crop(padded, padding)
+    for images in chunks(len(grad), math.prod(grad.shape[2:]) * by_tap[0, :, 0].nbytes):
+        for g in range(groups):
+            part = grad_x[images, ins[g]]
+            columns = (pixel_rows(grad[images, outs[g]]) @ by_tap[g]).transpose(1, 0, 2)
+            part[...] = col2im(columns, part.shape, (kh, kw), stride, padding, dilation)
     return grad_x
 
 
@@ -379,16 +359,22 @@ def from_rows_of_grad(
     convolution of `grad` by the kernels turned round, and pixels times the same rows are that of the kernels.
     """
     # kata 07.7: not needed, but a third faster; see the hints.
-    outputs, inputs, kh, kw = weight.shape
-    turned = weight.reshape(groups, outputs // groups, inputs, kh, kw).swapaxes(1, 2)[..., ::-1, ::-1]
-    shape = x.shape[1], outputs // groups, kh, kw
-    matrices, ins = as_matrices(turned.reshape(shape), groups), split(x, groups)
-    grad_x, total = channels_last(x.shape, grad.dtype), np.zeros_like(matrices)
-    for g, images, rows, columns in bands(grad, (kh, kw), 1, border, dilation, groups):
+    kernels = turned(weight, groups)
+    matrices, ins = as_matrices(kernels, groups), split(x, groups)
+    grad_x, total = channels_last(x.shape, grad.dtype), np.zeros(matrices.shape, grad.dtype)
+    for g, images, rows, columns in bands(grad, weight.shape[2:], 1, border, dilation, groups):
         np.matmul(columns, matrices[g], out=pixel_rows(grad_x[images, ins[g], rows]))
         total[g] += columns.T @ pixel_rows(x[images, ins[g], rows])
-    turned = as_kernels(total, shape).reshape(groups, inputs, outputs // groups, kh, kw)
-    return grad_x, turned.swapaxes(1, 2)[..., ::-1, ::-1].reshape(weight.shape)
+    return grad_x, turned(as_kernels(total, kernels.shape), groups)
+
+
+def turned(weight: Array, groups: int) -> Array:
+    """Kernels turned by half a turn, from results to images: (C, O / groups, KH, KW). Twice is not at all."""
+    # kata 07.7: for `from_rows_of_grad`.
+    outputs, inputs, kh, kw = weight.shape
+    grouped = weight.reshape(groups, outputs // groups, inputs, kh, kw)[..., ::-1, ::-1]
+    kernels: Array = grouped.transpose(0, 2, 1, 3, 4).reshape(groups * inputs, outputs // groups, kh, kw)
+    return kernels
 
 
 def as_kernels(matrices: Array, shape: Shape) -> Array:
@@ -414,10 +400,15 @@ def pool_shape(x: Array, kernel: Pair, stride: Pair | None, padding: Pair) -> Sh
     """The shape of a pooling's result; ValueError if its arguments do not fit, naming them. Given."""
     if x.ndim != 4:
         raise ValueError(f"images of shape {x.shape} need 4 axes")
-    if any(2 * p > k for p, k in zip(pair(padding), pair(kernel), strict=True)):
+    (kh, kw), (ph, pw) = pair(kernel), pair(padding)
+    if 2 * ph > kh or 2 * pw > kw:
         raise ValueError(f"a padding of {padding} is more than half of the kernel, {kernel}")
-    sizes = zip(x.shape[2:], pair(kernel), pair(stride or kernel), pair(padding), strict=True)
-    return (*x.shape[:2], *(conv_output_size(*numbers) for numbers in sizes))
+    return *x.shape[:2], *places(x.shape, kernel, stride or kernel, padding, 1)
+
+
+def in_the_cache(images: Array) -> Iterator[slice]:
+    """Slices through images (N, C, H, W): so few at a time that they stay in the cache. Given."""
+    return chunks(len(images), 2 * images[:1].nbytes)
 
 
 @op
@@ -428,7 +419,7 @@ def max_pool2d(x: Array, *, kernel: Pair, stride: Pair | None = None, padding: P
     """
     # kata 07.9: the largest of a row of taps, then the largest of these rows.
     out = channels_last(pool_shape(x, kernel, stride, padding), x.dtype)
-    for images in chunks(len(x), 2 * x[:1].nbytes):
+    for images in in_the_cache(x):
         _, largest = pool_steps(np.maximum, pad(x[images], padding, lowest(x.dtype)), kernel, stride)
         out[images] = largest
     return out
@@ -455,7 +446,7 @@ def max_pool2d_back(
     # kata 07.9: back through the two steps. The first of the taps that equals the largest takes all.
     (kh, kw), (sh, sw) = pair(kernel), pair(stride or kernel)
     grad_x = channels_last(x.shape, grad.dtype)
-    for images in chunks(len(x), 2 * x[:1].nbytes):
+    for images in in_the_cache(x):
         padded = pad(x[images], padding, lowest(x.dtype))
         across, _ = pool_steps(np.maximum, padded, kernel, stride)
         grad_across = to_the_first(grad[images], out[images], across, 2, kh, sh)
@@ -485,7 +476,7 @@ def avg_pool2d(x: Array, *, kernel: Pair, stride: Pair | None = None, padding: P
     # kata 07.10: like max_pool2d, with sums.
     x = floating(x)
     out = channels_last(pool_shape(x, kernel, stride, padding), x.dtype)
-    for images in chunks(len(x), 2 * x[:1].nbytes):
+    for images in in_the_cache(x):
         _, total = pool_steps(np.add, pad(x[images], padding), kernel, stride)
         np.divide(total, math.prod(pair(kernel)), out=out[images])
     return out
@@ -497,18 +488,17 @@ def avg_pool2d_back(
 ) -> Array:  # stub: (grad: Array)
     """The gradient of x: each place's goes to all its pixels in equal shares."""
     # kata 07.10: no array is needed.
-    (kh, kw), (sh, sw), (ph, pw) = pair(kernel), pair(stride or kernel), pair(padding)
+    (kh, kw), (sh, sw), (ph, _) = pair(kernel), pair(stride or kernel), pair(padding)
     n, c, h, w = input_shapes[0]
     grad_x = channels_last((n, c, h, w), grad.dtype)
-    for images in chunks(n, 2 * grad_x[:1].nbytes):
+    for images in in_the_cache(grad_x):
         share = grad[images] / (kh * kw)
-        grad_across = channels_last((*share.shape[:2], h + 2 * ph, share.shape[3]), grad.dtype)
-        grad_padded = channels_last((*share.shape[:2], h + 2 * ph, w + 2 * pw), grad.dtype)
-        for back, axis, k, s in ((grad_across, 2, kh, sh), (grad_padded, 3, kw, sw)):
-            back[...] = 0
-            for pixels in taps(back, axis, k, s):
-                pixels += share
-            share = back
+        grad_across = bordered((len(share), c, h, share.shape[3]), (ph, 0), grad.dtype)
+        for pixels in taps(grad_across, 2, kh, sh):
+            pixels += share
+        grad_padded = bordered((len(share), c, h, w), padding, grad.dtype)
+        for pixels in taps(grad_padded, 3, kw, sw):
+            pixels += grad_across
         grad_x[images] = crop(grad_padded, padding)
     return grad_x
 
@@ -530,9 +520,9 @@ def batch_norm(
 ) -> tuple[Array, Array, Array]:
     """Each channel of (N, C, ...) shifted and scaled to mean 0 and variance 1; that times weight, plus bias.
 
-    In training, by the mean and variance of the batch; and `running_mean` and `running_var`, if given, move
-    towards these by `momentum`, in place, with the variance divided by n - 1. Else by the running ones, which
-    must be given then. `eps` is added to the variance before its root is taken.
+    In training, by the mean and variance of the batch; and of `running_mean` and `running_var` each that is
+    given moves towards these by `momentum`, in place, with the variance divided by n - 1. Else by the running
+    ones, which must be given then. `eps` is added to the variance before its root is taken.
 
     ValueError if shapes do not fit, naming them, or if in training a channel has fewer than two numbers.
     """
@@ -545,11 +535,11 @@ def batch_norm(
         if len(rows) < 2:
             raise ValueError(f"an input of shape {x.shape} has no variance: {len(rows)} numbers a channel")
         mean, var = mean_and_var(rows)
-        if running_mean is not None and running_var is not None:
-            running_mean += momentum * (mean - running_mean)
-            running_var += momentum * (var * (len(rows) / (len(rows) - 1)) - running_var)
-            increment_version(running_mean)
-            increment_version(running_var)
+        unbiased = var * (len(rows) / (len(rows) - 1))
+        for running, batch in ((running_mean, mean), (running_var, unbiased)):
+            if running is not None:
+                running += momentum * (batch - running)
+                increment_version(running)
     elif running_mean is None or running_var is None:
         raise ValueError("batch_norm that is not in training needs a running mean and variance")
     else:
@@ -703,30 +693,27 @@ class Conv2d(Module):
         return text if self.bias is not None else text + ", bias=False"
 
 
-class MaxPool2d(Module):
+class Pool2d(Module):
+    """What MaxPool2d and AvgPool2d have in common. Given."""
+
     def __init__(self, kernel_size: Pair, stride: Pair | None = None, padding: Pair = 0) -> None:
         self.kernel_size, self.stride, self.padding = kernel_size, stride, padding
 
+    def extra_repr(self) -> str:
+        stride = self.stride or self.kernel_size
+        return f"kernel_size={self.kernel_size}, stride={stride}, padding={self.padding}"
+
+
+class MaxPool2d(Pool2d):
     def forward(self, x: Tensor) -> Tensor:
         # kata 07.12: one operation.
         return max_pool2d(x, kernel=self.kernel_size, stride=self.stride, padding=self.padding)
 
-    def extra_repr(self) -> str:
-        stride = self.stride or self.kernel_size
-        return f"kernel_size={self.kernel_size}, stride={stride}, padding={self.padding}"
 
-
-class AvgPool2d(Module):
-    def __init__(self, kernel_size: Pair, stride: Pair | None = None, padding: Pair = 0) -> None:
-        self.kernel_size, self.stride, self.padding = kernel_size, stride, padding
-
+class AvgPool2d(Pool2d):
     def forward(self, x: Tensor) -> Tensor:
         # kata 07.12: one operation.
         return avg_pool2d(x, kernel=self.kernel_size, stride=self.stride, padding=self.padding)
-
-    def extra_repr(self) -> str:
-        stride = self.stride or self.kernel_size
-        return f"kernel_size={self.kernel_size}, stride={stride}, padding={self.padding}"
 
 
 class GlobalAvgPool(Module):

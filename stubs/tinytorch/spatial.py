@@ -54,25 +54,36 @@ def channels_last(shape: Shape, dtype: DTypeLike) -> Array:
 
 def pad(x: Array, padding: Pair, value: float = 0) -> Array:
     """(N, C, H, W) with a border of `value`, channels-last in memory; `x` itself if it is that already."""
-    ph, pw = pair(padding)
-    n, c, h, w = x.shape
-    if ph == pw == 0 and x.transpose(0, 2, 3, 1).flags.c_contiguous:
+    if pair(padding) == (0, 0) and x.transpose(0, 2, 3, 1).flags.c_contiguous:
         return x
-    padded = channels_last((n, c, h + 2 * ph, w + 2 * pw), x.dtype)
-    padded[:, :, :ph] = padded[:, :, ph + h :] = value
-    padded[:, :, :, :pw] = padded[:, :, :, pw + w :] = value
-    padded[:, :, ph : ph + h, pw : pw + w] = x
+    padded = bordered(x.shape, padding, x.dtype, value)
+    crop(padded, padding)[...] = x
     return padded
+
+
+def bordered(shape: Shape, padding: Pair, dtype: DTypeLike, value: float = 0) -> Array:
+    """A new array for images of `shape` and a border, channels-last in memory; `value` everywhere."""
+    n, c, h, w = shape
+    ph, pw = pair(padding)
+    padded = channels_last((n, c, h + 2 * ph, w + 2 * pw), dtype)
+    padded[...] = value
+    return padded
+
+
+def crop(padded: Array, padding: Pair) -> Array:
+    """A view without the border."""
+    ph, pw = pair(padding)
+    return padded[:, :, ph : padded.shape[2] - ph, pw : padded.shape[3] - pw]
 
 
 def conv_shape(
     x: Array,
     weight: Array,
-    bias: Array | None = None,
-    stride: Pair = 1,
-    padding: Pair = 0,
-    dilation: Pair = 1,
-    groups: int = 1,
+    bias: Array | None,
+    stride: Pair,
+    padding: Pair,
+    dilation: Pair,
+    groups: int,
 ) -> Shape:
     """The shape of a convolution's result; ValueError if its arguments do not fit, naming their shapes."""
     if x.ndim != 4 or weight.ndim != 4:
@@ -87,11 +98,10 @@ def conv_shape(
     return len(x), outputs, *places(x.shape, weight.shape[2:], stride, padding, dilation)
 
 
-def places(shape: Shape, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair = 1) -> tuple[int, int]:
+def places(shape: Shape, kernel: Any, stride: Pair, padding: Pair, dilation: Pair) -> tuple[int, int]:
     """How many places a kernel has down and across images of `shape` (N, C, H, W)."""
-    sizes = zip(shape[2:], pair(kernel), pair(stride), pair(padding), pair(dilation), strict=True)
-    down, across = (conv_output_size(*numbers) for numbers in sizes)
-    return down, across
+    (kh, kw), (sh, sw), (ph, pw), (dh, dw) = map(pair, (kernel, stride, padding, dilation))
+    return conv_output_size(shape[2], kh, sh, ph, dh), conv_output_size(shape[3], kw, sw, pw, dw)
 
 
 def pixel_rows(x: Array) -> Array:
@@ -141,21 +151,13 @@ def windows(x: Array, kernel: Pair, stride: Pair = 1, dilation: Pair = 1) -> Arr
     raise NotImplementedError("kata 07.3: windows")
 
 
-def im2col(
-    x: Array,
-    kernel: Pair,
-    stride: Pair = 1,
-    padding: Pair = 0,
-    dilation: Pair = 1,
-    room: Array | None = None,
-) -> Array:
+def im2col(x: Array, kernel: Pair, stride: Pair = 1, padding: Pair = 0, dilation: Pair = 1) -> Array:
     """A row for each place of the kernel, with all that it sees there: (N * OH * OW, KH * KW * C).
 
-    A row goes through the kernel row by row, and has all channels of a pixel side by side. They are written
-    into `room`, a flat array, if one is given. Else they may be a view of `x`, where nothing has to be moved
-    for them (a kernel of 1 x 1).
+    A row goes through the kernel row by row, and has all channels of a pixel side by side. The rows may be a
+    view of `x` where nothing has to be moved for them (a kernel of 1 x 1).
     """
-    # TODO 07.4: put the axes of `windows` in order, and let reshape copy. `room` can wait for 07.8.
+    # TODO 07.4: put the axes of `windows` in order, and let reshape copy.
     raise NotImplementedError("kata 07.4: im2col")
 
 
@@ -202,12 +204,6 @@ def split(images: Array, groups: int) -> list[slice]:
     return [slice(g * size, (g + 1) * size) for g in range(groups)]
 
 
-def seen_from(rows: slice, kernel: Shape, stride: Pair, dilation: Pair) -> slice:
-    """The rows of the padded images that the kernel sees from its places in `rows` of the result. Given."""
-    step, reach = pair(stride)[0], pair(dilation)[0] * (kernel[0] - 1) + 1
-    return slice(rows.start * step, (rows.stop - 1) * step + reach)
-
-
 # And back.
 
 
@@ -229,12 +225,6 @@ def col2im(
     """
     # TODO 07.6: a pixel is in many rows, but under one tap of the kernel all pixels are different.
     raise NotImplementedError("kata 07.6: col2im")
-
-
-def crop(padded: Array, padding: Pair) -> Array:
-    """A view without the border. Given."""
-    ph, pw = pair(padding)
-    return padded[:, :, ph : padded.shape[2] - ph, pw : padded.shape[3] - pw]
 
 
 @conv2d.gradient
@@ -272,6 +262,12 @@ def from_rows_of_grad(
     raise NotImplementedError("kata 07.7: from_rows_of_grad")
 
 
+def turned(weight: Array, groups: int) -> Array:
+    """Kernels turned by half a turn, from results to images: (C, O / groups, KH, KW). Twice is not at all."""
+    # TODO 07.7: for `from_rows_of_grad`.
+    raise NotImplementedError("kata 07.7: turned")
+
+
 def as_kernels(matrices: Array, shape: Shape) -> Array:
     """`as_matrices` the other way: an array of `shape` (O, C / groups, KH, KW)."""
     # TODO 07.7: the axes back where they were.
@@ -291,10 +287,15 @@ def pool_shape(x: Array, kernel: Pair, stride: Pair | None, padding: Pair) -> Sh
     """The shape of a pooling's result; ValueError if its arguments do not fit, naming them. Given."""
     if x.ndim != 4:
         raise ValueError(f"images of shape {x.shape} need 4 axes")
-    if any(2 * p > k for p, k in zip(pair(padding), pair(kernel), strict=True)):
+    (kh, kw), (ph, pw) = pair(kernel), pair(padding)
+    if 2 * ph > kh or 2 * pw > kw:
         raise ValueError(f"a padding of {padding} is more than half of the kernel, {kernel}")
-    sizes = zip(x.shape[2:], pair(kernel), pair(stride or kernel), pair(padding), strict=True)
-    return (*x.shape[:2], *(conv_output_size(*numbers) for numbers in sizes))
+    return *x.shape[:2], *places(x.shape, kernel, stride or kernel, padding, 1)
+
+
+def in_the_cache(images: Array) -> Iterator[slice]:
+    """Slices through images (N, C, H, W): so few at a time that they stay in the cache. Given."""
+    return chunks(len(images), 2 * images[:1].nbytes)
 
 
 @op
@@ -365,9 +366,9 @@ def batch_norm(
 ) -> tuple[Array, Array, Array]:
     """Each channel of (N, C, ...) shifted and scaled to mean 0 and variance 1; that times weight, plus bias.
 
-    In training, by the mean and variance of the batch; and `running_mean` and `running_var`, if given, move
-    towards these by `momentum`, in place, with the variance divided by n - 1. Else by the running ones, which
-    must be given then. `eps` is added to the variance before its root is taken.
+    In training, by the mean and variance of the batch; and of `running_mean` and `running_var` each that is
+    given moves towards these by `momentum`, in place, with the variance divided by n - 1. Else by the running
+    ones, which must be given then. `eps` is added to the variance before its root is taken.
 
     ValueError if shapes do not fit, naming them, or if in training a channel has fewer than two numbers.
     """
@@ -458,30 +459,27 @@ class Conv2d(Module):
         return text if self.bias is not None else text + ", bias=False"
 
 
-class MaxPool2d(Module):
+class Pool2d(Module):
+    """What MaxPool2d and AvgPool2d have in common. Given."""
+
     def __init__(self, kernel_size: Pair, stride: Pair | None = None, padding: Pair = 0) -> None:
         self.kernel_size, self.stride, self.padding = kernel_size, stride, padding
 
+    def extra_repr(self) -> str:
+        stride = self.stride or self.kernel_size
+        return f"kernel_size={self.kernel_size}, stride={stride}, padding={self.padding}"
+
+
+class MaxPool2d(Pool2d):
     def forward(self, x: Tensor) -> Tensor:
         # TODO 07.12: one operation.
         raise NotImplementedError("kata 07.12: MaxPool2d.forward")
 
-    def extra_repr(self) -> str:
-        stride = self.stride or self.kernel_size
-        return f"kernel_size={self.kernel_size}, stride={stride}, padding={self.padding}"
 
-
-class AvgPool2d(Module):
-    def __init__(self, kernel_size: Pair, stride: Pair | None = None, padding: Pair = 0) -> None:
-        self.kernel_size, self.stride, self.padding = kernel_size, stride, padding
-
+class AvgPool2d(Pool2d):
     def forward(self, x: Tensor) -> Tensor:
         # TODO 07.12: one operation.
         raise NotImplementedError("kata 07.12: AvgPool2d.forward")
-
-    def extra_repr(self) -> str:
-        stride = self.stride or self.kernel_size
-        return f"kernel_size={self.kernel_size}, stride={stride}, padding={self.padding}"
 
 
 class GlobalAvgPool(Module):
