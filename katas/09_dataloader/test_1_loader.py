@@ -223,8 +223,9 @@ def test_an_error_in_the_dataset_reaches_the_loop(ahead):
 
 @AHEAD
 def test_a_dataset_that_raises_stop_iteration_does_not_end_the_epoch_quietly(ahead):
-    with pytest.raises(RuntimeError):
-        list(DataLoader(Broken(3, StopIteration), 2, prefetch=ahead))
+    loader = DataLoader(Broken(3, StopIteration), 2, prefetch=ahead)
+    with pytest.raises(RuntimeError, match="StopIteration"):
+        list(loader)
 
 
 @AHEAD
