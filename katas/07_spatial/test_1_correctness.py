@@ -465,6 +465,7 @@ def test_chunks_take_as_many_as_fit():
     expect(spans(2, third), [(0, 2)])
     expect(spans(2, spatial.CACHE // 2), [(0, 2)])
     expect(spans(2, spatial.CACHE // 2 + 1), [(0, 1), (1, 2)])
+    expect(spans(spatial.CACHE + 1, 1), [(0, spatial.CACHE), (spatial.CACHE, spatial.CACHE + 1)])
 
 
 def test_what_does_not_fit_comes_one_by_one():

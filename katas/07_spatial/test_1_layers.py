@@ -22,6 +22,7 @@ from tinytorch.spatial import (
     avg_pool2d,
     batch_norm,
     conv2d,
+    conv_norm,
     max_pool2d,
 )
 from tinytorch.tensor import Tensor, set_recorder, version
@@ -76,7 +77,8 @@ def test_a_layer_convolves_with_its_parameters(arguments, params, rng):
 
 
 @pytest.mark.parametrize(
-    ("channels", "kernel", "groups", "bound"), [(1, 2, 1, 0.5), (25, 4, 1, 0.05), (8, 2, 2, 0.25)]
+    ("channels", "kernel", "groups", "bound"),
+    [(1, 2, 1, 0.5), (25, 4, 1, 0.05), (8, 2, 2, 0.25), (1, 1, 1, 1.0)],
 )
 def test_parameters_start_uniform_within_one_over_the_root_of_what_a_kernel_sees(
     channels, kernel, groups, bound, rng
@@ -263,6 +265,24 @@ def test_the_small_vgg_doubles_its_width_as_it_halves_the_image(rng):
     kernels = 9 * (3 * 4 + 4 * 4 + 4 * 8 + 8 * 8 + 8 * 16 + 16 * 16)
     expect(count_parameters(net), kernels + 2 * 2 * (4 + 8 + 16) + 16 * 10 + 10)
     expect(SmallVGG(7, 1, 2, rng=rng)(images(rng, 2, 1, 4, 4)).shape, (2, 7))
+
+
+@pytest.mark.parametrize("kernel", [1, 3, 5, 7])
+def test_a_convolution_with_its_norm_keeps_rows_and_columns(kernel, rng):
+    convolution, norm = conv_norm(2, 4, kernel, rng=rng)
+    expect([type(convolution), type(norm)], [Conv2d, BatchNorm2d])
+    expect((convolution.weight.shape, norm.weight.shape), ((4, 2, kernel, kernel), (4,)))
+    expect(norm(convolution(images(rng, 2, 2, 6, 5))).shape, (2, 4, 6, 5))
+    expect(conv_norm(2, 4, kernel, 2, rng=rng)[0](images(rng, 2, 2, 6, 5)).shape, (2, 4, 3, 3))
+
+
+def test_networks_are_so_wide_unless_told(rng):
+    """Counted by hand: 9 for each pair of channels, two a channel for each norm, and the last Linear."""
+    stages = 3 * 32 + 32 * 32 + 32 * 64 + 64 * 64 + 64 * 128 + 128 * 128
+    expect(count_parameters(SmallVGG(rng=rng)), 9 * stages + 2 * 2 * (32 + 64 + 128) + 128 * 10 + 10)
+    blocks = 3 * 16 + 2 * 16 * 16 + 16 * 32 + 32 * 32 + 32 * 64 + 64 * 64
+    shortcuts, norms = 16 * 32 + 32 * 64, 2 * (3 * 16 + 3 * 32 + 3 * 64)
+    expect(count_parameters(SmallResNet(rng=rng)), 9 * blocks + shortcuts + norms + 64 * 10 + 10)
 
 
 def test_a_convolution_before_a_batch_norm_has_no_bias(rng):

@@ -14,9 +14,13 @@ from tinytorch.autograd import is_grad_enabled
 from tinytorch.layers import parameter_bytes
 from tinytorch.networks import Sequential
 from tinytorch.spatial import (
+    AvgPool2d,
     BatchNorm2d,
     Conv2d,
     Flatten,
+    GlobalAvgPool,
+    MaxPool2d,
+    ResidualBlock,
     avg_pool2d,
     batch_norm,
     col2im,
@@ -212,9 +216,11 @@ def test_the_twin_that_lays_out_all_columns_is_caught(rng):
     CONVOLVE.catches(peak_bytes(lambda: columns_of(x) @ matrix) / x.nbytes)
 
 
-def test_the_columns_of_the_way_back_are_laid_out_so_too(rng):
+@pytest.mark.parametrize("padding", [1, 3])
+def test_the_columns_of_the_way_back_are_laid_out_so_too(padding, rng):
+    """With a border wider than the kernel reaches, a reference that goes back by im2col of `grad` cannot."""
     x, weight = images(rng), random(rng, 16, 16, 3, 3)
-    out, back = conv2d.vjp(x, weight, padding=1)
+    out, back = conv2d.vjp(x, weight, padding=padding)
     CONVOLVE_BACK.check(peak_bytes(lambda: back(out)) / x.nbytes)
 
 
@@ -385,8 +391,21 @@ def test_flatten_copies_only_what_lies_in_another_order(rng):
     assert np.shares_memory(Flatten()(Tensor(x)).data, x)
 
 
+LAYERS = {
+    "Conv2d": lambda rng: Conv2d(16, 4, 3, rng=rng),
+    "MaxPool2d": lambda rng: MaxPool2d(2),
+    "AvgPool2d": lambda rng: AvgPool2d(2),
+    "GlobalAvgPool": lambda rng: GlobalAvgPool(),
+    "Flatten": lambda rng: Flatten(),
+    "BatchNorm2d": lambda rng: BatchNorm2d(16),
+    "ResidualBlock": lambda rng: ResidualBlock(16, 16, rng=rng),
+}
+
+
 @pytest.mark.parametrize("training", [True, False])
-def test_a_layer_keeps_no_batch(training, rng):
+@pytest.mark.parametrize("name", LAYERS)
+def test_a_layer_keeps_no_batch(name, training, rng):
     """What a layer kept for itself would stay for as long as the network does."""
-    layer, x = BatchNorm2d(16).train(training), images(rng)
-    expect(retained_bytes(lambda: layer(Tensor(x, requires_grad=True))) / KIB, 0.0, atol=64.0)
+    layer, x = LAYERS[name](rng).train(training), images(rng, 8)
+    made = lambda: layer(Tensor(x + np.float32(1), requires_grad=True))  # noqa: E731
+    expect(retained_bytes(made) / KIB, 0.0, atol=64.0)

@@ -134,6 +134,17 @@ def test_its_way_back_is_two_more(rng):
     )
 
 
+def test_strides_and_groups_cost_no_more(rng):
+    """Of images twice as high and wide, in two groups: half as many multiplications, as many pixels."""
+
+    def there_and_back(x, weight, *_):
+        out, back = conv2d.vjp(x, weight, padding=1, stride=2, groups=2)
+        return back(out)
+
+    inputs = lambda: (images(rng, 4, 16, 64), random(rng, 16, 8, 3, 3), *operands(rng)[2:])  # noqa: E731
+    CONVOLVE_BACK.check(race(there_and_back, three_products, limit=CONVOLVE_BACK.limit, inputs=inputs))
+
+
 def test_the_twin_that_goes_back_pixel_by_pixel_is_caught(rng):
     def back(x, weight, columns, matrix):
         padded = np.zeros((4, 16, 34, 34), np.float32)
@@ -240,10 +251,10 @@ def pool_operand(rng):
     return (images(rng, 8, 8, 32),)
 
 
-def by_argmax(x):
+def by_argmax(x, kernel=2):
     """The windows side by side, and of each the largest."""
-    seen = np.lib.stride_tricks.sliding_window_view(x, (2, 2), axis=(2, 3))[:, :, ::2, ::2]
-    seen = seen.reshape(8, 8, 16, 16, 4)
+    seen = np.lib.stride_tricks.sliding_window_view(x, (kernel, kernel), axis=(2, 3))[:, :, ::2, ::2]
+    seen = seen.reshape(*seen.shape[:4], kernel * kernel)
     which = seen.argmax(axis=-1)[..., None]
     return np.take_along_axis(seen, which, axis=-1)[..., 0], which
 
@@ -285,6 +296,24 @@ def test_its_way_back_takes_all_windows_at_once(rng):
     POOL_BACK.check(
         race(there_and_back, by_argmax_and_back, limit=POOL_BACK.limit, inputs=lambda: pool_operand(rng))
     )
+
+
+def test_windows_that_overlap_cost_a_tap_more_each(rng):
+    def there_and_back(x):
+        out, back = max_pool2d.vjp(x, kernel=3, stride=2)
+        return back(out)
+
+    def by_argmax_and_add(x):
+        out, which = by_argmax(x, 3)
+        back = np.zeros((*out.shape, 9), np.float32)
+        np.put_along_axis(back, which, out[..., None], axis=-1)
+        added = np.zeros((8, 8, 33, 33), np.float32)
+        for i, j in np.ndindex(3, 3):
+            added[:, :, i : i + 31 : 2, j : j + 31 : 2] += back[..., 3 * i + j]
+        return added
+
+    inputs = lambda: (images(rng, 8, 8, 33),)  # noqa: E731
+    POOL_BACK.check(race(there_and_back, by_argmax_and_add, limit=POOL_BACK.limit, inputs=inputs))
 
 
 def test_the_twin_that_goes_back_window_by_window_is_caught(rng):

@@ -26,9 +26,9 @@ from tinytorch.tensor import Array, Shape, Tensor, as_strided, floating, increme
 __all__ = [
     "AvgPool2d", "BatchNorm2d", "Conv2d", "Flatten", "GlobalAvgPool", "LeNet", "MaxPool2d", "ResidualBlock",
     "SmallResNet", "SmallVGG", "avg_pool2d", "avg_pool2d_back", "batch_norm", "batch_norm_back",
-    "channels_last", "chunks", "col2im", "conv2d", "conv2d_back", "conv2d_loops", "conv_output_size",
-    "conv_shape", "crop", "im2col", "max_pool2d", "max_pool2d_back", "pad", "pair", "pool_shape", "taps",
-    "windows",
+    "channels_last", "chunks", "col2im", "conv2d", "conv2d_back", "conv2d_loops", "conv_norm",
+    "conv_output_size", "conv_shape", "crop", "im2col", "max_pool2d", "max_pool2d_back", "pad", "pair",
+    "pool_shape", "taps", "windows",
 ]  # fmt: skip
 
 Pair = int | tuple[int, int]
@@ -520,9 +520,9 @@ def batch_norm(
 ) -> tuple[Array, Array, Array]:
     """Each channel of (N, C, ...) shifted and scaled to mean 0 and variance 1; that times weight, plus bias.
 
-    In training, by the mean and variance of the batch; and of `running_mean` and `running_var` each that is
-    given moves towards these by `momentum`, in place, with the variance divided by n - 1. Else by the running
-    ones, which must be given then. `eps` is added to the variance before its root is taken.
+    In training, by the mean and variance of the batch; and `running_mean` and `running_var`, if given, move
+    towards these by `momentum`, in place, with the variance divided by n - 1. Else by the running ones, which
+    must be given then. `eps` is added to the variance before its root is taken.
 
     ValueError if shapes do not fit, naming them, or if in training a channel has fewer than two numbers.
     """
