@@ -390,7 +390,7 @@ def test_a_state_of_other_generators_is_refused():
     """The order's, the flips', the crops' and the squares' here, there the order's only."""
     loader = DataLoader(TensorDataset(IMAGES), shuffle=True, rng=np.random.default_rng(1))
     expect((len(generators(make())), len(generators(loader))), (4, 1))
-    with expect_error(ValueError, "4", "1"):
+    with expect_error(ValueError):
         loader.load_state_dict(make().state_dict())
 
 

@@ -684,7 +684,7 @@ class DataLoader:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Stand where another loader of the same kind stood: the next `iter` gives the rest of its epoch.
 
-        ValueError for a state of another number of generators, which it names.
+        ValueError for a state of another number of generators.
         """
         # kata 09.19: the generators; `__iter__` does the rest.
         _set_states(self, state["generators"])

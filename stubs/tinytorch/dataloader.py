@@ -461,7 +461,7 @@ class DataLoader:
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Stand where another loader of the same kind stood: the next `iter` gives the rest of its epoch.
 
-        ValueError for a state of another number of generators, which it names.
+        ValueError for a state of another number of generators.
         """
         # TODO 09.19: the generators; `__iter__` does the rest.
         raise NotImplementedError("kata 09.19: DataLoader.load_state_dict")
