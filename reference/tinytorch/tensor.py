@@ -125,6 +125,8 @@ class Op:
         self.pull: Callable[..., Any] | None = None
         self.needs: tuple[str, ...] = ()
         self._position = {name: i for i, name in enumerate(self.inputs)}
+        self._wants: list[tuple[str, int | None]] = []  # `needs`, each with its position if it is an input
+        self._asks_what_is_wanted = False
 
     def __repr__(self) -> str:
         return f"<op {self.name}>"
@@ -152,7 +154,7 @@ class Op:
             out = Tensor(result)
         # An answer in bools or integers (a < b, argmax) moves in jumps: it has no gradient.
         if recorder is not None and out.data.dtype.kind == "f":
-            if "needs_input_grad" in self.needs:
+            if self._asks_what_is_wanted:
                 params["needs_input_grad"] = tuple(getattr(x, "requires_grad", False) for x in inputs)
             out.requires_grad = True
             recorder(self, inputs, arrays, params, out)
@@ -198,19 +200,20 @@ class Op:
         if unknown := [name for name in needs if name not in offered]:
             raise TypeError(f"the gradient of {self.name} asks for {unknown}; it can have {list(offered)}")
         self.pull, self.needs = pull, tuple(needs)
+        self._wants = [(name, self._position.get(name)) for name in needs]
+        self._asks_what_is_wanted = "needs_input_grad" in needs
         return pull
 
     def keep(self, out: Array, arrays: Sequence[Any], params: dict[str, Any]) -> list[Any]:
         """What the gradient rule asked for, in its order, and nothing else. An input left out is None."""
         kept: list[Any] = []
-        for name in self.needs:
-            if name == "out":
-                kept.append(out)
-            elif name in self._position:
-                i = self._position[name]
+        for name, i in self._wants:
+            if i is not None:
                 kept.append(arrays[i] if i < len(arrays) else None)
+            elif name == "out":
+                kept.append(out)
             elif name == "input_shapes":
-                kept.append(tuple(np.shape(a) for a in arrays))
+                kept.append(tuple(map(np.shape, arrays)))
             else:
                 kept.append(params[name] if name in params else self.params[name])
         return kept
@@ -321,9 +324,12 @@ def resolve_shape(old: Shape, new: Shape) -> Shape:
     Where it cannot hold just as many, or has two -1, a ValueError names both shapes.
     """
     # kata 02.6: and if an axis is 0 long?
-    size, known = math.prod(old), math.prod(n for n in new if n != -1)
-    resolved = tuple(size // known if n == -1 and known else n for n in new)
-    if new.count(-1) > 1 or min(resolved, default=0) < 0 or math.prod(resolved) != size:
+    size, resolved = math.prod(old), new
+    if -1 in new and 0 not in new:
+        i = new.index(-1)
+        # -1 times the others: that product, turned round, is the others'.
+        resolved = (*new[:i], size // -math.prod(new), *new[i + 1 :])
+    if min(resolved, default=0) < 0 or math.prod(resolved) != size:
         raise ValueError(f"shape {old} has {size} elements and cannot become {new}")
     return resolved
 
