@@ -329,7 +329,7 @@ class Node:
 
     __slots__ = ("dtype", "hooks", "kept", "made", "op", "shape", "sources")
 
-    def __init__(self, op: Op, kept: list[Any] | None, sources: Sequence[Any], out: Array) -> None:
+    def __init__(self, op: Op, kept: Sequence[Any] | None, sources: Sequence[Any], out: Array) -> None:
         self.op = op
         self.kept = kept
         self.sources = sources
@@ -365,8 +365,8 @@ def record(op: Op, inputs: tuple[Any, ...], arrays: list[Any], params: dict[str,
             sources.append(None)
     if sources[0] is out:
         sources[0] = None
-    kept = op.keep(out.data, arrays, params) if op.needs else []
-    out.node = Node(op, kept, sources, out.data)
+    data = out.data
+    out.node = Node(op, op.keep(data, arrays, params) if op.needs else (), sources, data)
 
 
 def unbroadcast(grad: Array, shape: Shape) -> Any:

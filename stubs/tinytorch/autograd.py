@@ -285,7 +285,7 @@ class Node:
 
     __slots__ = ("dtype", "hooks", "kept", "made", "op", "shape", "sources")
 
-    def __init__(self, op: Op, kept: list[Any] | None, sources: Sequence[Any], out: Array) -> None:
+    def __init__(self, op: Op, kept: Sequence[Any] | None, sources: Sequence[Any], out: Array) -> None:
         self.op = op
         self.kept = kept
         self.sources = sources
