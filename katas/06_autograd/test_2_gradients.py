@@ -62,8 +62,8 @@ from tinytorch.tensor import (
 
 # On a busy machine drawing examples can take a second, which is no fault of theirs.
 steady = settings(deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
-few = settings(steady, max_examples=6)
-some = settings(steady, max_examples=20)
+few = settings(steady, max_examples=4)
+some = settings(steady, max_examples=12)
 
 SIDES = st.integers(1, 3)
 SHAPES = st.lists(SIDES, max_size=3).map(tuple)
@@ -136,7 +136,7 @@ REDUCTIONS = {"total": total, "mean": mean, "var": var, "amax": amax, "amin": am
 
 
 @pytest.mark.parametrize("name", REDUCTIONS)
-@settings(few, max_examples=10)
+@settings(few, max_examples=7)
 @given(st.lists(st.integers(2, 3), max_size=3).map(tuple), SEEDS, st.booleans())
 def test_rules_of_reductions_are_slopes(name, shape, seed, keepdims):
     rng = np.random.default_rng(seed)
@@ -176,7 +176,7 @@ def products(draw_from):
     ][kind]
 
 
-@settings(some, max_examples=30)
+@settings(some, max_examples=20)
 @given(products(), SEEDS)
 def test_products_of_every_kind_have_their_slopes(shapes, seed):
     rng = np.random.default_rng(seed)
@@ -226,7 +226,7 @@ def every_way_to_stretch(result):
             yield tuple(1 if one else n for one, n in zip(ones, kept, strict=True))
 
 
-WAYS = [*every_way_to_stretch((2, 3, 2, 3))]
+WAYS = [*every_way_to_stretch((2, 3, 2))]
 STRETCHING = [*itertools.product(WAYS, repeat=2)]
 
 
@@ -246,9 +246,9 @@ def test_unbroadcast_in_every_way_of_up_to_four_axes(rng):
             expect((shape, unbroadcast(grad, shape)), (shape, summed_by_hand(grad, shape)))
 
 
-def test_every_pair_of_shapes_of_up_to_four_axes_that_meet(rng):
-    """961 pairs: of x * y with the gradient g, x gets what g * y adds up to, and y what g * x does."""
-    expect(len(STRETCHING), 961)
+def test_every_pair_of_shapes_of_up_to_three_axes_that_meet(rng):
+    """225 pairs: of x * y with the gradient g, x gets what g * y adds up to, and y what g * x does."""
+    expect(len(STRETCHING), 225)
     for a, b in STRETCHING:
         x, y = (Tensor(draw(rng, shape), requires_grad=True) for shape in (a, b))
         out = x * y
@@ -320,7 +320,7 @@ def three_inputs(seed):
     return [draw(rng, shape) for shape in ((2, 3), (3,), ())]
 
 
-@settings(some, max_examples=12)
+@settings(some, max_examples=6)
 @given(SEEDS)
 def test_any_graph_has_the_slopes_of_its_function(seed):
     check_gradient(a_random_function(seed), *three_inputs(seed))
