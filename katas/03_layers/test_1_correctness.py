@@ -1,7 +1,7 @@
 """Level 1: affine maps and modules give the right answer, on examples worked out by hand."""
 
 import copy
-from collections import OrderedDict
+from collections import OrderedDict, namedtuple
 
 import numpy as np
 import pytest
@@ -69,6 +69,10 @@ def test_the_dtype_stays(dtype):
 @pytest.mark.parametrize("dtype", [np.uint8, np.int64, bool])
 def test_integers_meet_float32_weights_in_float32(dtype):
     expect(affine(np.ones((2, 2), dtype), WEIGHT, BIAS).data, f32([[11, 21, 32], [11, 21, 32]]))
+
+
+def test_a_float64_bias_widens_nothing():
+    expect(affine(X, WEIGHT, BIAS.astype(np.float64)).data, Y)
 
 
 def test_a_float64_input_is_not_narrowed():
@@ -316,6 +320,17 @@ def test_a_hook_may_take_itself_away_while_it_is_called():
     expect(seen, ["once", "always", "always"])
 
 
+def test_a_new_hook_takes_no_other_hooks_place():
+    module, seen = Idle(), []
+    remove = module.register_forward_hook(lambda *args: seen.append("first"))
+    module.register_forward_hook(lambda *args: seen.append("second"))
+    remove()
+    module.register_forward_hook(lambda *args: seen.append("third"))
+    remove()
+    module()
+    expect(seen, ["second", "third"])
+
+
 def test_a_hook_belongs_to_one_module_only():
     module, other, seen = Idle(), Idle(), []
     module.register_forward_hook(lambda *args: seen.append(args))
@@ -389,6 +404,12 @@ def test_members_are_found_inside_of_lists_tuples_and_dicts():
     assert dict(module.named_members())["heads.7"] is module.heads[7]
 
 
+def test_members_may_be_private_and_be_in_named_tuples():
+    module, pair = Module(), namedtuple("Pair", ["left", "right"])
+    module._weight, module.pair = Parameter(X), pair(Parameter(X), Idle())
+    expect(names(module.named_members()), ["_weight", "pair.0", "pair.1"])
+
+
 def test_what_a_member_holds_is_not_a_member():
     module = Module()
     module.outer = Twice(Scale([1.0]))
@@ -441,6 +462,14 @@ def test_modules_are_listed_with_their_paths_parents_first():
     expect(names(modules), ["", "children.0", "children.0.grandchild", "children.1"])
     assert modules[0][1] is parent
     assert modules[2][1] is parent.children[0].grandchild
+
+
+def test_what_is_set_later_is_found_too():
+    parent = family()
+    before = len(list(parent.modules())), len(list(parent.parameters())), len(parent.state_dict())
+    parent.children[1].late = Scale([5.0])
+    after = len(list(parent.modules())), len(list(parent.parameters())), len(parent.state_dict())
+    expect(after, tuple(n + 1 for n in before))
 
 
 def test_a_prefix_is_where_paths_begin():
@@ -712,6 +741,14 @@ def test_parameters_are_frozen_and_unfrozen_together():
     module.requires_grad_()
     expect([p.requires_grad for p in module.parameters()], [True, True])
     expect((module.running.requires_grad, module.constant.requires_grad), (False, False))
+
+
+def test_freezing_and_loading_leave_gradients_alone():
+    module = Everything()
+    module.weight.grad = grad = np.ones_like(module.weight.data)
+    module.requires_grad_(False)
+    module.load_state_dict(module.state_dict())
+    assert module.weight.grad is grad
 
 
 def test_a_copy_of_a_module_is_a_module_of_its_own():

@@ -196,6 +196,12 @@ def test_the_error_is_the_mean_over_rows_and_outputs():
     # Of the weights: [1, 1] / 2 @ INPUTS = (1.5, 0.5) and [1, -1] / 2 @ INPUTS = (-0.5, 0.5).
 
 
+def test_a_step_takes_pixels_and_rows_with_more_axes():
+    layer = layer_of([[1, 2]], [0.5])
+    expect(descend(layer, INPUTS.astype(np.uint8)[:, None], TARGETS[:, None], 0.1), 3.25)
+    expect((layer.weight, layer.bias), (f32([[0.65, 1.75]]), f32([0.2])))
+
+
 def test_steps_lead_to_the_solution(rng):
     x = rng.normal(size=(64, 3)).astype(np.float32)
     truth, offset = f32([[1, -2, 3], [0.5, 0, -1]]), f32([0.25, -4])
@@ -312,6 +318,13 @@ class Gain(Module):
 
     def flops(self, inputs, out):
         return len(inputs) + out[0].size
+
+
+def test_buffers_are_no_parameters_in_a_summary(rng):
+    net = Net(rng)
+    net.layers[0].running = Buffer(np.zeros(10))
+    net.constant = Tensor(np.zeros(10))
+    expect([row[3] for row in summary(net, Tensor(np.ones((5, 3), np.float32)))], [16, 8, 0])
 
 
 def test_the_columns_add_up_though_a_layer_is_called_twice(rng):

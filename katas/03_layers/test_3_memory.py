@@ -5,6 +5,7 @@ naive version, written out here, that must not fit.
 """
 
 import gc
+import weakref
 
 import numpy as np
 import pytest
@@ -277,6 +278,16 @@ def test_a_summary_keeps_numbers_and_no_array(net, rng):
     x = Tensor(random(rng, 256, 64))  # the hidden layer gives (256, 1024): 1 MiB
     SUMMARY.check(kept_bytes(lambda: summary(net, x)) / KIB)
     expect(retained_bytes(lambda: summary(net, x)) / KIB, 0.0, atol=8.0)
+
+
+def test_a_layer_lets_go_of_what_went_through(net, rng):
+    """After a forward pass, and after a summary of one."""
+    for use in (net, lambda x: summary(net, x)):
+        x = Tensor(random(rng, 2, 64))
+        came = weakref.ref(x)
+        use(x)
+        del x
+        expect(came(), None)
 
 
 def test_the_twin_that_keeps_outputs_is_caught(rng):

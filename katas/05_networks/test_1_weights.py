@@ -87,18 +87,22 @@ class Unwritable:
 
 
 class Fails(Module):
-    """Its state cannot be written to the end: an array of Python's objects has no bytes of its own."""
+    """Its state cannot be written to the end: without pickle, Python's objects have no bytes."""
+
+    def __init__(self, item):
+        self.item = item
 
     def state_dict(self):
-        broken = np.array([Unwritable()], object)
+        broken = np.array([self.item], object)
         return {"0.weight": np.ones((4, 3), np.float32), "broken": broken, "last": np.ones(5)}
 
 
-def test_the_old_file_stays_when_writing_fails(tmp_path):
+@pytest.mark.parametrize("item", [Unwritable(), "text"], ids=["no pickle", "a pickle"])
+def test_the_old_file_stays_when_writing_fails(item, tmp_path):
     path = tmp_path / "weights.npz"
     save(net_of(1), path)
     with pytest.raises((ValueError, TypeError)):
-        save(Fails(), path)
+        save(Fails(item), path)
     load(net := net_of(0), path)
     expect_state(net, state_of(net_of(1)))
     expect([entry.name for entry in tmp_path.iterdir()], ["weights.npz"])

@@ -1,11 +1,25 @@
 """Believable wrong solutions of kata 03.  Each takes the reference and spoils one thing in it."""
 
 import functools
+import inspect
 import math
+import textwrap
 
 import numpy as np
 
 from dojo.mistakes import caught_by
+
+
+def edit(m, name, *changes):
+    owner, _, last = name.rpartition(".")
+    holder = getattr(m, owner) if owner else m
+    source = textwrap.dedent(inspect.getsource(getattr(holder, last)))
+    for old, new in changes:
+        assert source.count(old) == 1, f"{name} has {old!r} {source.count(old)} times"
+        source = source.replace(old, new)
+    exec(compile("from __future__ import annotations\n" + source, f"<{name}, spoilt>", "exec"), vars(m))
+    setattr(holder, last, vars(m)[last])
+
 
 # affine.
 
@@ -63,6 +77,30 @@ def numpy_explains_what_does_not_fit(m):
 @caught_by(1)
 def integers_meet_weights_in_numpys_dtype(m):
     m.promote = lambda a, b: (np.asarray(a), np.asarray(b))
+
+
+@caught_by(1)
+def a_wide_bias_widens_the_output(m):
+    right = m.affine.forward
+
+    def affine(x, weight, bias=None):
+        out = right(x, weight)
+        if bias is not None and bias.shape != weight.shape[:1]:
+            raise ValueError(f"{bias.shape} {weight.shape}")
+        return out if bias is None else np.add(out, bias, out=out if bias.dtype == out.dtype else None)
+
+    m.affine.forward = affine
+
+
+@caught_by(3)
+def products_are_computed_in_float64(m):
+    right = m.affine.forward
+
+    def affine(x, weight, bias=None):
+        xp, wp = m.promote(x, weight)
+        return right(xp.astype(np.float64), wp.astype(np.float64), bias).astype(xp.dtype)
+
+    m.affine.forward = affine
 
 
 @caught_by(1)
@@ -381,13 +419,24 @@ def the_first_hook_that_is_equal_is_taken_away(m):
 
 
 @caught_by(1)
-def a_new_hook_takes_the_number_of_one_taken_away(m):
+def the_same_function_is_the_same_hook(m):
     def register_forward_hook(self, hook):
         hooks = vars(self).setdefault("_forward_hooks", {})
         hooks[key := hook] = hook
         return lambda: hooks.pop(key, None)
 
     m.Module.register_forward_hook = register_forward_hook
+
+
+@caught_by(1)
+def a_new_hook_takes_the_number_of_one_taken_away(m):
+    def register(self, hook):
+        hooks = vars(self).setdefault("_forward_hooks", {})
+        key = len(hooks)
+        hooks[key] = hook
+        return lambda: hooks.pop(key, None) and None
+
+    m.Module.register_forward_hook = register
 
 
 @caught_by(1)
@@ -496,9 +545,36 @@ def a_member_is_listed_under_its_first_name_only(m):
 
 
 @caught_by(1)
+def private_attributes_are_no_members(m):
+    right = m.Module.named_members
+    m.Module.named_members = lambda self: ((n, k) for n, k in right(self) if not n.startswith("_"))
+
+
+@caught_by(1)
+def tuples_are_not_looked_into(m):
+    edit(m, "Module.named_members", ("(list, tuple, dict)", "(list, dict)"))
+
+
+@caught_by(1)
 def members_are_sorted_by_name(m):
     right = m.Module.named_members
     m.Module.named_members = lambda self: iter(sorted(right(self), key=lambda pair: pair[0]))
+
+
+@caught_by(1)
+def modules_are_remembered(m):
+    right = m.Module.named_modules
+
+    def named_modules(self, prefix=""):
+        if "_cache" not in vars(self):
+            self.__dict__["_cache"] = tuple((n, id(k)) and (n, k) for n, k in right(self))
+        return ((m.dotted(prefix, n) if n else prefix, k) for n, k in self.__dict__["_cache"])
+
+    right_members = m.Module.named_members
+    m.Module.named_members = lambda self: (
+        (n, k) for n, k in right_members(self) if not n.startswith("_cache")
+    )
+    m.Module.named_modules = named_modules
 
 
 @caught_by(1)
@@ -635,6 +711,18 @@ def each_parameter_is_compared_with_all_before(m):
 
 
 @caught_by(1)
+def state_is_remembered(m):
+    right = m.Module.state_dict
+
+    def state_dict(self):
+        if "_state" not in vars(self):
+            self.__dict__["_state"] = right(self)
+        return self.__dict__["_state"]
+
+    m.Module.state_dict = state_dict
+
+
+@caught_by(1)
 def the_state_is_a_copy(m):
     right = m.Module.state_dict
     m.Module.state_dict = lambda self: {name: array.copy() for name, array in right(self).items()}
@@ -727,6 +815,30 @@ def _loading(m, check=True, note=True, shapes=True, casting="same_kind", extra=T
                     m.increment_version(array)
 
     m.Module.load_state_dict = load_state_dict
+
+
+@caught_by(1)
+def loading_forgets_gradients(m):
+    right = m.Module.load_state_dict
+
+    def load(self, state, strict=True):
+        right(self, state, strict)
+        self.zero_grad()
+
+    m.Module.load_state_dict = load
+
+
+@caught_by(1)
+def loading_uses_up_the_state(m):
+    right = m.Module.load_state_dict
+
+    def load(self, state, strict=True):
+        right(self, state, strict)
+        if isinstance(state, dict):
+            for n in list(state):
+                del state[n]
+
+    m.Module.load_state_dict = load
 
 
 @caught_by(1)
@@ -840,6 +952,28 @@ def a_frozen_parameter_keeps_its_gradient(m):
 
 
 @caught_by(1)
+def freezing_forgets_gradients(m):
+    right = m.Module.requires_grad_
+
+    def rg(self, requires_grad=True):
+        for p in self.parameters():
+            p.grad = None
+        return right(self, requires_grad)
+
+    m.Module.requires_grad_ = rg
+
+
+@caught_by(1)
+def only_what_is_trained_forgets_its_gradient(m):
+    def zero_grad(self):
+        for p in self.parameters():
+            if p.requires_grad:
+                p.grad = None
+
+    m.Module.zero_grad = zero_grad
+
+
+@caught_by(1)
 def buffers_are_unfrozen_too(m):
     def requires_grad_(self, requires_grad=True):
         for _, tensor in _tensors(m, self):
@@ -861,6 +995,15 @@ def _linear_of(m, draw):
         self.bias = m.Parameter(draw(rng, bound, (out_features,))) if bias else None
 
     m.Linear.__init__ = init
+
+
+@caught_by(1)
+def a_layer_remembers_its_input(m):
+    def forward(self, x):
+        self.__dict__["_x"] = x
+        return m.affine(x, self.weight, self.bias)
+
+    m.Linear.forward = forward
 
 
 @caught_by(1)
@@ -1047,6 +1190,29 @@ def targets_are_broadcast(m):
     m.descend = descend
 
 
+@caught_by(1)
+def a_step_wants_floats(m):
+    right = m.descend
+
+    def descend(layer, x, y, lr):
+        if x.dtype.kind != "f":
+            raise TypeError("floats")
+        return right(layer, x, y, lr)
+
+    m.descend = descend
+
+
+@caught_by(1)
+def a_step_wants_a_table(m):
+    def descend(layer, x, y, lr):
+        if x.ndim != 2:
+            raise ValueError("rows")
+        return right(layer, x, y, lr)
+
+    right = m.descend
+    m.descend = descend
+
+
 @caught_by(4)
 def a_step_goes_row_by_row(m):
     right = m.descend
@@ -1138,6 +1304,23 @@ def _summary(m, parameters_of=None, order=lambda rows, module: rows, tidy=True, 
             for remove in removers:
                 remove()
         return order(rows, module)
+
+    m.summary = summary
+
+
+@caught_by(1)
+def a_summary_counts_buffers(m):
+    edit(m, "summary", ("isinstance(member, Parameter)", "isinstance(member, (Parameter, Buffer))"))
+
+
+@caught_by(3)
+def a_summary_remembers_its_inputs(m):
+    right = m.summary
+
+    def summary(module, *inputs):
+        rows = right(module, *inputs)
+        module.__dict__["_last_inputs"] = inputs
+        return rows
 
     m.summary = summary
 
