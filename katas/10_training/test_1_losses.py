@@ -139,12 +139,16 @@ def test_a_class_that_is_ruled_out_costs_nothing_unless_it_is_the_label():
 @pytest.mark.parametrize("kind", [np.uint8, np.int32, np.int64])
 def test_logits_keep_their_dtype_whatever_that_of_the_labels(dtype, kind):
     for how in ("mean", "sum", "none"):
-        loss = cross_entropy(np.zeros((2, 4), dtype), np.array([0, 3], kind), label_smoothing=0.1, reduction=how)
+        loss = cross_entropy(
+            np.zeros((2, 4), dtype), np.array([0, 3], kind), label_smoothing=0.1, reduction=how
+        )
         expect(loss.dtype, np.dtype(dtype))
 
 
 def test_labels_may_be_a_tensor_and_need_no_gradient():
-    expect(float(cross_entropy(Tensor(LOGITS), Tensor(np.array([0, 1]))).data), math.log(8) / 2 + math.log(4) / 2)
+    expect(
+        float(cross_entropy(Tensor(LOGITS), Tensor(np.array([0, 1]))).data), math.log(8) / 2 + math.log(4) / 2
+    )
 
 
 def test_more_classes_than_uint8_can_count_are_found_by_labels_in_uint16(rng):
@@ -202,7 +206,9 @@ def test_cross_entropy_is_minus_the_sum_of_targets_times_log_probabilities(seed,
         losses.append(-sum(t * math.log(math.exp(x) / total) for t, x in zip(target, row, strict=True)))
     got = cross_entropy(logits, labels, label_smoothing=smoothing, reduction="none").data
     expect(got, np.array(losses), atol=1e-9)
-    expect(float(cross_entropy(logits, labels, label_smoothing=smoothing).data), sum(losses) / rows, atol=1e-9)
+    expect(
+        float(cross_entropy(logits, labels, label_smoothing=smoothing).data), sum(losses) / rows, atol=1e-9
+    )
 
 
 # 10.5 accuracy
@@ -241,7 +247,10 @@ def test_classes_that_never_come_have_rows_and_columns_of_zeros():
 def test_small_integers_do_not_overflow():
     """Class 200 of 201 and class 199 make pair 40,399, which no uint8 can hold."""
     table = confusion_matrix(np.array([199], np.uint8), np.array([200], np.uint8), 201)
-    expect((table.shape, table.dtype, int(table[200, 199]), int(table.sum())), ((201, 201), np.dtype(np.int64), 1, 1))
+    expect(
+        (table.shape, table.dtype, int(table[200, 199]), int(table.sum())),
+        ((201, 201), np.dtype(np.int64), 1, 1),
+    )
 
 
 def test_no_answers_make_a_table_of_zeros():

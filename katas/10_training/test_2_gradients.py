@@ -48,9 +48,7 @@ def test_only_who_wants_a_gradient_gets_one(rng):
 def test_cross_entropy_moves_with_its_logits(seed, rows, classes, smoothing, reduction):
     rng = np.random.default_rng(seed)
     logits, labels = rng.normal(size=(rows, classes)) * 2, rng.integers(0, classes, rows)
-    check_gradient(
-        lambda x: cross_entropy(x, labels, label_smoothing=smoothing, reduction=reduction), logits
-    )
+    check_gradient(lambda x: cross_entropy(x, labels, label_smoothing=smoothing, reduction=reduction), logits)
 
 
 def test_the_gradient_is_softmax_less_target():
