@@ -251,20 +251,26 @@ class Trap:
 
 def test_a_pickle_runs_nothing(tmp_path):
     mark = tmp_path / "was here"
-    for trap in (Trap(open, str(mark), "w"), Trap(eval, f"open({str(mark)!r}, 'w')"), Trap(mark.touch)):
+    for trap in (
+        Trap(open, str(mark), "w"),
+        Trap(eval, f"open({str(mark)!r}, 'w')"),
+        Trap(mark.touch),
+        Trap(np.memmap, str(mark), "u1", "w+", 0, 1),
+    ):
         with expect_error(ValueError, "trap"):
             unpickle_cifar(write(tmp_path / "trap", pickle.dumps({b"data": trap, b"labels": [1]})))
         expect(mark.exists(), False)
 
 
 @pytest.mark.parametrize(
-    "named", ["numpy.load", "numpy.memmap", "builtins.getattr", "os.system", "_codecs.lookup"]
+    "named",
+    ["numpy.load", "numpy.memmap", "builtins.getattr", "os.system", "_codecs.lookup", "base64.encode"],
 )
 def test_a_pickle_may_name_nothing_but_arrays(named, tmp_path):
     module, name = named.split(".")
-    asks = b"\x80\x02c" + module.encode() + b"\n" + name.encode() + b"\n."
+    asks = b"U\x04morec" + module.encode() + b"\n" + name.encode() + b"\ns."  # one more key, and its value
     with expect_error(ValueError, "asks"):
-        unpickle_cifar(write(tmp_path / "asks", asks))
+        unpickle_cifar(write(tmp_path / "asks", pickled(*photographs(2))[:-1] + asks))
 
 
 GOOD_IMAGES, GOOD_LABELS = photographs(3)

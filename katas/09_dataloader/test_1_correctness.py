@@ -59,9 +59,10 @@ def test_tuples_are_batched_part_by_part(kind):
 
 
 def test_what_is_nested_is_batched_all_the_way_down():
-    samples = [{"x": X[i], "more": (i, {"name": f"number {i}"})} for i in range(2)]
+    samples = [{"x": X[i], "more": (i, {"name": f"number {i}"}), "deep": {"i": i}} for i in range(2)]
     batch = default_collate(samples)
-    expect(list(batch), ["x", "more"])
+    expect(list(batch), ["x", "more", "deep"])
+    expect(batch["deep"]["i"], np.array([0, 1]))
     expect(batch["x"], X[:2])
     expect(batch["more"][0], np.array([0, 1]))
     expect(batch["more"][1], {"name": ["number 0", "number 1"]})
@@ -230,6 +231,14 @@ def test_at_random_each_epoch_anew(rng):
     assert all(isinstance(i, (int, np.integer)) for i in one)
 
 
+def test_every_order_is_as_likely(rng):
+    sampler = RandomSampler(range(4), rng=rng)
+    orders = [tuple(map(int, sampler)) for _ in range(3000)]
+    counts = {order: orders.count(order) for order in set(orders)}
+    expect(len(counts), 24)
+    expect([count / 3000 for count in counts.values()], [1 / 24] * 24, atol=0.022)  # six deviations of 0.0036
+
+
 def test_the_order_is_drawn_at_once():
     """Otherwise what others draw from the same generator would depend on who is first."""
     one, other = np.random.default_rng(1), np.random.default_rng(1)
@@ -321,8 +330,9 @@ def test_flips_exchange_left_and_right(rng):
 def test_each_image_is_flipped_by_itself(p, rng):
     images = np.tile(np.array([0, 1], np.uint8), (10_000, 1, 1, 1))
     flip = RandomHorizontalFlip(rng=rng) if p is None else RandomHorizontalFlip(p, rng=rng)
-    share = flip(images)[:, 0, 0, 0].mean()
-    expect(float(share), 0.5 if p is None else p, atol=0.025)  # five deviations of 0.005
+    flipped, share = flip(images)[:, 0, 0, 0], 0.5 if p is None else p
+    expect(float(flipped.mean()), share, atol=0.025)  # five deviations of 0.005
+    expect(float((flipped[1:] & flipped[:-1]).mean()), share * share, atol=0.025)  # whatever its neighbour is
 
 
 def test_the_whole_image_is_one_window(rng):
@@ -330,13 +340,13 @@ def test_the_whole_image_is_one_window(rng):
 
 
 def test_a_window_is_as_likely_at_each_place(rng):
-    images = np.tile(np.arange(9).reshape(3, 3), (9000, 1, 1, 1))
+    images = np.tile(np.arange(16).reshape(4, 4), (9000, 1, 1, 1))
     windows = RandomCrop(2, rng=rng)(images)
     expect(windows.shape, (9000, 1, 2, 2))
     corners, counts = np.unique(windows[:, 0, 0, 0], return_counts=True)
-    expect(corners.tolist(), [0, 1, 3, 4])
-    expect(counts / 9000, np.full(4, 0.25), atol=0.025)  # five deviations of 0.0046
-    expect(windows[:, 0].reshape(-1, 4), windows[:, 0, 0, :1] + np.array([0, 1, 3, 4]))
+    expect(corners.tolist(), [0, 1, 2, 4, 5, 6, 8, 9, 10])
+    expect(counts / 9000, np.full(9, 1 / 9), atol=0.02)  # six deviations of 0.0033
+    expect(windows[:, 0].reshape(-1, 4), windows[:, 0, 0, :1] + np.array([0, 1, 4, 5]))
 
 
 def test_padding_is_zeros_all_around(rng):

@@ -135,8 +135,9 @@ def test_batches_in_sequence(ahead, drop, sizes):
             expect(batch, (X[4 * i : 4 * i + 4], Y[4 * i : 4 * i + 4]))
 
 
-def test_by_default_a_batch_is_one_sample():
-    batches = list(DataLoader(TensorDataset(X, Y)))
+@pytest.mark.parametrize("given", [{}, {"rng": np.random.default_rng(0)}])
+def test_by_default_a_batch_is_one_sample_and_the_order_is_that_of_the_dataset(given):
+    batches = list(DataLoader(TensorDataset(X, Y), **given))
     expect(len(batches), 10)
     expect(batches[3], (X[3:4], Y[3:4]))
 
@@ -160,6 +161,15 @@ def test_shuffled_epochs_differ_and_have_every_sample(ahead):
     assert len(set(map(tuple, [*one, range(10)]))) == 4
     expect(epochs(0), one)
     assert epochs(1) != one
+
+
+def test_the_order_is_drawn_when_an_epoch_begins_and_not_at_its_first_batch():
+    one, other = np.random.default_rng(1), np.random.default_rng(1)
+    data = TensorDataset(X)
+    batches = iter(DataLoader(data, 4, shuffle=True, rng=one))
+    expect(len(list(DataLoader(data, 4, shuffle=True, rng=other))), 3)
+    expect(one.random(), other.random())
+    expect(len(list(batches)), 3)
 
 
 def test_a_sampler_says_the_order():
@@ -330,6 +340,14 @@ def test_a_resumed_epoch_can_stop_again():
         loader.load_state_dict(state)
     expect(done, epoch)
     expect(run(loader), [])
+
+
+def test_whoever_stops_a_resumed_epoch_begins_a_new_one():
+    straight, loader = make(), make(seed=99)
+    state = (run(straight, 2), straight.state_dict())[1]
+    loader.load_state_dict(state)
+    run(loader, 1)
+    expect([len(labels) for _, labels in run(loader)], [4, 4, 4, 4, 4, 3])
 
 
 def test_a_stop_makes_no_difference_to_the_next_epoch():

@@ -4,6 +4,7 @@ Counted by tracemalloc in bytes, so the figures are the same on every machine. E
 naive version, written out here, that must not fit.
 """
 
+import gzip
 import struct
 import threading
 import time
@@ -13,7 +14,7 @@ from queue import SimpleQueue
 import numpy as np
 import pytest
 
-from dojo.expect import expect
+from dojo.expect import expect, expect_error
 from dojo.measuring import Budget, kept_bytes, peak_bytes
 from tinytorch.dataloader import (
     CIFAR10,
@@ -48,6 +49,14 @@ MAPPED = Budget(
     naive=4.0,
     unit="MiB at the worst moment",
     naively="a version that reads it",
+)
+PACKED = Budget(
+    "a .gz that holds 32 MiB or says so, where the other is 12 bytes",
+    limit=8.0,
+    reference=1.1,
+    naive=78,
+    unit="MiB at the worst moment",
+    naively="a version that unpacks all, or believes the header,",
 )
 BATCH = Budget(
     "a batch fetched at once",
@@ -154,6 +163,28 @@ def test_a_mapped_file_stays_mapped_in_a_dataset(tmp_path, images):
 def test_the_twin_that_reads_the_file_is_caught(tmp_path, images):
     path = write_idx(tmp_path / "images", images)
     MAPPED.catches(peak_bytes(lambda: np.fromfile(path, np.uint8)) / MIB)
+
+
+def packed(path, says, holds):
+    head = struct.pack(">HBBI", 0, 8, 1, says)
+    path.write_bytes(gzip.compress(head + bytes(holds), 1))
+    return path
+
+
+def refused(path):
+    with expect_error(ValueError, path.name):
+        read_idx(path)
+
+
+@pytest.mark.parametrize(("says", "holds"), [(12, 32 * MIB), (32 * MIB, 12)])
+def test_a_small_gz_cannot_fill_the_memory(says, holds, tmp_path):
+    path = packed(tmp_path / "bomb.gz", says, holds)
+    PACKED.check(peak_bytes(lambda: refused(path)) / MIB)
+
+
+def test_the_twin_that_unpacks_all_is_caught(tmp_path):
+    path = packed(tmp_path / "bomb.gz", 12, 32 * MIB)
+    PACKED.catches(peak_bytes(lambda: gzip.decompress(path.read_bytes())) / MIB)
 
 
 def test_a_batch_allocates_one_batch(images):

@@ -195,7 +195,7 @@ def read_idx(path: str | Path) -> Array:
         raise ValueError(
             f"{path} should have {size} bytes of numbers for {shape}, and has {there}{'+' * packed}"
         )
-    if packed or not size:
+    if packed:
         return np.frombuffer(data, dtype).reshape(shape)
     return np.memmap(path, dtype, "r", start, shape)
 
