@@ -240,7 +240,7 @@ def test_log_softmax_of_infinities_shares_among_equals():
 
 @pytest.mark.parametrize("name", CURVES)
 def test_a_curve_keeps_the_shape_and_the_dtype(name):
-    for dtype in (np.float32, np.float64):
+    for dtype in (np.float16, np.float32, np.float64):
         for shape in [(), (1,), (0,), (2, 3), (3, 0), (1, 2, 1)]:
             out = CURVES[name](Tensor(np.ones(shape, dtype)))
             expect((out.shape, out.dtype), (shape, np.dtype(dtype)))
@@ -281,6 +281,13 @@ def test_a_curve_does_not_care_how_its_input_lies_in_memory(layout, rng):
 def test_a_curve_lets_nan_through(name):
     with np.errstate(all="ignore"):
         expect(np.isnan(CURVES[name](Tensor([1.0, math.nan])).data), np.array([False, True]))
+
+
+@pytest.mark.parametrize("name", [name for name in CURVES if "softmax" in name])
+def test_a_row_with_nan_is_nan_and_no_other_row(name):
+    with np.errstate(all="ignore"):
+        out = CURVES[name](Tensor([[1.0, math.nan], [2.0, 3.0]])).data
+    expect(np.isnan(out), np.array([[True, True], [False, False]]))
 
 
 # At the ends.

@@ -181,9 +181,11 @@ def test_dropout_is_on_while_the_module_is_trained():
 
 
 def test_dropout_is_off_while_the_module_is_used():
-    layer = Dropout(0.9, rng=generator()).eval()
-    x = Tensor(X)
+    rng = generator()
+    layer = Dropout(0.9, rng=rng).eval()
+    x, before = Tensor(X), rng.bit_generator.state
     assert layer(x) is x
+    assert rng.bit_generator.state == before  # nothing is drawn for nothing
     layer.train()
     assert np.count_nonzero(layer(Tensor(np.ones(1000))).data) < 200
 

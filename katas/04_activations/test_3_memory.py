@@ -5,6 +5,7 @@ version, written out here, that must not fit. One array is (512, 512) float32: 1
 """
 
 import math
+import weakref
 
 import numpy as np
 import pytest
@@ -12,6 +13,12 @@ import pytest
 from dojo.expect import expect
 from dojo.measuring import Budget, kept_bytes, peak_bytes, retained_bytes
 from tinytorch.activations import (
+    GELU,
+    LogSoftmax,
+    ReLU,
+    Sigmoid,
+    Softmax,
+    Tanh,
     dropout,
     gelu,
     leaky_relu,
@@ -37,7 +44,7 @@ FROM_OUTPUT = Budget(
     unit="arrays beside the output",
     naively="a rule that asks for its input",
 )
-GELU = Budget(
+GELU_KEPT = Budget(
     "kept for the way back of gelu",
     limit=1.5,
     reference=1.0,
@@ -101,6 +108,14 @@ DROPOUT_FORWARD = Budget(
     unit="arrays at the worst moment",
     naively="a version that works in float64",
 )
+BACK = Budget(
+    "the way back of a curve, its gradient included",
+    limit=3.5,
+    reference=2.03,
+    naive=6.0,
+    unit="arrays at the worst moment",
+    naively="a version that works in float64",
+)
 ROWS_BACK = Budget(
     "softmax backwards, 256 rows of 256",
     limit=5.0,
@@ -161,7 +176,7 @@ def test_the_twin_that_keeps_the_input_is_caught(table):
 
 
 def test_gelu_keeps_its_input_and_nothing_else(table):
-    GELU.check(kept(gelu, table))
+    GELU_KEPT.check(kept(gelu, table))
 
 
 def test_the_twin_that_keeps_a_by_product_of_gelu_is_caught(table):
@@ -171,7 +186,7 @@ def test_the_twin_that_keeps_a_by_product_of_gelu_is_caught(table):
 
     twin = Op(forward, saves=["t"])
     twin.gradient(lambda grad, x, t: grad * (x + t))
-    GELU.catches(kept(twin, table))
+    GELU_KEPT.catches(kept(twin, table))
 
 
 def test_dropout_keeps_one_byte_an_element(table, rng):
@@ -290,6 +305,29 @@ def test_the_twin_that_keeps_every_step_of_gelu_is_caught(table):
         return x * share
 
     GELU_FORWARD.catches(peak_bytes(lambda: all_steps(table)) / MIB)
+
+
+@pytest.mark.parametrize("name", [*CURVES, "dropout"])
+def test_the_way_back_needs_few_arrays(name, table, rng):
+    _, back = CURVES[name].vjp(table) if name in CURVES else dropout.vjp(table, rng=rng)
+    BACK.check(peak_bytes(lambda: back(table)) / MIB)
+
+
+def test_the_twin_that_goes_back_in_float64_is_caught(table):
+    def in_float64(grad, out):
+        wide = out.astype(np.float64)
+        return (grad * wide * (1 - wide)).astype(np.float32)
+
+    BACK.catches(peak_bytes(lambda: in_float64(table, table)) / MIB)
+
+
+def test_a_layer_lets_go_of_what_went_through():
+    for layer in (ReLU(), Sigmoid(), Tanh(), GELU(), Softmax(), LogSoftmax()):
+        x = Tensor(np.ones((2, 3), np.float32))
+        came, out = weakref.ref(x), layer(x)
+        gave = weakref.ref(out)
+        del x, out
+        expect((came(), gave()), (None, None))
 
 
 def test_dropout_needs_few_arrays_on_the_way(table, rng):

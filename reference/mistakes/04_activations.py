@@ -179,6 +179,24 @@ def gelu_is_made_of_float64(m):
 
 
 @caught_by(1)
+def half_precision_becomes_single(m):
+    right = m.floating
+    m.floating = lambda x: right(x).astype(np.promote_types(right(x).dtype, np.float32), copy=False)
+
+
+@caught_by(1)
+def what_is_not_contiguous_is_written_into_a_copy(m):
+    right = m.sigmoid_into
+
+    def sigmoid_into(x, out):
+        flat = out.reshape(-1)
+        flat[...] = right(x.reshape(-1), np.empty(x.size, x.dtype))
+        return out
+
+    m.sigmoid_into = sigmoid_into
+
+
+@caught_by(1)
 def nothing_is_subtracted_before_exp(m):
     m.below_largest = lambda x, axis: np.array(m.floating(x))
 
@@ -192,6 +210,12 @@ def the_largest_of_everything_is_subtracted(m):
         return np.asarray(x - x.max(initial=-np.inf)) if x.size else x.copy()
 
     m.below_largest = below_largest
+
+
+@caught_by(1)
+def softmax_turns_nan_into_0(m):
+    right = m.softmax.forward
+    m.softmax.forward = lambda x, *, axis=-1: np.nan_to_num(right(x, axis=axis), nan=0.0)
 
 
 @caught_by(1)
@@ -665,6 +689,38 @@ def softmax_works_in_float64(m):
 
 
 @caught_by(3)
+def the_way_back_of_sigmoid_is_in_float64(m):
+    def sigmoid_back(grad, out):
+        o = out.astype(np.float64)
+        return (grad * o * (1 - o)).astype(grad.dtype)
+
+    m.sigmoid.gradient(sigmoid_back)
+    m.sigmoid_.gradient(sigmoid_back)
+    m.sigmoid_back = sigmoid_back
+
+
+@caught_by(3)
+def the_way_back_of_dropout_is_in_float64(m):
+    def dropout_back(grad, mask, scale):
+        return np.where(mask, grad.astype(np.float64) * scale, 0).astype(grad.dtype)
+
+    m.dropout.gradient(dropout_back)
+    m.dropout_back = dropout_back
+
+
+@caught_by(3)
+def a_layer_remembers_its_input(m):
+    for cls in (m.ReLU, m.GELU, m.Softmax):
+        right = cls.forward
+
+        def forward(self, x, right=right):
+            self.__dict__["_x"] = x
+            return right(self, x)
+
+        cls.forward = forward
+
+
+@caught_by(3)
 def answers_are_remembered(m):
     right, memory = m.sigmoid.forward, {}
 
@@ -797,6 +853,26 @@ def dropout_shrinks_what_it_lets_through(m):
     m.Dropout.forward = lambda self, x: (
         m.dropout(x, p=self.p, rng=self.rng) if self.training else x * (1 - self.p)
     )
+
+
+@caught_by(1)
+def dropout_draws_while_it_is_used(m):
+    def forward(self, x):
+        out = m.dropout(x, p=self.p, rng=self.rng)
+        return out if self.training else x
+
+    m.Dropout.forward = forward
+
+
+@caught_by(1)
+def a_dropout_layer_draws_from_a_generator_of_its_own(m):
+    def forward(self, x):
+        if not self.training:
+            return x
+        own = vars(self).setdefault("_own", np.random.default_rng(int(self.rng.integers(2**31))))
+        return m.dropout(x, p=self.p, rng=own)
+
+    m.Dropout.forward = forward
 
 
 @caught_by(1)
