@@ -1,4 +1,5 @@
 """Believable wrong solutions of kata 10.  Each takes the reference and spoils one thing in it."""
+# ruff: noqa: E501 (what is changed is written as it stands in the reference)
 
 import contextlib
 import copy
