@@ -1,6 +1,4 @@
-"""Kata 10 in another manner: the gradient of each row is kept, a running mean goes piece by piece, and a graph
-is looked at while it is recorded.
-"""
+"""Kata 10 in another manner: rules keep the gradients of rows, graphs are looked at while they are recorded."""
 
 from __future__ import annotations
 
