@@ -478,7 +478,7 @@ def maximum(a: Any, b: Any) -> Any: return elementwise(np.maximum, a, b)
 @op
 def compare(a: Any, b: Any, *, test: Callable[..., Any]) -> Any: return elementwise(test, a, b)
 @op
-def neg(a: Any) -> Any: return -as_array(a)
+def neg(a: Any) -> Any: return -(a if a.__class__ is np.ndarray else as_array(a))
 @op
 def absolute(a: Any) -> Any: return np.abs(as_array(a))
 @op
@@ -516,10 +516,11 @@ def clip(a: Array, *, min: float | None = None, max: float | None = None) -> Any
     if min is None and max is None:
         raise ValueError("clip to what?")
     out = a
-    if min is not None:
-        out = elementwise(np.maximum, out, min)
-    if max is not None:
-        out = elementwise(np.minimum, out, max)
+    for nearer, bound in ((np.maximum, min), (np.minimum, max)):
+        # What integers cannot be bounds none of them.
+        whole = np.iinfo(a.dtype) if a.dtype.kind in "iu" and isinstance(bound, int) else None
+        if bound is not None and (whole is None or whole.min <= bound <= whole.max):
+            out = elementwise(nearer, out, bound)
     return out
 
 

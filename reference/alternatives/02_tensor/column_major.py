@@ -446,7 +446,7 @@ def maximum(a: Any, b: Any) -> Any: return elementwise(np.maximum, a, b)
 @op
 def compare(a: Any, b: Any, *, test: Callable[..., Any]) -> Any: return elementwise(test, a, b)
 @op
-def neg(a: Any) -> Any: return -as_array(a)
+def neg(a: Any) -> Any: return -(a if a.__class__ is np.ndarray else as_array(a))
 @op
 def absolute(a: Any) -> Any: return np.abs(as_array(a))
 @op
@@ -484,6 +484,9 @@ def clip(a: Array, *, min: float | None = None, max: float | None = None) -> Any
         raise ValueError("no bounds")
     dtype = result_type(a, *(x for x in (min, max) if x is not None))
     out = np.array(a, dtype)
+    if dtype.kind in "iu":  # what they cannot hold comes to the nearest that they can
+        ends = np.iinfo(dtype)
+        min, max = (x if x is None else sorted((ends.min, x, ends.max))[1] for x in (min, max))
     if min is not None:
         np.maximum(out, dtype.type(min), out=out)
     if max is not None:
