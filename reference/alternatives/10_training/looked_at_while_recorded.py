@@ -1,4 +1,4 @@
-"""Kata 10 in another manner: rules keep the gradients of rows, graphs are looked at while they are recorded."""
+"""Kata 10 in another manner: rules keep the gradients of rows, and graphs are looked at as they are made."""
 
 from __future__ import annotations
 
