@@ -55,6 +55,31 @@ def heat_map(values: ArrayLike, *, plain: bool = False) -> Picture:
     return image(np.nan_to_num((array - low) / span, posinf=1.0, neginf=0.0), plain=plain)
 
 
+def confusion(counts: ArrayLike, names: Sequence[str], *, plain: bool = False) -> Picture:
+    """A confusion matrix: a row for each class, with how often it was taken for each.
+
+    Columns have their row's number for a name. On colours, green is right and red is wrong, the brighter, the
+    larger its share of the row.
+    """
+    matrix = np.asarray(counts)
+    longest = max(map(len, names), default=0)
+    cell = max(len(str(matrix.max(initial=0))), len(str(len(names) - 1))) + 1
+    indent = len(str(len(names) - 1)) + 1 + longest
+    lines = [Text(" " * indent + "".join(f"{j:>{cell}}" for j in range(len(names))))]
+    for i, row in enumerate(matrix.tolist()):
+        line = Text(f"{i:>{len(str(len(names) - 1))}} {names[i]:{longest}}")
+        for j, count in enumerate(row):
+            share = count / max(sum(row), 1)
+            colour = (
+                Color.from_rgb(0, 40 + 120 * share, 0) if i == j else Color.from_rgb(220 * share**0.5, 0, 0)
+            )
+            line.append(
+                f"{count:>{cell}}", None if plain or not count else Style(bgcolor=colour, color="white")
+            )
+        lines.append(line)
+    return lines
+
+
 def sparkline(values: Sequence[float], width: int = 40, *, plain: bool = False) -> str:
     """A curve as a line of bars, lowest to highest; of more than `width` values, means of neighbours."""
     array = np.asarray(values, dtype=float)
