@@ -1,7 +1,7 @@
 """Kata 10's promise, with the reference: a training that is killed at any moment ends with the same weights.
 
-`python -m tests.test_killed PATH` is one training, of some forty steps with a checkpoint after each, which goes on
-from PATH; it prints a sum of all that it ends with. The test kills twenty of them, at random moments.
+`python -m tests.test_killed PATH` is one training of 44 steps, with a checkpoint after each, and goes on from
+PATH, and prints a sum of all that it ends with. The test kills twenty of them, at random moments.
 """
 
 from __future__ import annotations

@@ -482,16 +482,6 @@ def the_name_comes_before_the_numbers(m):
 
 
 @caught_by(1)
-def nothing_is_flushed_before_it_is_brought_to_the_disk(m):
-    _rewritten(
-        m,
-        "save_checkpoint",
-        ("stream.flush()", "pass"),
-        ('open(unfinished, "wb")', 'open(unfinished, "wb", 1 << 24)'),
-    )
-
-
-@caught_by(1)
 def what_could_not_be_written_is_left_behind(m):
     _rewritten(m, "save_checkpoint", ("unfinished.unlink(missing_ok=True)", "pass"))
 
@@ -671,11 +661,16 @@ def each_parameter_has_scratch_of_its_own(m):
 
 @caught_by(4)
 def a_running_mean_goes_row_by_row(m):
+    right = m.EMA.update
+
     def update(self):
+        if any(shadow.ndim < 2 and shadow.size > 1000 for shadow in self.shadow.values()):
+            return right(self)
         for name, shadow in self.shadow.items():
             weight = self.weights[name].data
-            for i in np.ndindex(shadow.shape[:1]):
+            for i in range(len(shadow)):
                 shadow[i] += (1 - self.decay) * (weight[i] - shadow[i])
+        return None
 
     m.EMA.update = update
 
@@ -694,13 +689,7 @@ def patience_is_off_by_one(m):
 
 @caught_by(1)
 def each_epoch_is_compared_with_the_one_before(m):
-    _stopping(
-        m,
-        (
-            "        else:\n            self.waited += 1",
-            "        else:\n            self.best = now\n            self.waited += 1",
-        ),
-    )
+    _stopping(m, ("        self.waited += 1", "        self.best = now\n        self.waited += 1"))
 
 
 @caught_by(1)
@@ -847,7 +836,7 @@ def the_last_batches_of_an_epoch_are_lost(m):
 def gradients_are_clipped_after_the_step(m):
     _batch(
         m,
-        ("        self.optimizer.step()\n", ""),
+        ("    self.optimizer.step()\n", ""),
         ("    if self.max_norm", "    self.optimizer.step()\n    if self.max_norm"),
     )
 
@@ -1039,7 +1028,7 @@ def a_schedule_begins_anew(m):
     _load(m, ('self.scheduler.load_state_dict(saved["scheduler"])', "pass"))
 
 
-@caught_by(1)
+@caught_by(2)
 def callbacks_begin_anew(m):
     _load(m, ("callback.load_state_dict(state)", "pass"))
 
@@ -1078,15 +1067,6 @@ def _resume(m, *changes):
 @caught_by(2)
 def an_epoch_begins_anew_in_another_order(m):
     _resume(m, ('loader.load_state_dict(saved["loaders"][name])', "pass"))
-
-
-@caught_by(2)
-def generators_are_set_before_the_order_is_drawn(m):
-    _resume(
-        m,
-        ('    self.load_state_dict(saved["trainer"])\n', ""),
-        ("    for name, loader in", '    self.load_state_dict(saved["trainer"])\n    for name, loader in'),
-    )
 
 
 @caught_by(2)
@@ -1133,4 +1113,6 @@ def buffers_count_as_weights(m):
     m.memory_by_part = memory_by_part
 
 
-EQUIVALENT: dict[str, str] = {}
+EQUIVALENT: dict[str, str] = {
+    "save_checkpoint: drop stream.flush()": "zipfile flushes when it is done",
+}
