@@ -2,7 +2,7 @@
 
 A suite says it in its headings, comments that stand alone between blank lines: all tests below `# 02.5
 as_strided` or `# 02.10 to 02.12: element by element` are about these tasks, until the next heading.  Where a
-heading gives no number, the names that the code uses tell.
+heading names several, or none, the names that the code and its parameters use tell which.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import pytest
 from dojo.curriculum import Kata, Unit
 from dojo.stubs import Task, tasks
 
-NUMBERED = re.compile(r"# (?P<numbers>\d\d\.\d+(?:(?:,| and| to) \d\d\.\d+)*)\b")
+NUMBERED = re.compile(r"# (?P<kata>\d\d)\.\d+\b")
 RANGE = re.compile(r"(\d\d)\.(\d+) to \1\.(\d+)")
 
 
@@ -33,8 +33,11 @@ def _by_name(kata: Kata) -> dict[str, Task]:
 
 def tasks_of(item: pytest.Item, unit: Unit | None) -> list[Task]:
     """The tasks that a test is about."""
-    numbers = _numbers(item)
-    return _numbered(unit, numbers) or _named(unit, names_in(item))
+    headed = _numbered(unit, _numbers(item))
+    if len(headed) == 1:
+        return headed
+    named = _named(unit, names_in(item) | _names_of_parameters(item))
+    return [task for task in headed if task in named] or headed or named
 
 
 def task_of_failure(unit: Unit | None, item: pytest.Item, steps: list[str], words: list[str]) -> str:
@@ -91,7 +94,7 @@ def _headings(file: Path) -> list[tuple[int, tuple[str, ...]]]:
     for number, line in enumerate(lines[1:-1], 1):
         if line.startswith("# ") and not lines[number - 1].strip() and _ends(lines, number):
             match = NUMBERED.match(line)
-            found.append((number, tuple(_listed(match["numbers"])) if match else ()))
+            found.append((number, tuple(_listed(line, match["kata"])) if match else ()))
     return found
 
 
@@ -102,11 +105,11 @@ def _ends(lines: list[str], number: int) -> bool:
     return not lines[number].strip()
 
 
-def _listed(text: str) -> Iterator[str]:
-    """02.10, 02.11 and 02.12 from "02.10 to 02.12"."""
-    yield from re.findall(r"\d\d\.\d+", text)
-    for kata, first, last in RANGE.findall(text):
-        yield from (f"{kata}.{n}" for n in range(int(first), int(last) + 1))
+def _listed(text: str, kata: str) -> Iterator[str]:
+    """The tasks of a kata in a heading: 02.10, 02.11 and 02.12 from "02.10 to 02.12"."""
+    yield from re.findall(rf"\b{kata}\.\d+\b", text)
+    for of, first, last in RANGE.findall(text):
+        yield from (f"{of}.{n}" for n in range(int(first), int(last) + 1))
 
 
 def names_in(item: pytest.Item) -> set[str]:
@@ -130,6 +133,12 @@ def names_in(item: pytest.Item) -> set[str]:
                     names.add(str(step.argval))
         codes.extend(inner for inner in code.co_consts if isinstance(inner, types.CodeType))
     return names
+
+
+def _names_of_parameters(item: pytest.Item) -> set[str]:
+    """The names of functions, classes and ops that a parametrised test is given."""
+    values = getattr(getattr(item, "callspec", None), "params", {}).values()
+    return {str(getattr(value, "__name__", getattr(value, "name", ""))) for value in values}
 
 
 def _function(item: pytest.Item) -> Any:

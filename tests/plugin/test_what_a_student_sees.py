@@ -269,6 +269,31 @@ def test_a_heading_in_the_suite_says_which_task_its_tests_are_about(solved: Cour
     assert "kata 01.1 double\n" in see(solved)
 
 
+def test_of_several_tasks_in_a_heading_the_parameters_say_which(solved: Course) -> None:
+    code = """
+import pytest
+
+from tinytorch.setup import double, shout
+
+
+# 01.1 double, and 01.2 shout, which both take letters
+
+
+@pytest.mark.parametrize("function", [double, shout])
+def test_of_one(function):
+    assert function("a") in ("aa", "A")
+
+
+def test_of_neither():
+    pass
+"""
+    solved.write(f"{SUITE}/test_1_correctness.py", code)
+    for word, chosen in (("01.1", "test_of_one[double]"), ("01.2", "test_of_one[shout]")):
+        run = solved.run(f"{SUITE}/test_1_correctness.py", "-k", word, "-v").stdout
+        assert chosen in run
+        assert "2 passed" in run  # what uses neither is about both
+
+
 def test_the_last_lines_say_what_is_next(solved: Course) -> None:
     solved.edit(STUB, "return text.upper()", "return text")
     assert see(solved).strip().splitlines()[-2].startswith("Read: katas/01_setup/README.md")
