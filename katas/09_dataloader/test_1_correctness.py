@@ -164,6 +164,13 @@ def test_a_subset_may_be_of_a_plain_list():
     expect(part.__getitems__([1, 0]), np.array([6, 7]))
 
 
+def test_a_dataset_says_what_it_lacks(rng):
+    with expect_error(TypeError, "Dataset", "__getitem__"):
+        Subset(Dataset(), [0])[0]
+    with expect_error(TypeError, "Dataset", "__len__"):
+        random_split(Dataset(), [1], rng=rng)
+
+
 # 09.4 random_split
 
 

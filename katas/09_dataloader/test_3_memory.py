@@ -83,12 +83,20 @@ CROP = Budget(
     naively="a version that makes all 25 windows and picks one",
 )
 AHEAD = Budget(
-    "an epoch with prefetch=2",
-    limit=3.5,
+    "an epoch of sixteen batches with prefetch=2",
+    limit=4.5,  # one more than asked for: whoever hands out a batch may hold it until the next is there
     reference=3.0,
     naive=16.0,
     unit="batches alive",
     naively="a version whose thread does not wait",
+)
+ALONE = Budget(
+    "an epoch of sixteen batches without a thread",
+    limit=2.5,
+    reference=1.0,
+    naive=16.0,
+    unit="batches alive",
+    naively="a version that makes a list of them",
 )
 EPOCH = Budget(
     "an epoch of 4 MiB in eight batches",
@@ -264,6 +272,17 @@ def test_prefetch_holds_its_batches_and_the_one_in_use():
     data = Large()
     AHEAD.check(most_alive(data, DataLoader(data, 1, collate_fn=lambda samples: samples[0], prefetch=2)))
     expect(data.alive, 0)
+
+
+def test_without_a_thread_a_batch_is_made_when_it_is_asked_for():
+    data = Large()
+    ALONE.check(most_alive(data, DataLoader(data, 1, collate_fn=lambda samples: samples[0])))
+    expect(data.alive, 0)
+
+
+def test_the_twin_that_makes_a_list_of_batches_is_caught():
+    data = Large()
+    ALONE.catches(most_alive(data, [data[i] for i in range(16)]))
 
 
 def test_the_twin_whose_thread_does_not_wait_is_caught():

@@ -2056,4 +2056,17 @@ def a_loader_keeps_its_last_batches(m):
     m.DataLoader._make = _make
 
 
+@caught_by(1)
+def an_epoch_is_a_list_of_batches(m):
+    right = m.DataLoader._make
+
+    def _make(self, plan):
+        if self.prefetch or self.transform:
+            yield from right(self, plan)
+        else:
+            yield from [(m.fetch(self.dataset, i, self.collate_fn), []) for i in plan]
+
+    m.DataLoader._make = _make
+
+
 EQUIVALENT: dict[str, str] = {}
