@@ -91,6 +91,11 @@ BAD_GZ = {
 }
 
 
+def test_a_long_gz_that_goes_on_is_named(tmp_path):
+    with expect_error(ValueError, "digits.gz"):
+        read_idx(write(tmp_path / "digits.gz", idx(np.zeros(2 << 20, np.uint8)) + b"\0"))
+
+
 @pytest.mark.parametrize("damage", BAD_GZ)
 def test_a_damaged_gz_is_named(damage, tmp_path):
     path = tmp_path / "digits.gz"
@@ -234,7 +239,7 @@ def test_pickles_of_python_2_are_read(tmp_path):
 
 
 def test_keys_may_be_text(tmp_path):
-    images, labels = photographs(2)
+    images, labels = photographs(2)[0], np.array([0, 9], np.uint8)
     batch = {"labels": labels.tolist(), "data": images.reshape(2, 3072)}
     expect(unpickle_cifar(write(tmp_path / "a", pickle.dumps(batch))), (images, labels))
 
@@ -374,9 +379,12 @@ def test_a_damaged_batch_is_named(kind, tmp_path):
 
 def test_a_label_above_9_is_found_when_it_is_fetched(tmp_path):
     write_cifar(tmp_path, "bin")
-    write(tmp_path / "data_batch_2.bin", bytes([10]) * 3073)
+    write(tmp_path / "data_batch_2.bin", bytes([10]) * 3073 + bytes([3]) * 3073)
     data = CIFAR10(tmp_path)
     expect(int(data[0][1]), int(photographs(3, 0)[1][0]))
+    for where in ([3], [3, 4], [4, 0, 3]):
+        with expect_error(ValueError, "data_batch_2.bin"):
+            data.__getitems__(where)
     with expect_error(ValueError, "data_batch_2.bin"):
         data[3]
 

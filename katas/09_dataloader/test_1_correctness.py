@@ -189,6 +189,8 @@ def samples(part):
         ([0.33, 0.33, 0.34], [4, 3, 3]),
         ([0.25, 0.25, 0.25, 0.25], [3, 3, 2, 2]),
         ([1.0], [10]),
+        ([1, 0.0], [10, 0]),
+        ([3.0, 7.0], [3, 7]),
         ([0.7, 0.2, 0.1], [7, 2, 1]),
     ],
 )
@@ -319,6 +321,9 @@ def test_means_must_be_as_many_as_channels():
         Normalize([1, 2], 1)(IMAGES)
     with expect_error(ValueError, "2", "(2, 3, 2, 4)"):
         Normalize(1, [1, 2])(IMAGES)
+    for transform in (Normalize([1, 2], 1), Normalize(1, [1, 2])):  # which would make two channels of one
+        with expect_error(ValueError, "2", "(2, 1, 2, 4)"):
+            transform(IMAGES[:, :1])
     with expect_error(ValueError, "0"):
         Normalize([1, 2], [1, 0])
 
@@ -384,6 +389,11 @@ def test_a_square_is_cut_out_around_a_pixel(size, most, rng):
         rows, columns = gone.any(axis=2), gone.any(axis=1)
         expect(bool((gone == rows[:, :, None] & columns[:, None, :]).all()), True)
         expect(len({row.tobytes() for row in gone}), 5 * 6)  # one for each pixel
+        starts = range(-(size // 2), 5 - size // 2)
+        expect(
+            sorted({tuple(row) for row in rows.tolist()}),
+            sorted(tuple(start <= i < start + size for i in range(5)) for start in starts),
+        )
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 import traceback
 
 import numpy as np
@@ -108,10 +109,19 @@ def test_an_error_of_what_cannot_be_iterated_arrives_too():
 
 @pytest.mark.parametrize("after", [0, 1, 3])
 def test_whoever_stops_early_leaves_no_thread(after):
-    before = threads()
-    taken = prefetch(range(100), 2)
+    before, made = threads(), threading.Semaphore(0)
+
+    def items():
+        for i in range(100):
+            made.release()
+            yield i
+
+    taken = prefetch(items(), 2)
     for _ in range(after):
         next(taken)
+    for _ in range(after + 2 if after else 0):
+        assert made.acquire(timeout=5), "the thread does not work ahead"
+    time.sleep(0.02)  # by now it waits until somebody takes an item, which nobody will
     taken.close()
     expect(threads(), before)
 
@@ -221,6 +231,19 @@ def test_a_transform_is_for_the_images(ahead):
 
 
 @AHEAD
+def test_with_prefetch_a_thread_makes_the_batches(ahead):
+    class Where(Dataset):
+        def __len__(self):
+            return 6
+
+        def __getitem__(self, index):
+            return threading.get_ident() == threading.main_thread().ident
+
+    batches = [batch.tolist() for batch in DataLoader(Where(), 2, prefetch=ahead)]
+    expect(batches, [[ahead == 0] * 2] * 3)
+
+
+@AHEAD
 def test_an_error_in_the_dataset_reaches_the_loop(ahead):
     seen, before = [], threads()
     with pytest.raises(ZeroDivisionError, match="sample 5") as caught:  # noqa: PT012
@@ -307,6 +330,7 @@ def test_between_two_epochs_there_is_nothing_left(ahead, shared):
     second = run(straight)
     resumed = make(ahead, shared, seed=99)
     resumed.load_state_dict(state)
+    expect(resumed.state_dict() == state, True)
     expect(run(resumed), second)
     resumed.load_state_dict(fresh)
     expect(run(resumed), run(make(ahead, shared)))
@@ -323,10 +347,11 @@ def test_a_state_can_be_taken_inside_of_the_loop_and_does_not_change_later(ahead
         expect(run(loader), batches[done:])
 
 
-def test_a_state_loaded_is_the_state_that_is_saved():
-    loader = make()
+@AHEAD
+def test_a_state_loaded_is_the_state_that_is_saved(ahead):
+    loader = make(ahead)
     run(loader, 2)
-    state, other = loader.state_dict(), make(seed=99)
+    state, other = loader.state_dict(), make(ahead, seed=99)
     other.load_state_dict(state)
     expect(other.state_dict() == state, True)
 
@@ -395,7 +420,7 @@ def test_without_a_thread_a_generator_may_be_shared_with_the_network():
 def test_states_of_every_kind_of_generator_can_be_written(kind):
     def start(seed):
         rng = np.random.Generator(getattr(np.random, kind)(seed))
-        return DataLoader(TensorDataset(Y), 4, shuffle=True, rng=rng)
+        return DataLoader(TensorDataset(Y), 4, shuffle=True, prefetch=2, rng=rng)
 
     loader, resumed = start(1), start(2)
     run(loader, 1)

@@ -2069,4 +2069,89 @@ def an_epoch_is_a_list_of_batches(m):
     m.DataLoader._make = _make
 
 
-EQUIVALENT: dict[str, str] = {}
+@caught_by(1)
+def nobody_wakes_the_thread(m):
+    """It waits for a place that nobody gives back, and whoever stops early waits for it."""
+
+    class Counting(threading.Semaphore().__class__):
+        def release(self, n=1):
+            if m.leaving:
+                return
+            super().release(n)
+
+    m.leaving = False
+    right = m.threading.Event
+
+    class Event(right):
+        def set(self):
+            m.leaving = True
+            super().set()
+
+        def __init__(self):
+            m.leaving = False
+            super().__init__()
+
+    m.threading = type("threading", (), {**vars(threading), "Semaphore": Counting, "Event": Event})
+
+
+EQUIVALENT: dict[str, str] = {
+    "TensorDataset.__init__: a.data if isinstance(a, Tensor) else a -> a.data": (
+        "an array's own .data is its memory, of which np.asarray makes the same array"
+    ),
+    "TensorDataset.__init__: a.data if isinstance(a, Tensor) else a -> a": (
+        "np.asarray of a Tensor is its array"
+    ),
+    "random_split: math.isclose(sum(counts), 1) -> math.isclose(1, sum(counts))": ("isclose knows no order"),
+    "read_idx: 1 << 20 -> 2 << 20": ("pieces may have any size"),
+    "read_idx: 1 << 20 -> 1 << 21": ("pieces may have any size"),
+    "read_idx: size + 1 - len(data) -> size + 1 + len(data)": (
+        "a piece is 1 MiB at most, and too much is noticed either way"
+    ),
+    "read_idx: size + 1 -> size + 2": ("a second byte too many is noticed as the first is"),
+    "_ArraysOnly.find_class: np.empty(0) -> np.empty(1)": (
+        "every array names one function that makes it anew"
+    ),
+    "_ArraysOnly.find_class: raise pickle.UnpicklingError(...) -> pass": (
+        "the table has no such name, and a KeyError refuses it as well"
+    ),
+    "_ArraysOnly.find_class: if asked not in allowed: -> if False:": (
+        "the table has no such name, and a KeyError refuses it as well"
+    ),
+    "CIFAR10.__init__: raise FileNotFoundError(...) -> pass": ("whoever opens the file says the same"),
+    "CIFAR10.__init__: if (missing := [path for path in self.paths if not path.exists()]): -> if False:": (
+        "whoever opens the file says the same"
+    ),
+    "RandomHorizontalFlip.__call__: self.rng.random(len(images)) < self.p -> "
+    "self.rng.random(len(images)) <= self.p": ("a number is p once in 2**53"),
+    "RandomCrop.__call__: np.pad(images, ((0, 0), (0, 0), (p, p), (p, p))) if p else images -> "
+    "np.pad(images, ((0, 0), (0, 0), (p, p), (p, p)))": ("a border of nothing"),
+    "RandomCrop.__call__: np.pad(images, ((0, 0), (0, 0), (p, p), (p, p))) -> np.pad(images, ((0, "
+    "1), (0, 0), (p, p), (p, p)))": ("one more image, at which nobody looks"),
+    "_set_states: raise ValueError(...) -> pass": ("the other one of two checks refuses it"),
+    "_set_states: if len(states) != len(found): -> if False:": ("the other one of two checks refuses it"),
+    "_set_states: zip(found, states, strict=True) -> zip(found, states, strict=False)": (
+        "the other one of two checks refuses it"
+    ),
+    "prefetch: threading.Thread(target=work, daemon=True) -> threading.Thread(target=work, daemon=False)": (
+        "it ends with the iterator"
+    ),
+    "prefetch: value = None -> pass": (
+        "a cycle of an error and its frames, which the garbage collector finds"
+    ),
+    "DataLoader.__init__: self._resumes = False -> self._resumes = True": (
+        "without a _state nothing is resumed"
+    ),
+    "DataLoader._make: del batch -> pass": (
+        "one more batch is alive for a moment, which the budget leaves to everybody"
+    ),
+    "DataLoader._hand_out: del batch -> pass": (
+        "one more batch is alive for a moment, which the budget leaves to everybody"
+    ),
+    "DataLoader._make: _states(self.transform) if self.prefetch else [] -> _states(self.transform)": (
+        "without a thread nobody asks for them"
+    ),
+    "DataLoader.state_dict: {'under_way': False, 'batches': 0, 'order': [], 'generators': now} -> "
+    "{'under_way': False, 'batches': 1, 'order': [], 'generators': now}": (
+        "nobody asks how many batches of no epoch were handed out"
+    ),
+}

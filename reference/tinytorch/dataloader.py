@@ -52,8 +52,6 @@ def default_collate(samples: Sequence[Any]) -> Any:
     if isinstance(first, dict):
         return {key: default_collate([sample[key] for sample in samples]) for key in first}
     if isinstance(first, (tuple, list)):
-        if len({len(sample) for sample in samples}) > 1:
-            raise ValueError(f"samples have {sorted({len(sample) for sample in samples})} parts")
         return tuple(default_collate(part) for part in zip(*samples, strict=True))
     if isinstance(first, str):
         return list(samples)
