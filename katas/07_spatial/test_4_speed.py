@@ -36,10 +36,10 @@ UNWANTED = Budget(
 )
 ROWS = Budget(
     "im2col 3x3 of (4, 16, 32, 32)",
-    limit=11,
-    reference=1.2,
-    naive=35,
-    unit="times the time of copying as many numbers",
+    limit=4,
+    reference=0.35,
+    naive=11,
+    unit="times the time of numpy's windows, copied once",
     naively="a version that goes pixel by pixel",
 )
 IMAGES = Budget(
@@ -186,32 +186,32 @@ def test_the_twin_that_computes_it_all_the_same_is_caught(rng):
     UNWANTED.catches(race(lambda: (None, later()[1]), later, limit=UNWANTED.limit))
 
 
+def one_copy(x):
+    """What `im2col` comes to with numpy's own tools; its result is as new, and as large, as the other's."""
+    x = np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1)))
+    seen = np.lib.stride_tricks.sliding_window_view(x, (3, 3), axis=(2, 3))
+    return seen.transpose(0, 2, 3, 4, 5, 1).reshape(4096, 144)
+
+
 def test_im2col_is_one_copy(rng):
     ROWS.check(
         race(
-            lambda x, numbers: im2col(x, 3, padding=1),
-            lambda x, numbers: numbers.copy(),
+            lambda x: im2col(x, 3, padding=1),
+            one_copy,
             limit=ROWS.limit,
-            inputs=lambda: (images(rng, 4, 16, 32), random(rng, 4096, 144)),
+            inputs=lambda: [images(rng, 4, 16, 32)],
         )
     )
 
 
 def test_the_twin_that_copies_pixel_by_pixel_is_caught(rng):
-    def rows(x, numbers):
+    def rows(x):
         x, out = np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1))), np.empty((4, 32, 32, 144), np.float32)
         for n, i, j in np.ndindex(4, 32, 32):
             out[n, i, j] = x[n, :, i : i + 3, j : j + 3].transpose(1, 2, 0).ravel()
         return out
 
-    ROWS.catches(
-        race(
-            rows,
-            lambda x, numbers: numbers.copy(),
-            limit=ROWS.limit,
-            inputs=lambda: (images(rng, 4, 16, 32), random(rng, 4096, 144)),
-        )
-    )
+    ROWS.catches(race(rows, one_copy, limit=ROWS.limit, inputs=lambda: [images(rng, 4, 16, 32)]))
 
 
 def nine_additions(columns):
