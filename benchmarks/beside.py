@@ -50,6 +50,14 @@ def beside(
 
     They take turns, in alternating order, so that a burst of other work hits both.
     """
+    ratios, ours, others = pairs_of(mine, theirs, pairs)
+    return statistics.median(ratios), 1e3 * statistics.median(ours), 1e3 * statistics.median(others)
+
+
+def pairs_of(
+    mine: Callable[[], object], theirs: Callable[[], object], pairs: int = PAIRS
+) -> tuple[list[float], list[float], list[float]]:
+    """mine / theirs of each pair, and the CPU seconds of each."""
     loops = max(1, round(SHORTEST / min(_seconds(theirs, 1) for _ in range(4))))
     _seconds(mine, loops)
     ratios, ours, others = [], [], []
@@ -68,7 +76,7 @@ def beside(
     finally:
         if collecting:
             gc.enable()
-    return statistics.median(ratios), 1e3 * statistics.median(ours), 1e3 * statistics.median(others)
+    return ratios, ours, others
 
 
 def _seconds(function: Callable[[], object], loops: int) -> float:

@@ -84,3 +84,14 @@ def test_pictures_stand_side_by_side_while_they_fit() -> None:
         "three",
     ]
     assert pictures.gallery([]) == []
+
+
+def test_a_confusion_matrix_names_its_rows() -> None:
+    drawn = pictures.confusion([[10, 2], [0, 7]], ["cat", "horse"], plain=True)
+    assert [line.plain for line in drawn] == ["         0  1", "0 cat   10  2", "1 horse  0  7"]
+    assert not any(line.spans for line in drawn)
+
+
+def test_what_was_right_is_green_and_what_was_wrong_is_red() -> None:
+    line = pictures.confusion([[3, 1], [0, 4]], ["a", "b"])[1]
+    assert [background for _, background in colours(line)] == ["#008200", "#6e0000"]
