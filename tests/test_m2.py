@@ -112,6 +112,7 @@ def demo(course: Course, *args: str) -> list[str]:
     return [sys.executable, "-m", "dojo", "milestone", "--impl", "reference", "m2", *args]
 
 
+@pytest.mark.timeout(400)  # ten seconds on a quiet core, a hundred on a very busy one
 def test_the_demo_is_stopped_resumed_and_reported(course: Course) -> None:
     """Ctrl-C as soon as there is a checkpoint; the second run begins behind it."""
     environment = course.environment(TINYTORCH_DATA=str(course.path("none")))
