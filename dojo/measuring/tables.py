@@ -90,7 +90,7 @@ def _remarks(comparison: Comparison) -> Iterator[str]:
     shared = min(len(yours.sizes), len(reference.sizes))
     if shared:
         ratio = yours.seconds[shared - 1] / reference.seconds[shared - 1]
-        yield f"  at n = {yours.sizes[shared - 1]} yours takes {ratio:.2g} times the reference's time"
+        yield f"  at n = {yours.sizes[shared - 1]} yours takes {ratio:.1f} times the reference's time"
     for what, found, wanted, theirs in (
         ("time", yours.time_exponent, comparison.time, reference.time_exponent),
         ("memory", yours.memory_exponent, comparison.memory, reference.memory_exponent),
