@@ -48,9 +48,11 @@ def draw_squares(rng):
 
 
 def run_squares(student, x, y, grad):
+    from tinytorch.tensor import Tensor
+
     got = []
     for reduction in ("mean", "sum"):
-        a, b = student.Tensor(x, requires_grad=True), student.Tensor(y, requires_grad=True)
+        a, b = Tensor(x, requires_grad=True), Tensor(y, requires_grad=True)
         out = student.mse_loss(a, b, reduction=reduction)
         out.backward(np.asarray(grad[0]))
         got += [np.ravel(out.data), a.grad.ravel(), b.grad.ravel()]
@@ -97,40 +99,36 @@ def draw_fit(rng):
     }
 
 
-def fitted(student, x, y, start, numbers, shares, stop=None):
-    """The trainer after its epochs; handed over to another one, by json, after epoch `stop`."""
+def run_fit(student, x, y, start, numbers, shares):
+    from tinytorch.layers import Module, Parameter
+    from tinytorch.optimizers import Adam, StepLR
+
     size, accumulate, epochs = numbers.tolist()
     batches = [(x[i : i + size], y[i : i + size]) for i in range(0, len(x), size)]
-    trainer = None
-    for end in (epochs,) if stop is None else (stop, epochs):
-        model = student.Linear(start.shape[1], 2, bias=False, rng=np.random.default_rng(0))
-        model.weight.data = start.copy()
-        optimizer = student.Adam(model.parameters(), lr=float(shares[0]))
-        fresh = student.Trainer(
-            model,
-            optimizer,
-            student.mse_loss,
-            scheduler=student.StepLR(optimizer, 1, 0.5),
-            callbacks=[student.EMA(model, float(shares[1]))],
-            accumulate=accumulate,
-            max_norm=float(shares[2]),
-        )
-        if trainer is not None:
-            arrays = {}
-            text = json.dumps(student.pack(trainer.state_dict(), arrays))
-            arrays = {name: array.copy() for name, array in arrays.items()}
-            fresh.load_state_dict(student.unpack(json.loads(text), arrays))
-        trainer = fresh
-        trainer.fit(batches, end)
-    return trainer
 
+    class Model(Module):
+        def __init__(self):
+            self.weight = Parameter(start.copy())
 
-def run_fit(student, x, y, start, numbers, shares):
-    trainer = fitted(student, x, y, start, numbers, shares)
-    shadow = trainer.callbacks[0].shadow["weight"]
+        def forward(self, x):
+            return x @ self.weight.T
+
+    model = Model()
+    optimizer = Adam(model.parameters(), lr=float(shares[0]))
+    ema = student.EMA(model, float(shares[1]))
+    trainer = student.Trainer(
+        model,
+        optimizer,
+        student.mse_loss,
+        scheduler=StepLR(optimizer, 1, 0.5),
+        callbacks=[ema],
+        accumulate=accumulate,
+        max_norm=float(shares[2]),
+    )
+    trainer.fit(batches, epochs)
     loss = trainer.validate([(x[:1], y[:1]), (x[1:], y[1:])])["loss"]
-    weight = trainer.model.weight.data
-    return np.concatenate([weight.ravel(), shadow.ravel(), trainer.history["loss"], [loss]])
+    weights = [model.weight.data.ravel(), ema.shadow["weight"].ravel()]
+    return np.concatenate([*weights, trainer.history["loss"], [loss]])
 
 
 def expected_fit(x, y, start, numbers, shares):
@@ -161,9 +159,42 @@ def draw_resumed(rng):
 
 
 def run_resumed(student, x, y, start, numbers, shares, stop):
-    numbers = np.array([numbers[0], numbers[1], 3])
-    whole = fitted(student, x, y, start, numbers, shares)
-    parts = fitted(student, x, y, start, numbers, shares, int(stop[0]))
+    from tinytorch.layers import Module, Parameter
+    from tinytorch.optimizers import Adam, StepLR
+
+    size, accumulate = numbers.tolist()[:2]
+    batches = [(x[i : i + size], y[i : i + size]) for i in range(0, len(x), size)]
+
+    class Model(Module):
+        def __init__(self):
+            self.weight = Parameter(start.copy())
+
+        def forward(self, x):
+            return x @ self.weight.T
+
+    ends = []
+    for parts in ((3,), (int(stop[0]), 3)):
+        state, arrays = None, {}
+        for end in parts:
+            model = Model()
+            optimizer = Adam(model.parameters(), lr=float(shares[0]))
+            trainer = student.Trainer(
+                model,
+                optimizer,
+                student.mse_loss,
+                scheduler=StepLR(optimizer, 1, 0.5),
+                callbacks=[student.EMA(model, float(shares[1]))],
+                accumulate=accumulate,
+                max_norm=float(shares[2]),
+            )
+            if state is not None:
+                trainer.load_state_dict(student.unpack(json.loads(state), arrays))
+            trainer.fit(batches, end)
+            arrays = {}
+            state = json.dumps(student.pack(trainer.state_dict(), arrays))
+            arrays = {name: array.copy() for name, array in arrays.items()}
+        ends.append(trainer)
+    whole, parts = ends
     return np.array(
         [
             np.array_equal(whole.model.weight.data, parts.model.weight.data),

@@ -94,8 +94,10 @@ def test_the_shadow_begins_as_a_copy_and_follows_by_its_share():
 
 def test_the_shadow_has_the_parameters_and_no_buffers():
     model = Pair()
-    expect(sorted(EMA(model).shadow), sorted(name for name, _ in model.named_parameters()))
-    expect({n: a.dtype.name for n, a in EMA(model).shadow.items()}["second"], "float64")
+    ema = EMA(model)
+    ema.update()
+    expect(sorted(ema.shadow), sorted(name for name, _ in model.named_parameters()))
+    expect((ema.shadow["first"].dtype, ema.shadow["second"].dtype), (np.dtype("f4"), np.dtype("f8")))
 
 
 def test_the_shadow_of_many_steps_is_a_weighted_sum():
@@ -121,6 +123,7 @@ def test_a_decay_of_0_follows_at_once_and_one_of_1_never(decay, after):
 
 @pytest.mark.parametrize("decay", [-0.1, 1.01, math.nan])
 def test_a_decay_outside_of_0_to_1_is_named(decay):
+    EMA(Pair(), 0.5).update()
     with expect_error(ValueError, str(decay)):
         EMA(Pair(), decay)
 
@@ -231,6 +234,7 @@ def test_any_number_of_the_history_can_be_watched():
 
 @pytest.mark.parametrize("options", [{"patience": 0}, {"mode": "maximum"}])
 def test_a_patience_of_nothing_and_an_unknown_mode_are_errors(options):
+    expect(stops_after(EarlyStopping(1), [2, 2]), 2)
     with expect_error(ValueError, *map(str, options.values())):
         EarlyStopping(**options)
 
@@ -428,6 +432,7 @@ def test_parameters_without_a_gradient_do_not_matter():
 
 @pytest.mark.parametrize("accumulate", [0, -1])
 def test_a_step_takes_at_least_one_batch(accumulate):
+    trained(scales(1))
     with expect_error(ValueError, str(accumulate)):
         trained(scales(1), accumulate=accumulate)
 
@@ -472,6 +477,7 @@ def test_the_first_step_has_the_first_rate():
 
 
 def test_an_unknown_pace_is_named():
+    trained(scales(1))
     with expect_error(ValueError, "batch"):
         trained(scales(1), scheduler_per="batch")
 

@@ -84,11 +84,11 @@ FILE = Budget(
 )
 WRITE = Budget(
     "saving 4 MiB",
-    limit=10,
+    limit=5,
     reference=1.6,
-    naive=55,
+    naive=14,
     unit="times the time of np.savez",
-    naively="a version that writes numbers as text",
+    naively="a version that writes an eighth of them, as text",
 )
 
 
@@ -314,6 +314,6 @@ def test_the_twin_that_writes_text_is_caught(rng, tmp_path):
     numbers = state(rng, 32)["weights"]
 
     def slow():
-        (tmp_path / "mine.txt").write_text(" ".join(repr(x) for a in numbers for x in a[::2].tolist()))
+        (tmp_path / "mine.txt").write_text(" ".join(repr(x) for a in numbers for x in a[::8].tolist()))
 
     WRITE.catches(race(slow, lambda: savez(tmp_path / "theirs.npz", numbers), limit=WRITE.limit))
