@@ -303,6 +303,27 @@ def test_a_checksum_notices_what_zip_does_not(change, tmp_path):
         load_checkpoint(path)
 
 
+class Trap:
+    """Unpickled, it makes a folder."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+def test_nothing_in_a_file_is_unpickled(tmp_path):
+    """A pickle runs what it likes."""
+    path = saved(tmp_path, 1)
+    trap = np.empty(1, object)
+    trap[0] = Trap(tmp_path / "sprung")
+    rewritten(path, lambda arrays: arrays.update(trap=trap))
+    with expect_error(ValueError, "run.npz"):
+        load_checkpoint(path)
+    assert not (tmp_path / "sprung").exists(), "what was in the file was run"
+
+
 def test_a_damaged_file_does_not_become_the_one_before(tmp_path):
     """Else a process that is killed twice could be left with nothing."""
     path = saved(tmp_path, 1, 2)

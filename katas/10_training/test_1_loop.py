@@ -288,8 +288,12 @@ def test_each_epoch_leaves_a_line_with_its_numbers():
 @pytest.mark.parametrize("terminal", [False, True])
 def test_a_bar_shows_loss_accuracy_images_a_second_and_the_time_left(terminal):
     text, _ = shown(terminal)
-    for word in ("loss", "accuracy", "images/s", "0:00:00", "2/2"):
-        assert word in text, f"{word} is missing in {text!r}"
+    bar = [line for line in re.split(r"[\r\n]", text) if "images/s" in line][-1]
+    for word in ("loss", "accuracy", "0:00:00", "2/2"):
+        assert word in bar, f"{word} is missing in {bar!r}"
+    speed = re.search(r"([\d.,]+) images/s", bar)
+    assert speed, f"there is no number of images a second in {bar!r}"
+    assert 0 < float(speed[1].replace(",", "")) < 1e8, bar
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])
@@ -589,6 +593,8 @@ def test_a_fit_that_was_stopped_can_be_gone_on_with():
 
 def test_a_fit_knows_how_long_it_will_be():
     _, trainer = trained(scales(1, 2, 3, 4, 5), 3, accumulate=2)
+    model = Scale()
+    expect(Trainer(model, SGD(model.parameters(), lr=1.0), product).stopped, False)
     expect((trainer.epochs, trainer.batches), (3, 3))
 
 

@@ -1115,4 +1115,5 @@ def buffers_count_as_weights(m):
 
 EQUIVALENT: dict[str, str] = {
     "save_checkpoint: drop stream.flush()": "zipfile flushes when it is done",
+    "mse_loss_back: -back if needs_input_grad[1] else None -> -back": "the engine drops what nobody wants",
 }
