@@ -159,7 +159,7 @@ def test_what_grows_too_fast_is_said_in_words(capsys):
     assert "softmax  (expected: time n^1, memory n^1)" in out
     assert "yours grows faster than expected: time as n^2, not n^1" in out
     assert "memory as n^2, not n^1" in out
-    assert "at n = 400 yours takes 4 times the reference's time" in out
+    assert "at n = 400 yours takes 4.0 times the reference's time" in out
     assert "faster than expected" not in printed(capsys, comparison(REFERENCE))
 
 
