@@ -114,6 +114,10 @@ def test_the_largest_keeps_its_dtype_the_mean_is_a_float(dtype, padding):
     expect(avg_pool2d(x, kernel=2, padding=padding), ones.astype(floats) / 4)
 
 
+def test_pixels_add_up_beyond_their_dtype():
+    expect(avg_pool2d(np.full((1, 1, 2, 2), 200, np.uint8), kernel=2), f32([[[[200]]]]))
+
+
 def test_the_smallest_of_integers_is_no_border():
     x = np.full((1, 1, 2, 2), -128, np.int8)
     expect(max_pool2d(x, kernel=2, padding=1), np.full((1, 1, 2, 2), -128, np.int8))
@@ -260,6 +264,15 @@ def test_in_use_the_running_ones_are_taken_and_stay():
     expect(version(), before)
     expect(batch_norm(BATCH[:1], weight, bias, **state, training=False, eps=0.0), np.array([[0.0, 10.0]]))
     expect(batch_norm(BATCH[:0], weight, bias, **state, training=False), np.zeros((0, 2)))
+
+
+def test_in_use_too_eps_is_added_to_the_variance():
+    state = running([1.0, 0.0], [4.0, 1.0])  # with eps of 12: deviations 4 and sqrt(13)
+    out = batch_norm(BATCH[1:2], *ones_and_zeros(2), **state, training=False, eps=12.0)
+    expect(out, np.array([[1.0, 2 / 13**0.5]]))
+    tiny = running([0.0], [1e-6])
+    out = batch_norm(np.array([[1e-3]]), *ones_and_zeros(1), **tiny, training=False)
+    expect(out, np.array([[1e-3 / (1e-6 + 1e-5) ** 0.5]]))
 
 
 def test_running_ones_keep_their_dtype():

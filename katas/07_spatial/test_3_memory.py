@@ -36,7 +36,7 @@ PROBES = {probe.name: probe for probe in load_probes(__file__).PROBES}
 
 CONVOLVE = Budget(
     "conv2d 3x3 of 32 images",
-    limit=5,
+    limit=3.8,
     reference=1.6,
     naive=10.1,
     unit="times the memory of its result, at the worst moment",
@@ -105,6 +105,14 @@ POOL = Budget(
     naive=20,
     unit="times the memory of its result, at the worst moment",
     naively="a version that copies the windows in float64",
+)
+POOL_BACK = Budget(
+    "the gradient of pooling 2x2",
+    limit=3.2,
+    reference=1.85,
+    naive=6.3,
+    unit="times the memory of the images, at the worst moment",
+    naively="a version that makes a mask of integers",
 )
 NORM = Budget(
     "batch_norm",
@@ -316,6 +324,24 @@ def test_the_twin_that_copies_windows_in_float64_is_caught(rng):
         return np.sort(flat.astype(np.float64))[..., -1]
 
     POOL.catches(peak_bytes(pool) / (x.nbytes / 4))
+
+
+def test_its_way_back_needs_memory_for_the_gradient_and_a_few_images(rng):
+    x = images(rng)
+    for pool in (max_pool2d, avg_pool2d):
+        out, back = pool.vjp(x, kernel=2)
+        POOL_BACK.check(peak_bytes(lambda back=back, out=out: back(out)) / x.nbytes)
+
+
+def test_the_twin_that_makes_a_mask_of_integers_is_caught(rng):
+    x = images(rng)
+
+    def back():
+        seen = np.lib.stride_tricks.sliding_window_view(x, (2, 2), axis=(2, 3))[:, :, ::2, ::2].copy()
+        mask = (seen == seen.max(axis=(4, 5), keepdims=True)).astype(np.int64)
+        return seen, mask, (mask * seen[..., :1, :1]).transpose(0, 1, 2, 4, 3, 5).reshape(x.shape)
+
+    POOL_BACK.catches(peak_bytes(back) / x.nbytes)
 
 
 # 07.11 batch_norm

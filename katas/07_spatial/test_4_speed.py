@@ -18,6 +18,14 @@ CONVOLVE = Budget(
     unit="times the time of the product of matrices in it",
     naively="a version that goes pixel by pixel",
 )
+MANY = Budget(
+    "conv2d 3x3 of (1, 16, 32, 32) to 64 channels",
+    limit=7,
+    reference=1.5,
+    naive=14.5,
+    unit="times the time of the product of matrices in it",
+    naively="a version that sums over windows without a product",
+)
 CONVOLVE_BACK = Budget(
     "conv2d 3x3 of (4, 16, 32, 32), there and back",
     limit=13,
@@ -65,6 +73,22 @@ POOL_BACK = Budget(
     naive=11.9,
     unit="times the time of argmax over windows, and of putting back",
     naively="a version that goes window by window",
+)
+OVERLAP = Budget(
+    "max_pool2d 3x3 with steps of 2 of (4, 2, 65, 65), there and back",
+    limit=5,
+    reference=1.6,
+    naive=11,
+    unit="times the time of argmax over windows, and of adding where they overlap",
+    naively="a version that goes window by window",
+)
+CHANNELS = Budget(
+    "batch_norm of (4, 256, 8, 8), there and back",
+    limit=6,
+    reference=1.5,
+    naive=22,
+    unit="times the time of the formulas in plain numpy",
+    naively="a version that goes channel by channel",
 )
 NORM = Budget(
     "batch_norm of (16, 32, 16, 16), there and back",
@@ -117,6 +141,32 @@ def test_a_convolution_is_a_product_of_matrices(rng):
 
 def test_the_twin_that_goes_pixel_by_pixel_is_caught(rng):
     CONVOLVE.catches(race(pixel_by_pixel, one_product, limit=CONVOLVE.limit, inputs=lambda: operands(rng)))
+
+
+def operands_for_many(rng):
+    return images(rng, 1, 16, 32), random(rng, 64, 16, 3, 3), random(rng, 1024, 144), random(rng, 144, 64)
+
+
+def test_many_kernels_cost_a_larger_product(rng):
+    MANY.check(
+        race(
+            lambda x, weight, *_: conv2d(x, weight, padding=1),
+            one_product,
+            limit=MANY.limit,
+            inputs=lambda: operands_for_many(rng),
+        )
+    )
+
+
+def test_the_twin_that_sums_over_windows_is_caught(rng):
+    """einsum goes through the numbers one by one where it is not told to `optimize`."""
+
+    def sums(x, weight, columns, matrix):
+        x = np.pad(x, ((0, 0), (0, 0), (1, 1), (1, 1)))
+        seen = np.lib.stride_tricks.sliding_window_view(x, (3, 3), axis=(2, 3))
+        return np.einsum("ncijab,ocab->noij", seen, weight)
+
+    MANY.catches(race(sums, one_product, limit=MANY.limit, inputs=lambda: operands_for_many(rng)))
 
 
 def three_products(x, weight, columns, matrix):
@@ -303,17 +353,32 @@ def test_windows_that_overlap_cost_a_tap_more_each(rng):
         out, back = max_pool2d.vjp(x, kernel=3, stride=2)
         return back(out)
 
-    def by_argmax_and_add(x):
-        out, which = by_argmax(x, 3)
-        back = np.zeros((*out.shape, 9), np.float32)
-        np.put_along_axis(back, which, out[..., None], axis=-1)
-        added = np.zeros((8, 8, 33, 33), np.float32)
-        for i, j in np.ndindex(3, 3):
-            added[:, :, i : i + 31 : 2, j : j + 31 : 2] += back[..., 3 * i + j]
-        return added
+    OVERLAP.check(
+        race(there_and_back, by_argmax_and_add, limit=OVERLAP.limit, inputs=lambda: (images(rng, 4, 2, 65),))
+    )
 
-    inputs = lambda: (images(rng, 8, 8, 33),)  # noqa: E731
-    POOL_BACK.check(race(there_and_back, by_argmax_and_add, limit=POOL_BACK.limit, inputs=inputs))
+
+def by_argmax_and_add(x):
+    out, which = by_argmax(x, 3)
+    back = np.zeros((*out.shape, 9), np.float32)
+    np.put_along_axis(back, which, out[..., None], axis=-1)
+    added = np.zeros((4, 2, 65, 65), np.float32)
+    for i, j in np.ndindex(3, 3):
+        added[:, :, i : i + 63 : 2, j : j + 63 : 2] += back[..., 3 * i + j]
+    return added
+
+
+def test_the_twin_that_adds_window_by_window_is_caught(rng):
+    def back(x):
+        out, channels = np.zeros_like(x), np.arange(2)
+        for n, i, j in np.ndindex(4, 32, 32):
+            first = x[n, :, 2 * i : 2 * i + 3, 2 * j : 2 * j + 3].reshape(2, 9).argmax(axis=1)
+            out[n, channels, 2 * i + first // 3, 2 * j + first % 3] += 1
+        return out
+
+    OVERLAP.catches(
+        race(back, by_argmax_and_add, limit=OVERLAP.limit, inputs=lambda: (images(rng, 4, 2, 65),))
+    )
 
 
 def test_the_twin_that_goes_back_window_by_window_is_caught(rng):
@@ -353,6 +418,31 @@ def test_batch_norm_is_a_few_passes_over_memory(rng):
         return back(out)
 
     NORM.check(race(there_and_back, by_the_formulas, limit=NORM.limit, inputs=lambda: norm_operands(rng)))
+
+
+def channel_operands(rng):
+    return images(rng, 4, 256, 8), random(rng, 256), random(rng, 256)
+
+
+def test_batch_norm_takes_all_channels_at_once(rng):
+    def there_and_back(*arrays):
+        out, back = batch_norm.vjp(*arrays)
+        return back(out)
+
+    CHANNELS.check(
+        race(there_and_back, by_the_formulas, limit=CHANNELS.limit, inputs=lambda: channel_operands(rng))
+    )
+
+
+def test_the_twin_that_norms_channel_by_channel_is_caught(rng):
+    def norm(x, weight, bias):
+        out = np.empty_like(x)
+        for c in range(256):
+            off = x[:, c] - x[:, c].mean()
+            out[:, c] = off / np.sqrt((off * off).mean() + 1e-5) * weight[c] + bias[c]
+        return out
+
+    CHANNELS.catches(race(norm, by_the_formulas, limit=CHANNELS.limit, inputs=lambda: channel_operands(rng)))
 
 
 def test_the_twin_that_norms_pixel_by_pixel_is_caught(rng):

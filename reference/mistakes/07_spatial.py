@@ -1030,4 +1030,381 @@ def networks_draw_from_a_generator_of_their_own(m):
     m.Conv2d.__init__ = init
 
 
-EQUIVALENT: dict[str, str] = {}
+# What got past an earlier suite, or was tried to.
+
+
+@caught_by(1)
+def the_border_is_all_on_one_side(m):
+    def pad(x, padding, value=0):
+        ph, pw = m.pair(padding)
+        return np.pad(x, ((0, 0), (0, 0), (0, 2 * ph), (0, 2 * pw)), constant_values=value)
+
+    m.pad = pad
+
+
+def _convolve(m, sums):
+    """A conv2d of which `sums(windows, weight, out)` does the work, for each group."""
+
+    def forward(x, weight, bias=None, *, stride=1, padding=0, dilation=1, groups=1):
+        x, weight = m.promote(x, weight)
+        out = m.channels_last(m.conv_shape(x, weight, bias, stride, padding, dilation, groups), x.dtype)
+        for ins, outs in zip(m.split(x, groups), m.split(out, groups), strict=True):
+            seen = m.windows(m.pad(x[:, ins], padding), weight.shape[2:], stride, dilation)
+            sums(seen, weight[outs], out[:, outs])
+        if bias is not None:
+            out += bias[:, None, None]
+        return out
+
+    m.conv2d.forward = forward
+
+
+@caught_by(4)
+def windows_are_summed_without_a_product(m):
+    def sums(seen, weight, out):
+        out[...] = np.einsum("ncijab,ocab->noij", seen, weight)
+
+    _convolve(m, sums)
+
+
+@caught_by(4)
+def each_weight_is_multiplied_by_itself(m):
+    def sums(seen, weight, out):
+        out[...] = 0
+        for o, c, a, b in np.ndindex(*weight.shape):
+            out[:, o] += weight[o, c, a, b] * seen[:, c, :, :, a, b]
+
+    right = m.conv2d.forward
+    _convolve(m, sums)
+    slow = m.conv2d.forward
+
+    def forward(x, weight, bias=None, **params):
+        # Only where it is large: else the first levels would take minutes.
+        convolve = slow if x.shape[1:] == (16, 32, 32) and weight.dtype == np.float32 else right
+        return convolve(x, weight, bias, **params)
+
+    m.conv2d.forward = forward
+
+
+@caught_by(3)
+def a_convolution_works_in_float64(m):
+    right = m.conv2d.forward
+
+    def forward(x, weight, bias=None, **params):
+        dtype = m.promote(x, weight)[0].dtype
+        return right(x.astype(np.float64), weight, bias, **params).astype(dtype)
+
+    m.conv2d.forward = forward
+
+
+@caught_by(3)
+def gradients_are_computed_in_float64(m):
+    right = m.conv2d.pull
+
+    def pull(grad, x, weight, bias, stride, padding, dilation, groups, needs_input_grad):
+        wide = (a.astype(np.float64) for a in (grad, x, weight))
+        gradients = right(*wide, bias, stride, padding, dilation, groups, needs_input_grad)
+        return tuple(None if g is None else g.astype(grad.dtype) for g in gradients)
+
+    m.conv2d.gradient(pull)
+
+
+@caught_by(3)
+def the_image_in_its_border_is_kept(m):
+    right, pull = m.conv2d.forward, m.conv2d.pull
+
+    def forward(x, weight, bias=None, *, padding=0, **params):
+        return right(x, weight, bias, padding=padding, **params), m.pad(x, padding)
+
+    m.conv2d.forward, m.conv2d.saves = forward, ("padded",)
+
+    def back(grad, x, weight, bias, stride, padding, dilation, groups, needs_input_grad, padded):
+        return pull(grad, x, weight, bias, stride, padding, dilation, groups, needs_input_grad)
+
+    m.conv2d.gradient(back)
+
+
+@caught_by(4)
+def steps_and_groups_are_taken_place_by_place(m):
+    right = m.conv2d.forward
+
+    def forward(x, weight, bias=None, *, stride=1, padding=0, dilation=1, groups=1):
+        params = {"stride": stride, "padding": padding, "dilation": dilation, "groups": groups}
+        out = right(x, weight, bias, **params)
+        if groups > 1 and m.pair(stride) != (1, 1) and x.shape[2:] == (64, 64):
+            seen = m.windows(m.pad(x, padding), weight.shape[2:], stride, dilation)
+            for n, i, j in np.ndindex(len(x), *out.shape[2:]):
+                for ins, outs in zip(m.split(x, groups), m.split(out, groups), strict=True):
+                    table = weight[outs].reshape(outs.stop - outs.start, -1)
+                    out[n, outs, i, j] = table @ seen[n, ins, i, j].ravel()
+        return out
+
+    m.conv2d.forward = forward
+
+
+@caught_by(4)
+def col2im_adds_at_indices(m):
+    def col2im(columns, shape, kernel, stride=1, padding=0, dilation=1):
+        (kh, kw), (sh, sw), (dh, dw), (ph, pw) = map(m.pair, (kernel, stride, dilation, padding))
+        n, c, h, w = shape
+        oh, ow = m.places(shape, kernel, stride, padding, dilation)
+        rows = sh * np.arange(oh)[:, None, None, None] + dh * np.arange(kh)[:, None]
+        across = sw * np.arange(ow)[:, None, None] + dw * np.arange(kw)
+        rows, across = np.broadcast_arrays(rows, across)
+        padded = np.zeros((n, h + 2 * ph, w + 2 * pw, c), columns.dtype)
+        for image, seen in zip(padded, columns.reshape(n, oh, ow, kh, kw, c), strict=True):
+            np.add.at(image, (rows, across), seen)
+        return m.crop(padded.transpose(0, 3, 1, 2), padding)
+
+    m.col2im = col2im
+
+
+@caught_by(2)
+def on_the_way_back_dilation_is_the_stride(m):
+    right = m.conv2d.pull
+
+    def pull(grad, x, weight, bias, stride, padding, dilation, groups, needs_input_grad):
+        rest = groups, needs_input_grad
+        try:
+            wrong = stride if m.pair(dilation) != (1, 1) else dilation
+            return right(grad, x, weight, bias, stride, padding, wrong, *rest)
+        except ValueError:
+            return right(grad, x, weight, bias, stride, padding, dilation, *rest)
+
+    m.conv2d.gradient(pull)
+
+
+@caught_by(3)
+def a_convolution_remembers_its_images(m):
+    right = m.Conv2d.forward
+
+    def forward(self, x):
+        self.x = x.data
+        return right(self, x)
+
+    m.Conv2d.forward = forward
+
+
+@caught_by(3)
+def pooling_remembers_its_result(m):
+    right = m.MaxPool2d.forward
+
+    def forward(self, x):
+        out = right(self, x)
+        self.out = out.data
+        return out
+
+    m.MaxPool2d.forward = forward
+
+
+def _ties(m, change):
+    """A rule of max_pool2d, window by window: `change(share, under, grad)` adds what each pixel gets."""
+
+    def pull(grad, x, out, kernel, stride, padding):
+        (kh, kw), (sh, sw) = m.pair(kernel), m.pair(stride or kernel)
+        padded = m.pad(x, padding, m.lowest(x.dtype))
+        back = np.zeros(padded.shape, grad.dtype)
+        for n, c, i, j in np.ndindex(*grad.shape):
+            window = n, c, slice(i * sh, i * sh + kh), slice(j * sw, j * sw + kw)
+            change(back[window], padded[window], grad[n, c, i, j])
+        return m.crop(back, padding)
+
+    _rule(m, "max_pool2d", pull)
+
+
+@caught_by(2)
+def of_equals_the_first_column_gets_all(m):
+    def change(share, under, grad):
+        share.T[np.unravel_index(under.T.argmax(), under.T.shape)] += grad
+
+    _ties(m, change)
+
+
+@caught_by(3)
+def the_gradient_of_pooling_makes_a_mask_of_integers(m):
+    right = m.max_pool2d.pull
+
+    def pull(grad, x, out, kernel, stride, padding):
+        seen = m.windows(m.pad(x, padding, m.lowest(x.dtype)), kernel, stride or kernel).copy()
+        mask = (seen == out[..., None, None]).astype(np.int64)
+        back = right(grad, x, out, kernel, stride, padding)
+        del seen, mask
+        return back
+
+    _rule(m, "max_pool2d", pull)
+
+
+@caught_by(4)
+def windows_that_overlap_are_taken_one_by_one(m):
+    right = m.max_pool2d.pull
+
+    def pull(grad, x, out, kernel, stride, padding):
+        back = right(grad, x, out, kernel, stride, padding)
+        if stride not in (None, kernel):
+            seen = m.windows(m.pad(x, padding, m.lowest(x.dtype)), kernel, stride)
+            for n, i, j in np.ndindex(len(x), *out.shape[2:]):
+                seen[n, :, i, j].reshape(x.shape[1], -1).argmax(1)
+        return back
+
+    _rule(m, "max_pool2d", pull)
+
+
+@caught_by(1)
+def pooling_takes_what_is_left_at_the_edge(m):
+    for name in ("max_pool2d", "avg_pool2d"):
+
+        def forward(x, *, kernel, stride=None, padding=0, right=getattr(m, name).forward):
+            m.pool_shape(x, kernel, stride, padding)
+            sizes = zip(x.shape[2:], *map(m.pair, (padding, kernel, stride or kernel)), strict=True)
+            more = [(0, (k - n - 2 * p) % s) for n, p, k, s in sizes]
+            x = np.pad(x, ((0, 0), (0, 0), *more), mode="edge")
+            return right(x, kernel=kernel, stride=stride, padding=padding)
+
+        getattr(m, name).forward = forward
+
+
+@caught_by(1)
+def means_overflow(m):
+    right = m.avg_pool2d.forward
+
+    def forward(x, *, kernel, stride=None, padding=0):
+        if x.dtype.kind == "f":
+            return right(x, kernel=kernel, stride=stride, padding=padding)
+        m.pool_shape(x, kernel, stride, padding)
+        add = functools.partial(np.add, dtype=x.dtype)
+        _, total = m.pool_steps(add, m.pad(x, padding), kernel, stride)
+        return total / np.float32(math.prod(m.pair(kernel)))
+
+    m.avg_pool2d.forward = forward
+
+
+@caught_by(1)
+def in_use_eps_is_left_out(m):
+    right = m.batch_norm.forward
+
+    def forward(x, weight, bias, *, training=True, eps=1e-5, **params):
+        return right(x, weight, bias, training=training, eps=eps if training else 0.0, **params)
+
+    m.batch_norm.forward = forward
+
+
+@caught_by(4)
+def batch_norm_goes_channel_by_channel(m):
+    right = m.batch_norm.forward
+
+    def forward(x, weight, bias, **params):
+        out, mean, inverse_std = right(x, weight, bias, **params)
+        for c in range(x.shape[1]):
+            out[:, c] = (x[:, c] - mean[c]) * (inverse_std[c] * weight[c]) + bias[c]
+        return out, mean, inverse_std
+
+    m.batch_norm.forward = forward
+
+
+@caught_by(4)
+def the_way_back_of_batch_norm_goes_image_by_image(m):
+    right = m.batch_norm.pull
+
+    def pull(grad, x, weight, mean, inverse_std, training, needs_input_grad):
+        for n, c in np.ndindex(x.shape[:2]):
+            (grad[n, c] * (x[n, c] - mean[c])).sum()
+        return right(grad, x, weight, mean, inverse_std, training, needs_input_grad)
+
+    m.batch_norm.gradient(pull)
+
+
+@caught_by(1)
+def no_momentum_is_a_tenth(m):
+    right = m.BatchNorm2d.__init__
+    m.BatchNorm2d.__init__ = lambda self, n, eps=1e-5, momentum=0.1: right(self, n, eps, momentum or 0.1)
+
+
+@caught_by(1)
+def running_arrays_are_new_each_time(m):
+    right = m.BatchNorm2d.forward
+
+    def forward(self, x):
+        if self.training:
+            self.running_mean.data = self.running_mean.data.copy()
+        return right(self, x)
+
+    m.BatchNorm2d.forward = forward
+
+
+@caught_by(1)
+def a_shortcut_has_no_norm(m):
+    right = m.ResidualBlock.__init__
+
+    def init(self, in_channels, out_channels, stride=1, *, rng):
+        right(self, in_channels, out_channels, stride, rng=rng)
+        if self.shortcut is not None:
+            kernel = m.Conv2d(in_channels, out_channels, 1, stride, bias=False, rng=rng)
+            self.shortcut = m.Sequential(kernel)
+
+    m.ResidualBlock.__init__ = init
+
+
+@caught_by(1)
+def the_second_convolution_has_the_stride(m):
+    right = m.ResidualBlock.__init__
+
+    def init(self, in_channels, out_channels, stride=1, *, rng):
+        right(self, in_channels, out_channels, stride, rng=rng)
+        self.main[0].stride, self.main[3].stride = 1, stride
+
+    m.ResidualBlock.__init__ = init
+
+
+@caught_by(1)
+def every_kernel_has_a_border_of_one(m):
+    def conv_norm(in_channels, out_channels, kernel=3, stride=1, *, rng):
+        padding = 1 if kernel > 1 else 0
+        convolution = m.Conv2d(in_channels, out_channels, kernel, stride, padding, bias=False, rng=rng)
+        return [convolution, m.BatchNorm2d(out_channels)]
+
+    m.conv_norm = conv_norm
+
+
+TIME = (
+    "The numbers are the same: it says how much is done at a time, within what the budgets of level 3 allow."
+)
+ROUTE = "Both ways give the same gradients; it says which is taken, and so only how long that takes."
+SWAP = "Swapping two axes is the same in either order."
+PLACE = "ReLU makes a new array with the same numbers; that of batch norm, which no rule keeps, goes at once."
+
+EQUIVALENT: dict[str, str] = {
+    "pad: if pair(padding) == (0, 0) and x.transpose(0, 2, 3, 1).flags.c_contiguous: -> if False:": (
+        "A copy of what needs none, of some images at a time; `pad` is given, so no test asks for its memory."
+    ),
+    "pad: x.transpose(0, 2, 3, 1) -> x.transpose(2, 0, 3, 1)": (
+        "Asks if the memory is in another order, so it copies what needs none, some images at a time."
+    ),
+    "taps: a.swapaxes(0, axis) -> a.swapaxes(axis, 0)": SWAP,
+    "taps: a[first:first + end:stride].swapaxes(0, axis) -> a[first:first + end:stride].swapaxes(axis, 0)": SWAP,  # noqa: E501
+    "conv2d_back: len(weight) <= 2 * x.shape[1] -> len(weight) < 2 * x.shape[1]": ROUTE,
+    "conv2d_back: len(weight) <= 2 * x.shape[1] -> len(weight) > 2 * x.shape[1]": ROUTE,
+    "conv2d_back: 2 * x.shape[1] -> 2 / x.shape[1]": ROUTE,
+    "conv2d_back: 2 * x.shape[1] -> 3 * x.shape[1]": ROUTE,
+    "conv2d_back: x.shape[1] -> x.shape[2]": ROUTE,
+    "conv2d_back: if wants_x and wants_weight and (pair(stride) == (1, 1)) and (min(border) >= 0) and shorter: -> if False:": ROUTE,  # noqa: E501
+    "conv2d_back: min(border) >= 0 -> min(border) > 0": ROUTE,
+    "conv2d_back: min(border) >= 0 -> min(border) >= 1": ROUTE,
+    "grad_of_images: grad.shape[2:] -> grad.shape[:]": (
+        "Counts more bytes an image than there are, so that each is a piece by itself: the same numbers."
+    ),
+    "in_the_cache: chunks(len(images), 2 * images[:1].nbytes) -> chunks(2 * images[:1].nbytes, len(images))": (  # noqa: E501
+        "All images in one slice, which ends behind the last; numpy cuts it off. A right version may do so."
+    ),
+    "in_the_cache: 2 * images[:1].nbytes -> 3 * images[:1].nbytes": TIME,
+    "in_the_cache: images[:1] -> images[:]": TIME,
+    "in_the_cache: images[:1] -> images[:2]": TIME,
+    "in_chunks: 4 * first[:1].nbytes -> 5 * first[:1].nbytes": TIME,
+    "in_chunks: first[:1] -> first[:2]": TIME,
+    "in_chunks: slices[0].stop if slices else 0 -> slices[0].stop if slices else 1": (
+        "Where there are no slices, nothing is given out."
+    ),
+    "SmallVGG.__init__: ReLU(inplace=True) -> ReLU(inplace=False)": PLACE,
+    "ResidualBlock.__init__: ReLU(inplace=True) -> ReLU(inplace=False)": PLACE,
+    "SmallResNet.__init__: ReLU(inplace=True) -> ReLU(inplace=False)": PLACE,
+    "module: 1 << 20 -> 2 << 20": "CACHE is given; 2 MiB are as right, and faster on some machines.",
+    "module: 1 << 20 -> 1 << 21": "CACHE is given; 2 MiB are as right, and faster on some machines.",
+}
