@@ -1250,16 +1250,19 @@ def windows_that_overlap_are_taken_one_by_one(m):
 
 @caught_by(1)
 def pooling_takes_what_is_left_at_the_edge(m):
-    for name in ("max_pool2d", "avg_pool2d"):
-
-        def forward(x, *, kernel, stride=None, padding=0, right=getattr(m, name).forward):
+    def with_the_rest(right):
+        def forward(x, *, kernel, stride=None, padding=0):
             m.pool_shape(x, kernel, stride, padding)
-            sizes = zip(x.shape[2:], *map(m.pair, (padding, kernel, stride or kernel)), strict=True)
+            pairs = (m.pair(value) for value in (padding, kernel, stride or kernel))
+            sizes = zip(x.shape[2:], *pairs, strict=True)
             more = [(0, (k - n - 2 * p) % s) for n, p, k, s in sizes]
             x = np.pad(x, ((0, 0), (0, 0), *more), mode="edge")
             return right(x, kernel=kernel, stride=stride, padding=padding)
 
-        getattr(m, name).forward = forward
+        return forward
+
+    for op in (m.max_pool2d, m.avg_pool2d):
+        op.forward = with_the_rest(op.forward)
 
 
 @caught_by(1)
