@@ -1,5 +1,6 @@
 """Level 1: archives are read as they were written, and what is wrong with one is said with its name."""
 
+import contextlib
 import gzip
 import math
 import os
@@ -54,6 +55,18 @@ def test_every_type_and_shape(ending, dtype, shape, tmp_path):
 @pytest.mark.parametrize("shape", [(0,), (0, 28, 28), (3, 0)])
 def test_an_array_may_be_empty(ending, shape, tmp_path):
     expect(read_idx(write(tmp_path / f"a{ending}", idx(np.zeros(shape, np.uint8)))).shape, shape)
+
+
+@pytest.mark.parametrize("read", [read_idx, lambda path: map_cifar(path)[0]], ids=["idx", "cifar"])
+def test_nothing_is_ever_written_to_an_archive(read, tmp_path):
+    content = bytes([0, 0, 8, 1, 0, 0, 11, 249]) + bytes(range(1, 250)) * 13
+    content = content[: 8 + 3073 - 8]  # a record of CIFAR-10, and 3,065 numbers of IDX
+    path = write(tmp_path / "a", content)
+    array = read(path)
+    with contextlib.suppress(ValueError):  # it may not be written to
+        array[...] = 0
+    del array
+    expect(path.read_bytes() == content, True)
 
 
 GOOD = idx(np.arange(12, dtype=np.uint8).reshape(3, 4))

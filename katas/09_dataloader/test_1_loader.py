@@ -67,7 +67,9 @@ def test_it_is_another_thread_that_works():
     def items():
         yield threading.get_ident()
 
-    assert next(iter(prefetch(items(), 1))) != threading.get_ident()
+    taken = prefetch(items(), 1)
+    assert next(taken) != threading.get_ident()
+    taken.close()
 
 
 @pytest.mark.parametrize("depth", [1, 3])

@@ -162,6 +162,12 @@ def test_transforms_leave_their_input_alone_however_it_lies_in_memory(name, layo
     out += 1  # it can be written to
 
 
+@pytest.mark.parametrize("name", ["flip", "crop", "cutout"])
+def test_each_batch_is_augmented_anew(name):
+    images, transform = np.arange(1, 1 + 64 * 30).reshape(64, 1, 5, 6), TRANSFORMS[name](7)
+    assert not np.array_equal(transform(images), transform(images))
+
+
 @many
 @given(st.integers(0, 30), seeds)
 def test_one_seed_one_order(count, seed):

@@ -2094,6 +2094,31 @@ def nobody_wakes_the_thread(m):
     m.threading = type("threading", (), {**vars(threading), "Semaphore": Counting, "Event": Event})
 
 
+@caught_by(2)
+def each_batch_is_augmented_like_the_one_before(m):
+    for kind in (m.RandomHorizontalFlip, m.RandomCrop, m.Cutout):
+
+        def call(self, images, right=kind.__call__):
+            rng, self.rng = self.rng, np.random.default_rng(3)
+            rng.random()
+            try:
+                return right(self, images)
+            finally:
+                self.rng = rng
+
+        kind.__call__ = call
+
+
+@caught_by(1)
+def archives_are_opened_to_be_written(m):
+    right = np.memmap
+    names = {name: getattr(np, name) for name in dir(np) if not name.startswith("__")}
+    m.np = type("np", (), {name: staticmethod(v) if callable(v) else v for name, v in names.items()})
+    m.np.memmap = staticmethod(
+        lambda path, dtype, mode, *rest, **more: right(path, dtype, "r+", *rest, **more)
+    )
+
+
 EQUIVALENT: dict[str, str] = {
     "TensorDataset.__init__: a.data if isinstance(a, Tensor) else a -> a.data": (
         "an array's own .data is its memory, of which np.asarray makes the same array"
