@@ -19,6 +19,7 @@ from tinytorch.tensor import (
     floating,
     log,
     maximum,
+    neg,
     power,
     result_type,
     sqrt,
@@ -401,6 +402,7 @@ def test_a_function_of_integers_is_float32_and_of_float64_stays(function):
 def test_absolute_values_keep_their_dtype():
     expect(absolute(Tensor([-1, 2])), np.array([1, 2]))
     expect(Tensor([-0.5]).abs(), f32([0.5]))
+    expect((neg([0.5, -2.0]), neg(2)), (f32([-0.5, 2]), np.array(-2)))  # what is no array becomes one
     expect(absolute(-0.5), f32(0.5))
 
 

@@ -747,6 +747,7 @@ def test_a_rule_cannot_ask_for_what_is_not_there():
     with expect_error(TypeError, "double", "no gradient rule"):
         double.vjp(f64([1]))
     expect((double(f64([1])), double.needs, double.pull), (f64([2]), (), None))
+    expect(double.keep(f64([2]), [f64([1])], {}), [])  # nor is anything kept that no rule asked for
 
 
 def test_arrays_go_by_position():
