@@ -276,7 +276,7 @@ def test_the_order_goes_as_far_as_the_ends():
     x = leaf([1.0])
     middle = x * 2.0
     out = middle.exp() + middle
-    order = topological(out.node, ends=[middle.node])
+    order = topological(out.node, ends={middle.node})
     expect([item.op.name for item in order], ["add", "exp", "mul"])
     assert order[-1] is middle.node
     assert topological(out.node, ends={out.node}) == [out.node]
@@ -603,14 +603,21 @@ def test_where_a_rule_has_none_the_way_ends():
         backward(middle)  # it was part of the graph all the same
 
 
-def test_the_gradient_can_be_an_array_a_tensor_or_a_list():
-    for grad in (f64([1, 2]), Tensor(f64([1, 2])), [1.0, 2.0], np.array([1, 2])):
-        x = leaf([3.0, 4.0])
-        backward(x * x, grad)
-        expect(x.grad, f64([6, 16]))
+@pytest.mark.parametrize(
+    "grad",
+    [f64([1, 2]), Tensor(f64([1, 2])), [1.0, 2.0], np.array([1, 2])],
+    ids=["array", "Tensor", "list", "integers"],
+)
+def test_the_gradient_can_be_an_array_a_tensor_or_a_list(grad):
+    x = leaf([3.0, 4.0])
+    backward(x * x, grad)
+    expect(x.grad, f64([6, 16]))
+
+
+def test_a_list_of_gradients_does_not_go_through_float32():
     x = leaf([1.0, 2.0])
     backward(x * 1.0, [0.1, 0.2])
-    expect(x.grad, f64([0.1, 0.2]))  # not through float32
+    expect(x.grad, f64([0.1, 0.2]))
 
 
 def test_one_number_needs_no_gradient_whatever_its_axes():
@@ -637,18 +644,28 @@ def test_a_gradient_of_another_shape_is_refused(shape):
     expect(x.grad, f64([2, 2]))
 
 
-def test_what_was_not_recorded_says_how_it_would_have_been():
-    x = leaf([1.0])
+def under_no_grad(x):
     with no_grad():
-        unrecorded = x * 2.0
+        return x * 2.0
+
+
+def before_the_import(x):
     before = set_recorder(None)
     try:
-        too_early = x * 2.0
+        return x * 2.0
     finally:
         set_recorder(before)
-    for tensor in (Tensor([1.0]), Tensor([1]), unrecorded, too_early, x.detach()):
-        with expect_error(RuntimeError, "import tinytorch.autograd"):
-            backward(tensor)
+
+
+@pytest.mark.parametrize(
+    "made",
+    [under_no_grad, before_the_import, Tensor.detach, lambda x: Tensor([1.0]), lambda x: Tensor([1])],
+    ids=["under no_grad", "before the import", "detached", "a constant", "integers"],
+)
+def test_what_was_not_recorded_says_how_it_would_have_been(made):
+    tensor = made(leaf([1.0]))
+    with expect_error(RuntimeError, "import tinytorch.autograd"):
+        backward(tensor)
 
 
 def test_the_graph_is_freed_by_the_way_back_and_says_so():

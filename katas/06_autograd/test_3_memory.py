@@ -428,6 +428,15 @@ def test_the_twin_that_computes_the_gradient_of_a_constant_is_caught(rng):
     UNWANTED.catches(peak_bytes(step) / MIB)
 
 
+@pytest.mark.parametrize(
+    ("power", "number"), [(lambda x: x**2, 1), (lambda x: x**-1.5, 1), (lambda x: 2.0**x, 0)]
+)
+def test_a_power_computes_no_gradient_for_a_number(power, number, x):
+    node = power(x).node
+    shares = node.op.pull(np.ones_like(x.data), *node.kept)
+    expect(np.size(shares[number]), 1)  # None, or a number, but no array as large as the result
+
+
 def test_a_repeated_number_is_not_laid_out(x):
     def step():
         x.grad = None

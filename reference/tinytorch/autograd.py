@@ -11,7 +11,8 @@ from __future__ import annotations
 import itertools
 import math
 import weakref
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from typing import Any
 
@@ -71,7 +72,9 @@ Wanted = tuple[bool, ...]
 
 # Rules for the operations of kata 02. Name after `grad` what a rule needs of the forward pass. Where an input
 # was stretched, its gradient may be as large as the output: `unbroadcast` mends that later, once for all
-# rules.
+# rules. In place of a gradient that is not wanted (`needs_input_grad` tells: a number's never is) a rule may
+# give None. It should where the annotation says `Array | None`; for the others, asking takes longer than a
+# product of two small arrays.
 
 
 @add.gradient
@@ -149,7 +152,7 @@ def absolute_back(grad: Array, a: Any) -> Any:  # stub: (grad)
 
 @maximum.gradient
 def maximum_back(grad: Array, a: Any, b: Any) -> tuple[Array, Array]:  # stub: (grad)
-    # kata 06.3: where the two are equal, each gets half.
+    # kata 06.3: where the two are equal, each gets half. What a nan gets is left open.
     shared = np.where(np.equal(a, b), grad / 2, grad)
     return np.where(np.less(a, b), 0, shared), np.where(np.less(b, a), 0, shared)
 
@@ -346,7 +349,10 @@ Source = Node | Tensor
 
 
 def source_of(x: Any) -> Source | None:
-    """Where the gradient of an input goes: to the node that made it, to the leaf that it is, or nowhere."""
+    """Where the gradient of an input goes: to the node that made it, to the leaf that it is, or nowhere.
+
+    What stands in `x.node` is taken for the node, whichever recorder left it there.
+    """
     # kata 06.9: an input can be anything, an array or a number too.
     if not isinstance(x, Tensor) or not x.requires_grad:
         return None
@@ -382,10 +388,11 @@ def unbroadcast(grad: Array, shape: Shape) -> Any:
     return grad.sum((*range(extra), *stretched), keepdims=True).reshape(shape)
 
 
-def topological(root: Source, ends: Collection[Source] = ()) -> list[Source]:
+def topological(root: Source, ends: AbstractSet[Source] = frozenset()) -> list[Source]:
     """`root` and all that it was made from, nodes and leaves, each once and after everything that uses it.
 
-    The list goes as far as `ends`, but not to what these were made from.
+    The list goes as far as `ends`, but not to what these were made from. Where several could come next, any
+    may.
     """
     # kata 06.11: count how often each is used; its turn comes when all its users have had theirs. A chain of
     # 100,000 nodes is a legal graph, so do not recurse.
@@ -410,7 +417,7 @@ def topological(root: Source, ends: Collection[Source] = ()) -> list[Source]:
     return order
 
 
-def sources_of(item: Source, ends: Collection[Source] = ()) -> Sequence[Source | None]:
+def sources_of(item: Source, ends: AbstractSet[Source] = frozenset()) -> Sequence[Source | None]:
     """Where a node's gradient goes on to; nowhere, from a leaf and from one of `ends`."""
     return item.sources if isinstance(item, Node) and item not in ends else ()
 
@@ -488,7 +495,7 @@ def _arrays_in(kept: Any) -> Iterator[Array]:
 
 
 def flow(
-    root: Source, grad: Array, retain_graph: bool = False, ends: Collection[Source] = ()
+    root: Source, grad: Array, retain_graph: bool = False, ends: AbstractSet[Source] = frozenset()
 ) -> Iterator[tuple[Source, Array]]:
     """Carry `grad` back from `root`; yields each leaf, and each of `ends`, with all the gradient it got.
 
@@ -513,17 +520,20 @@ def flow(
 def backward(tensor: Tensor, grad: Any = None, retain_graph: bool = False) -> None:
     """Add the gradient of `tensor` to `.grad` of every leaf that it was made from and that requires one.
 
-    `grad` is the gradient that `tensor` itself has, of its shape; it may be left out for one number, and is 1
-    then. `.grad` is an array of the leaf's shape and dtype that nothing else shares. The graph is freed on
-    the way, unless `retain_graph`.
+    `grad` is the gradient that `tensor` itself has, of its shape: an array, a list or a Tensor, taken to the
+    dtype of `tensor`. It may be left out for one number, and is 1 then. A leaf that requires a gradient is
+    all of its graph: `grad` is added to its own `.grad`. `.grad` is an array of the leaf's shape and dtype
+    that nothing else shares. The graph is freed on the way, unless `retain_graph`.
 
     Raises:
-        RuntimeError: `tensor` was not recorded, or part of its graph has been freed, or an array that a rule
-            kept was changed in place since; the message names the op.
+        RuntimeError: `tensor` was not recorded, and the message says that `import tinytorch.autograd` must
+            come first; or part of its graph has been freed, or an array that a rule kept was changed in
+            place since, and the message names the op.
         ValueError: `grad` is missing, or has another shape than `tensor`; the message names the shapes.
         TypeError: an op on the way has no gradient rule; the message names it.
     """
-    # kata 06.14: the first gradient of a leaf is copied, the next are added. Leaves have hooks, too.
+    # kata 06.14: the first gradient of a leaf is copied, the next are added. Leaves have hooks, too, as of
+    # 06.16: `hooked(_leaf_hooks.get(id(leaf), ()), share)`.
     root = source_of(tensor)
     if root is None:
         raise RuntimeError(
@@ -608,12 +618,15 @@ def checkpointed(
 ) -> tuple[Array, list[Any], list[Tensor], list[Any], bool]:
     """`function` of `inputs`, with nothing recorded; and what it takes to do it again.
 
-    That is: `inner`, the inputs in tensors of their own; `outside`, each tensor that requires a gradient and
-    that `function` used without being handed it (parameters); where the generators stood; and whether the
-    result requires a gradient.
+    That is: `inner`, what `function` is handed: for each Tensor among the inputs a new one around the same
+    array, which requires a gradient if that does, and anything else as it is; `outside`, once each, the
+    tensors that require a gradient and that operations inside use, or `function` returns, though they were
+    neither handed to it nor made inside (parameters, earlier results); where the generators stood; and
+    whether the result requires a gradient.
     """
-    # kata 06.17: with a recorder of your own, which gives each result the node `inside`: what has none, and
-    # is none of `inner`, comes from outside.
+    # kata 06.17: with a recorder of your own, which gives each result the node `inside`: an input that has
+    # none, and is none of `inner`, comes from outside; but not a constant that was just written over in
+    # place: that is `out` itself.
     inner = [Tensor(x.data, x.requires_grad) if isinstance(x, Tensor) else x for x in inputs]
     states = [rng.bit_generator.state for rng in rngs]
     inside = Node(checkpointed, None, (), np.empty(0))
@@ -723,7 +736,8 @@ def gradcheck(
     """True if the gradients of `function` are those that central differences find; else an AssertionError.
 
     It is tried in float64, with a random gradient of the output drawn from `rng`, at `arrays`: those of
-    floats become tensors that require a gradient, others are handed on. The error names the argument, counted
+    floats (Python's floats and lists of them, too) become tensors that require a gradient, others are handed
+    on. The error names the argument, counted
     from 0, and the worst element. A result that is not float64 any more is an AssertionError too, which names
     its dtype.
     """
@@ -880,7 +894,9 @@ def graph_text(tensor: Tensor) -> str:
     """The graph that ends in `tensor`, a line for each leaf and node, numbered in an order of computing.
 
     `0: Tensor (3,)` is a leaf, by its class; `2: mul (3,) of 0, 1, keeps 24 bytes` an operation on lines 0
-    and 1, whose rule keeps arrays of so many bytes. What needs no gradient is not in the graph.
+    and 1, whose rule keeps arrays of so many bytes, those in lists, tuples and Tensors too; and
+    `0: mul (3,), freed` one that a backward pass has freed. What needs no gradient is not in the graph: a
+    constant's is "".
     """
     # kata 06.20: `topological`, from its end.
     lines = []

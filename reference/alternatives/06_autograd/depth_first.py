@@ -114,12 +114,15 @@ def sqrt_back(grad: Array, out: Array) -> Any:
 
 
 @power.gradient
-def power_back(grad: Array, a: Any, b: Any) -> tuple[Array, Array]:
+def power_back(grad: Array, a: Any, b: Any, needs_input_grad: Wanted) -> tuple[Array | None, Array | None]:
+    for_a = for_b = None
     a, b = np.asarray(a, grad.dtype), np.asarray(b, grad.dtype)
     with np.errstate(all="ignore"):
-        for_a = grad * b * np.where(b == 0, 1, a) ** np.where(b == 0, 0, b - 1)
-        flat = (a == 0) & (b >= 0)
-        for_b = grad * np.where(flat, 0, a**b) * np.log(np.where(flat, 1, a))
+        if needs_input_grad[0]:
+            for_a = grad * b * np.where(b == 0, 1, a) ** np.where(b == 0, 0, b - 1)
+        if needs_input_grad[1]:
+            flat = (a == 0) & (b >= 0)
+            for_b = grad * np.where(flat, 0, a**b) * np.log(np.where(flat, 1, a))
     return for_a, for_b
 
 
