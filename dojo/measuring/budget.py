@@ -79,8 +79,8 @@ class Budget:
             raise AssertionError(
                 f"{self.what}: this budget catches nothing: {self.naively} needed "
                 f"{_figure(value, self.limit)} {self.unit}, which is within the limit of {self.limit:g} "
-                f"(expected {_figure(self.naive)}). This checks the course and not your code: run it again, and "
-                "if it fails again, please report it"
+                f"(expected {_figure(self.naive)}). "
+                "This checks the course, not your code: run it again, and report it if it fails again"
             )
 
     def _judge(self, measured: float | Race) -> tuple[float, bool]:
