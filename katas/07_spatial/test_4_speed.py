@@ -83,10 +83,10 @@ OVERLAP = Budget(
     naively="a version that goes window by window",
 )
 CHANNELS = Budget(
-    "batch_norm of (4, 256, 8, 8), there and back",
-    limit=6,
-    reference=1.5,
-    naive=22,
+    "batch_norm of (1, 256, 8, 8), there and back",
+    limit=10,
+    reference=2.9,
+    naive=38,
     unit="times the time of the formulas in plain numpy",
     naively="a version that goes channel by channel",
 )
@@ -421,7 +421,7 @@ def test_batch_norm_is_a_few_passes_over_memory(rng):
 
 
 def channel_operands(rng):
-    return images(rng, 4, 256, 8), random(rng, 256), random(rng, 256)
+    return images(rng, 1, 256, 8), random(rng, 256), random(rng, 256)
 
 
 def test_batch_norm_takes_all_channels_at_once(rng):

@@ -511,12 +511,13 @@ class Cutout:
 
 
 def generators(part: Any) -> list[np.random.Generator]:
-    """The generators that a sampler, a transform or a loader draws from: its `rng`, and those of its parts.
-    Given."""
+    """The generators that a sampler, a transform or a loader draws from: its `rng`, and those of its parts, each
+    once. Given."""
     own = [part.rng] if isinstance(getattr(part, "rng", None), np.random.Generator) else []
     names = [name for name in ("batch_sampler", "sampler", "transform") if hasattr(part, name)]
     parts = [*(getattr(part, name) for name in names), *getattr(part, "transforms", ())]
-    return own + [rng for inner in parts for rng in generators(inner)]
+    found = own + [rng for inner in parts for rng in generators(inner)]
+    return list({id(rng): rng for rng in found}.values())
 
 
 def _states(part: Any) -> list[dict[str, Any]]:

@@ -452,7 +452,8 @@ def generators(part: Any) -> list[np.random.Generator]:
     own = [part.rng] if isinstance(getattr(part, "rng", None), np.random.Generator) else []
     names = [name for name in ("batch_sampler", "sampler", "transform") if hasattr(part, name)]
     parts = [*(getattr(part, name) for name in names), *getattr(part, "transforms", ())]
-    return own + [rng for inner in parts for rng in generators(inner)]
+    found = own + [rng for inner in parts for rng in generators(inner)]
+    return list({id(rng): rng for rng in found}.values())
 
 
 def _states(part: Any) -> list[dict[str, Any]]:
