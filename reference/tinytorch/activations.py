@@ -229,7 +229,7 @@ def dropout(x: Array, *, p: float = 0.5, rng: np.random.Generator) -> tuple[Any,
     factor of the others: 1 / (1 - p), and 0 for p = 1, where there are no others. ValueError unless
     0 <= p <= 1.
     """
-    # kata 04.14: float32 is fine enough to draw in. With p = 1 nothing is left to be divided.
+    # kata 04.14: float32 is fine enough to draw in. inf * 0 is nan with a warning, but what is dropped is 0.
     if not 0 <= p <= 1:
         raise ValueError(f"p must be from 0 to 1, and is {p}")
     x = floating(x)

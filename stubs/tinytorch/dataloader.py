@@ -357,8 +357,8 @@ class Cutout:
 
 
 def generators(part: Any) -> list[np.random.Generator]:
-    """The generators that a sampler, a transform or a loader draws from: its `rng`, and those of its parts, each
-    once. Given."""
+    """The generators that a sampler, a transform or a loader draws from: its `rng`, and those of its parts.
+    Each is there once. Given."""
     own = [part.rng] if isinstance(getattr(part, "rng", None), np.random.Generator) else []
     names = [name for name in ("batch_sampler", "sampler", "transform") if hasattr(part, name)]
     parts = [*(getattr(part, name) for name in names), *getattr(part, "transforms", ())]
