@@ -316,6 +316,7 @@ def test_a_bar_that_an_exception_ends_leaves_the_console_free():
     console = rich.console.Console(file=io.StringIO(), force_terminal=True)
     model = Scale()
     trainer = Trainer(model, SGD(model.parameters(), lr=1.0), product, callbacks=[Progress(console)])
+    trainer.callbacks[0].on_fit_end(trainer)  # of one that has not begun, there is nothing to stop
     for _ in range(2):  # rich refuses a second bar while there is one
         with pytest.raises(ZeroDivisionError):
             trainer.fit(fails_after(1), 1)

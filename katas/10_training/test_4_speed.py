@@ -75,15 +75,15 @@ TRAINER = Budget(
     naively="a version that computes the loss and accuracy of each batch three times more",
 )
 FILE = Budget(
-    "a checkpoint of 8 MiB",
+    "a checkpoint of 4 MiB",
     limit=48,
     reference=11,
     naive=240,
-    unit="times the time of one of 512 KiB",
+    unit="times the time of one of 256 KiB",
     naively="a version whose time grows with the square",
 )
 WRITE = Budget(
-    "saving 4 MiB",
+    "saving 1 MiB",
     limit=5,
     reference=1.6,
     naive=14,
@@ -262,7 +262,7 @@ def state(rng, count):
 
 
 def test_saving_takes_as_long_as_there_are_numbers(rng, tmp_path):
-    large, small = state(rng, 64), state(rng, 4)
+    large, small = state(rng, 32), state(rng, 2)
     FILE.check(
         race(
             lambda: save_checkpoint(tmp_path / "large.npz", large),
@@ -273,8 +273,8 @@ def test_saving_takes_as_long_as_there_are_numbers(rng, tmp_path):
 
 
 def test_loading_takes_as_long_as_there_are_numbers(rng, tmp_path):
-    save_checkpoint(tmp_path / "large.npz", state(rng, 64))
-    save_checkpoint(tmp_path / "small.npz", state(rng, 4))
+    save_checkpoint(tmp_path / "large.npz", state(rng, 32))
+    save_checkpoint(tmp_path / "small.npz", state(rng, 2))
     FILE.check(
         race(
             lambda: load_checkpoint(tmp_path / "large.npz"),
@@ -300,7 +300,7 @@ def savez(path, arrays):
 
 def test_saving_takes_a_few_times_as_long_as_writing(rng, tmp_path):
     """The checksum goes over all bytes once more, and a zip file has one of its own."""
-    numbers = state(rng, 32)
+    numbers = state(rng, 8)
     WRITE.check(
         race(
             lambda: save_checkpoint(tmp_path / "mine.npz", numbers),
@@ -311,7 +311,7 @@ def test_saving_takes_a_few_times_as_long_as_writing(rng, tmp_path):
 
 
 def test_the_twin_that_writes_text_is_caught(rng, tmp_path):
-    numbers = state(rng, 32)["weights"]
+    numbers = state(rng, 8)["weights"]
 
     def slow():
         (tmp_path / "mine.txt").write_text(" ".join(repr(x) for a in numbers for x in a[::8].tolist()))

@@ -1118,9 +1118,6 @@ EQUIVALENT: dict[str, str] = {
     "mse_loss: predictions, targets = promote(predictions, targets) -> pass": (
         "numpy brings arrays of one shape to one dtype by itself"
     ),
-    "Progress.__init__: self.bar: rich.progress.Progress | None = None -> pass": (
-        "a fit that ends has begun, and that makes the bar"
-    ),
     "Progress.on_fit_begin: self.bar.add_task('', total=trainer.epochs * trainer.batches, "
     "completed=trainer.step, epoch=f'{trainer.epoch + 1}/{trainer.epochs}', numbers='', speed=0) -> "
     "self.bar.add_task('', total=trainer.epochs * trainer.batches, completed=trainer.step, "
