@@ -357,8 +357,8 @@ def from_rows_of_grad(
 
     There a pixel sees all places that saw it, from the other side. So the gradient of the images is a
     convolution of `grad` by the kernels turned round, and pixels times the same rows are that of the kernels.
+    Given, for a `conv2d_back` that is a third faster.
     """
-    # kata 07.7: not needed, but a third faster; see the hints.
     kernels = turned(weight, groups)
     matrices, ins = as_matrices(kernels, groups), split(x, groups)
     grad_x, total = channels_last(x.shape, grad.dtype), np.zeros(matrices.shape, grad.dtype)
@@ -369,8 +369,8 @@ def from_rows_of_grad(
 
 
 def turned(weight: Array, groups: int) -> Array:
-    """Kernels turned by half a turn, from results to images: (C, O / groups, KH, KW). Twice is not at all."""
-    # kata 07.7: for `from_rows_of_grad`.
+    """Kernels turned by half a turn, from results to images: (C, O / groups, KH, KW). Twice is not at all.
+    Given."""
     outputs, inputs, kh, kw = weight.shape
     grouped = weight.reshape(groups, outputs // groups, inputs, kh, kw)[..., ::-1, ::-1]
     kernels: Array = grouped.transpose(0, 2, 1, 3, 4).reshape(groups * inputs, outputs // groups, kh, kw)

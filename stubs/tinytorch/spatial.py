@@ -257,15 +257,24 @@ def from_rows_of_grad(
 
     There a pixel sees all places that saw it, from the other side. So the gradient of the images is a
     convolution of `grad` by the kernels turned round, and pixels times the same rows are that of the kernels.
+    Given, for a `conv2d_back` that is a third faster.
     """
-    # TODO 07.7: not needed, but a third faster; see the hints.
-    raise NotImplementedError("kata 07.7: from_rows_of_grad")
+    kernels = turned(weight, groups)
+    matrices, ins = as_matrices(kernels, groups), split(x, groups)
+    grad_x, total = channels_last(x.shape, grad.dtype), np.zeros(matrices.shape, grad.dtype)
+    for g, images, rows, columns in bands(grad, weight.shape[2:], 1, border, dilation, groups):
+        np.matmul(columns, matrices[g], out=pixel_rows(grad_x[images, ins[g], rows]))
+        total[g] += columns.T @ pixel_rows(x[images, ins[g], rows])
+    return grad_x, turned(as_kernels(total, kernels.shape), groups)
 
 
 def turned(weight: Array, groups: int) -> Array:
-    """Kernels turned by half a turn, from results to images: (C, O / groups, KH, KW). Twice is not at all."""
-    # TODO 07.7: for `from_rows_of_grad`.
-    raise NotImplementedError("kata 07.7: turned")
+    """Kernels turned by half a turn, from results to images: (C, O / groups, KH, KW). Twice is not at all.
+    Given."""
+    outputs, inputs, kh, kw = weight.shape
+    grouped = weight.reshape(groups, outputs // groups, inputs, kh, kw)[..., ::-1, ::-1]
+    kernels: Array = grouped.transpose(0, 2, 1, 3, 4).reshape(groups * inputs, outputs // groups, kh, kw)
+    return kernels
 
 
 def as_kernels(matrices: Array, shape: Shape) -> Array:
