@@ -127,7 +127,7 @@ def test_a_network_learns_what_it_can_and_keeps_what_it_learned(rng):
 EPOCHS, STEPS = 3, 9  # of six batches an epoch, two of which make a step
 
 
-def run(shared=False, prefetch=0):
+def run(shared=False, prefetch=0, accumulate=2):
     """A trainer that depends on everything that there is to depend on, and its loaders.
 
     Batch norm has buffers, dropout, order and flips draw numbers, AdamW and one-cycle count steps. If
@@ -165,7 +165,7 @@ def run(shared=False, prefetch=0):
         lambda outputs, labels: cross_entropy(outputs, labels, label_smoothing=0.1),
         scheduler=OneCycleLR(optimizer, 0.05, STEPS),
         callbacks=[EMA(net, 0.8), EarlyStopping(50), Hook()],
-        accumulate=2,
+        accumulate=accumulate,
         max_norm=1.0,
     )
     return trainer, loader, validation
@@ -276,6 +276,18 @@ def test_killed_again_and_again_it_ends_with_the_same_weights(tmp_path):
     for step in (2, 6, 6, 8):
         dies_at_step(tmp_path / "run.npz", step)
     same(results(fit(tmp_path / "run.npz")), whole())
+
+
+@pytest.mark.parametrize("prefetch", [0, 2])
+@pytest.mark.parametrize("accumulate", [2, 4])
+def test_killed_after_the_last_step_of_an_epoch_it_makes_none_again(accumulate, prefetch, tmp_path):
+    """The last of two steps, of four batches and of two, asks for more batches than there are."""
+    options = {"accumulate": accumulate, "prefetch": prefetch}
+    trainer, loader, validation = run(**options)
+    trainer.callbacks[2].on_epoch_end = lambda trainer: throw()
+    with pytest.raises(Killed):
+        trainer.fit(loader, EPOCHS, validation, checkpoint=tmp_path / "run.npz", every=1)
+    same(results(fit(tmp_path / "run.npz", **options)), whole(accumulate=accumulate))
 
 
 @pytest.mark.parametrize("step", [4, 5])

@@ -154,7 +154,7 @@ def check_classes(numbers: Array, classes: int) -> None:
 def accuracy(logits: Any, labels: Any) -> float:
     """Which part of the rows of logits (n, classes) is largest at their label (n,).
 
-    ValueError for shapes that do not fit, naming both, and for no rows.
+    ValueError, naming both shapes, where they do not fit, and for no rows.
     """
     # kata 10.5: where the largest is, all rows at once; then compare.
     logits, labels = as_array(logits), as_array(labels)
@@ -517,19 +517,21 @@ class Tally:
     """Means over rows, of batches that need not be of one size. Given.
 
     Attributes:
-        sums: by name, the sum over all rows so far; and "rows", how many these are.
+        sums: by name, the sum over all rows so far; "rows" and "batches", how many these are.
     """
 
     def __init__(self, sums: Mapping[str, float] | None = None) -> None:
-        self.sums: dict[str, Any] = {"rows": 0, **(sums or {})}
+        self.sums: dict[str, Any] = {"rows": 0, "batches": 0, **(sums or {})}
 
     def add(self, rows: int, **means: float) -> None:
         self.sums["rows"] += rows
+        self.sums["batches"] += 1
         for name, mean in means.items():
             self.sums[name] = self.sums.get(name, 0.0) + rows * mean
 
     def means(self) -> dict[str, float]:
-        return {name: total / self.sums["rows"] for name, total in self.sums.items() if name != "rows"}
+        counts = "rows", "batches"
+        return {name: sum / self.sums["rows"] for name, sum in self.sums.items() if name not in counts}
 
 
 def measured(loss: Tensor, outputs: Tensor, targets: Any) -> dict[str, float]:
@@ -562,7 +564,8 @@ class Trainer:
         history: lists with a number for each epoch: "loss" and, for labels, "accuracy", of the batches as
             they were trained on; the same with "val_" of the validation; and "lr", of the first group at the
             end.
-        stopped: set it, and the fit ends with this epoch.
+        stopped: set it, and the fit ends with this epoch. A fit begins by taking it back, unless it goes on from
+            a checkpoint that says so.
     """
 
     def __init__(
@@ -657,11 +660,13 @@ class Trainer:
 
         Args:
             validation: a loader to validate on after each epoch.
-            checkpoint: where to write all that it takes to go on, after each epoch and each `every` steps.
+            checkpoint: where to write all that it takes to go on, after each epoch and each `every` steps in it.
                 If something is there already, the fit goes on from it, bit for bit: the same line again takes
                 up a run that was killed. The loaders then need a `state_dict`, as DataLoader has.
         """
         # kata 10.16: epochs while there are any left and nothing has stopped; `on_fit_end` whatever happens.
+        # After an epoch's last batch, which the tally counts, the loader may stand at its end or before the
+        # next epoch already: there it is the epoch's own checkpoint that is written.
         self.stopped, self.epochs = False, epochs
         self.batches = -(-len(loader) // self.accumulate)
         loaders = {"loader": loader} if validation is None else {"validation": validation, "loader": loader}
@@ -680,7 +685,7 @@ class Trainer:
                 batches, self._rest = self._rest or iter(loader), None
                 while self.train_batch(itertools.islice(batches, self.accumulate)):
                     self.call("on_batch_end")
-                    if every and self.step % every == 0:
+                    if every and self.step % every == 0 and self._tally.sums["batches"] < len(loader):
                         save()
                 self.end_epoch(validation)
                 save()

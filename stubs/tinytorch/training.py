@@ -124,7 +124,7 @@ def check_classes(numbers: Array, classes: int) -> None:
 def accuracy(logits: Any, labels: Any) -> float:
     """Which part of the rows of logits (n, classes) is largest at their label (n,).
 
-    ValueError for shapes that do not fit, naming both, and for no rows.
+    ValueError, naming both shapes, where they do not fit, and for no rows.
     """
     # TODO 10.5: where the largest is, all rows at once; then compare.
     raise NotImplementedError("kata 10.5: accuracy")
@@ -371,19 +371,21 @@ class Tally:
     """Means over rows, of batches that need not be of one size. Given.
 
     Attributes:
-        sums: by name, the sum over all rows so far; and "rows", how many these are.
+        sums: by name, the sum over all rows so far; "rows" and "batches", how many these are.
     """
 
     def __init__(self, sums: Mapping[str, float] | None = None) -> None:
-        self.sums: dict[str, Any] = {"rows": 0, **(sums or {})}
+        self.sums: dict[str, Any] = {"rows": 0, "batches": 0, **(sums or {})}
 
     def add(self, rows: int, **means: float) -> None:
         self.sums["rows"] += rows
+        self.sums["batches"] += 1
         for name, mean in means.items():
             self.sums[name] = self.sums.get(name, 0.0) + rows * mean
 
     def means(self) -> dict[str, float]:
-        return {name: total / self.sums["rows"] for name, total in self.sums.items() if name != "rows"}
+        counts = "rows", "batches"
+        return {name: sum / self.sums["rows"] for name, sum in self.sums.items() if name not in counts}
 
 
 def measured(loss: Tensor, outputs: Tensor, targets: Any) -> dict[str, float]:
@@ -416,7 +418,8 @@ class Trainer:
         history: lists with a number for each epoch: "loss" and, for labels, "accuracy", of the batches as
             they were trained on; the same with "val_" of the validation; and "lr", of the first group at the
             end.
-        stopped: set it, and the fit ends with this epoch.
+        stopped: set it, and the fit ends with this epoch. A fit begins by taking it back, unless it goes on from
+            a checkpoint that says so.
     """
 
     def __init__(
@@ -484,11 +487,13 @@ class Trainer:
 
         Args:
             validation: a loader to validate on after each epoch.
-            checkpoint: where to write all that it takes to go on, after each epoch and each `every` steps.
+            checkpoint: where to write all that it takes to go on, after each epoch and each `every` steps in it.
                 If something is there already, the fit goes on from it, bit for bit: the same line again takes
                 up a run that was killed. The loaders then need a `state_dict`, as DataLoader has.
         """
         # TODO 10.16: epochs while there are any left and nothing has stopped; `on_fit_end` whatever happens.
+        # After an epoch's last batch, which the tally counts, the loader may stand at its end or before the
+        # next epoch already: there it is the epoch's own checkpoint that is written.
         raise NotImplementedError("kata 10.16: Trainer.fit")
 
     def end_epoch(self, validation: Any = None) -> None:

@@ -485,19 +485,21 @@ class Tally:
     """Means over rows, of batches that need not be of one size. Given.
 
     Attributes:
-        sums: by name, the sum over all rows so far; and "rows", how many these are.
+        sums: by name, the sum over all rows so far; "rows" and "batches", how many these are.
     """
 
     def __init__(self, sums: Mapping[str, float] | None = None) -> None:
-        self.sums: dict[str, Any] = {"rows": 0, **(sums or {})}
+        self.sums: dict[str, Any] = {"rows": 0, "batches": 0, **(sums or {})}
 
     def add(self, rows: int, **means: float) -> None:
         self.sums["rows"] += rows
+        self.sums["batches"] += 1
         for name, mean in means.items():
             self.sums[name] = self.sums.get(name, 0.0) + rows * mean
 
     def means(self) -> dict[str, float]:
-        return {name: total / self.sums["rows"] for name, total in self.sums.items() if name != "rows"}
+        counts = "rows", "batches"
+        return {name: sum / self.sums["rows"] for name, sum in self.sums.items() if name not in counts}
 
 
 def measured(loss: Tensor, outputs: Tensor, targets: Any) -> dict[str, float]:
@@ -648,7 +650,11 @@ class Trainer:
                         break
                     for callback in self.callbacks:
                         callback.on_batch_end(self)
-                    if every is not None and self.step % every == 0:
+                    if (
+                        every is not None
+                        and self.step % every == 0
+                        and self._tally.sums["batches"] < len(loader)
+                    ):
                         save()
                 self.end_epoch(validation)
                 save()
