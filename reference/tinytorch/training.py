@@ -564,8 +564,8 @@ class Trainer:
         history: lists with a number for each epoch: "loss" and, for labels, "accuracy", of the batches as
             they were trained on; the same with "val_" of the validation; and "lr", of the first group at the
             end.
-        stopped: set it, and the fit ends with this epoch. A fit begins by taking it back, unless it goes on from
-            a checkpoint that says so.
+        stopped: set it, and the fit ends with this epoch. A fit takes it back when it begins, unless it goes
+            on from a checkpoint that says so.
     """
 
     def __init__(
@@ -660,7 +660,7 @@ class Trainer:
 
         Args:
             validation: a loader to validate on after each epoch.
-            checkpoint: where to write all that it takes to go on, after each epoch and each `every` steps in it.
+            checkpoint: where to write what it takes to go on, after each epoch and each `every` steps in it.
                 If something is there already, the fit goes on from it, bit for bit: the same line again takes
                 up a run that was killed. The loaders then need a `state_dict`, as DataLoader has.
         """
