@@ -121,6 +121,13 @@ def test_the_dict_that_describes_a_group_stays_as_it_is():
     expect((description["lr"], len(description["params"]), len(description)), (0.1, 1, 2))
 
 
+def test_a_group_without_parameters_is_refused():
+    optimizer = Plain(parameters(1))
+    with expect_error(ValueError, "params"):
+        optimizer.add_param_group({"lr": 0.1})
+    expect(len(optimizer.param_groups), 1)
+
+
 def test_two_optimizers_and_two_groups_share_no_options():
     p, q, r = parameters(3)
     optimizer, other = Plain([{"params": [p]}, {"params": [q]}]), Plain([r])

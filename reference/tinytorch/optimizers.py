@@ -84,14 +84,17 @@ class Optimizer:
     def add_param_group(self, group: Mapping[str, Any]) -> None:
         """Optimise these parameters too: {"params": an iterable, and options that differ from the defaults}.
 
-        TypeError for what is no Parameter. ValueError, with its name or number, for an option that is unknown
-        or out of its limits, and for a parameter that is there already. Then no group was added.
+        TypeError for what is no dict or no Parameter. ValueError, with its name or number, for an option that
+        is unknown or out of its limits, for "params" that are missing, and for a parameter that is there
+        already. Then no group was added.
         """
         # kata 08.2: parameters may come from a generator; `p in list` would compare elements, so use a set.
         if not isinstance(group, Mapping):
             raise TypeError(
                 f"a group is a dict with its parameters under 'params', not a {type(group).__name__}"
             )
+        if "params" not in group:
+            raise ValueError(f"a group has its parameters under 'params', and this has {', '.join(group)}")
         if unknown := group.keys() - self.defaults.keys() - {"params"}:
             raise ValueError(f"{type(self).__name__} has no option {', '.join(sorted(unknown))}")
         options = {**self.defaults, **group, "params": list(group["params"])}

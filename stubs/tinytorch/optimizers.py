@@ -80,8 +80,9 @@ class Optimizer:
     def add_param_group(self, group: Mapping[str, Any]) -> None:
         """Optimise these parameters too: {"params": an iterable, and options that differ from the defaults}.
 
-        TypeError for what is no Parameter. ValueError, with its name or number, for an option that is unknown
-        or out of its limits, and for a parameter that is there already. Then no group was added.
+        TypeError for what is no dict or no Parameter. ValueError, with its name or number, for an option that
+        is unknown or out of its limits, for "params" that are missing, and for a parameter that is there
+        already. Then no group was added.
         """
         # TODO 08.2: parameters may come from a generator; `p in list` would compare elements, so use a set.
         raise NotImplementedError("kata 08.2: Optimizer.add_param_group")

@@ -117,6 +117,8 @@ class Optimizer:
             raise TypeError(
                 f"a group is a dict with its parameters under 'params', not a {type(group).__name__}"
             )
+        if "params" not in group:
+            raise ValueError(f"a group needs 'params': {dict(group)}")
         if unknown := group.keys() - self.defaults.keys() - {"params"}:
             raise ValueError(f"{type(self).__name__} has no option {', '.join(sorted(unknown))}")
         options = {**self.defaults, **group, "params": list(group["params"])}
