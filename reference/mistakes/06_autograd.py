@@ -1266,7 +1266,7 @@ EQUIVALENT = {
         "adding to zeros is what an assignment does, only later",
     "getitem_back: if any((part.dtype.kind in 'iu' for part in picks)): -> if True:":
         "adding to zeros is what an assignment does, only later",
-    "record: op.keep(out.data, arrays, params) if op.needs else [] -> op.keep(out.data, arrays, params)":
+    "record: op.keep(data, arrays, params) if op.needs else () -> op.keep(data, arrays, params)":
         ONLY_FASTER,
     "look_over: now > node.made -> now >= node.made": ONLY_FASTER,
     "unbroadcast: grad.sum((*range(extra), *stretched), keepdims=True)"
