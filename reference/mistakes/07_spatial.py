@@ -168,15 +168,6 @@ def rows_have_each_channel_by_itself(m):
 
 
 @caught_by(1)
-def rows_take_minus_one_for_their_number(m):
-    def im2col(x, kernel, stride=1, padding=0, dilation=1):
-        seen = m.windows(m.pad(x, padding), kernel, stride, dilation).transpose(0, 2, 3, 4, 5, 1)
-        return seen.reshape(-1, math.prod(seen.shape[3:]))
-
-    m.im2col = im2col
-
-
-@caught_by(1)
 def rows_go_down_before_they_go_across(m):
     def im2col(x, kernel, stride=1, padding=0, dilation=1):
         seen = m.windows(m.pad(x, padding), kernel, stride, dilation).transpose(0, 3, 2, 4, 5, 1)
