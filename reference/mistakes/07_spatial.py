@@ -1385,9 +1385,6 @@ EQUIVALENT: dict[str, str] = {
     "grad_of_images: grad.shape[2:] -> grad.shape[:]": (
         "Counts more bytes an image than there are, so that each is a piece by itself: the same numbers."
     ),
-    "in_the_cache: chunks(len(images), 2 * images[:1].nbytes) -> chunks(2 * images[:1].nbytes, len(images))": (  # noqa: E501
-        "All images in one slice, which ends behind the last; numpy cuts it off. A right version may do so."
-    ),
     "in_the_cache: 2 * images[:1].nbytes -> 3 * images[:1].nbytes": TIME,
     "in_the_cache: images[:1] -> images[:]": TIME,
     "in_the_cache: images[:1] -> images[:2]": TIME,

@@ -1116,7 +1116,6 @@ def buffers_count_as_weights(m):
 EQUIVALENT: dict[str, str] = {
     "memory_by_part: item if isinstance(item, (list, tuple)) else [item] -> [item]": "of arrays only the parts of an index are kept in a tuple, and no layer up to here picks by one",
     "Trainer.resume: if saved['trainer']['tally']['rows']: -> if False:": "fit then asks the loader for the rest itself, and kata 09's loader puts back what it draws",
-    "save_checkpoint: drop stream.flush()": "zipfile flushes when it is done",
     "mse_loss: predictions, targets = promote(predictions, targets) -> pass": (
         "numpy brings arrays of one shape to one dtype by itself"
     ),
