@@ -1,9 +1,7 @@
 """Every run of pytest in this repository goes through dojo.plugin."""
 
-import os
+from dojo.threads import use_one_thread
 
-# One BLAS thread, so that speed compares like with like.  BLAS reads these when numpy is first imported.
-for variable in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"):
-    os.environ[variable] = "1"
+use_one_thread()  # so that speed compares like with like
 
 pytest_plugins = ["dojo.plugin"]

@@ -34,6 +34,7 @@ from dojo.authoring.outcomes import make_hypothesis_steady, state_of, words_of
 from dojo.authoring.suites import TWIN
 from dojo.curriculum import Kata, find
 from dojo.plugin.units import place_of
+from dojo.threads import ONE_THREAD
 
 MEASURED = 3  # from this level on, tests measure
 SPEED = 4
@@ -44,11 +45,9 @@ CONTROL = -1  # instead of a mutant's number: the reference as it is, which must
 IMPORTING = -1  # instead of a test's number, while there is none yet
 AT_IMPORT = ""  # coverage's context before the first test: imports and collection
 
-# As conftest.py has it: read when numpy is first imported, which is here.
-SETTINGS = dict.fromkeys(
-    ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"), "1"
-)
-SETTINGS["COVERAGE_CORE"] = "ctrace"  # the one that knows which test it is in
+# As conftest.py has it: read when numpy is first imported, which is here. The core of coverage is the one that
+# knows which test it is in.
+SETTINGS = {**ONE_THREAD, "COVERAGE_CORE": "ctrace"}
 
 ARGUMENTS = ("--impl", "reference", "-q", "-s", "--tb=no", "--timeout=0", "-p", "no:cacheprovider")
 

@@ -13,6 +13,7 @@ from dojo import compose, progress
 from dojo.commands import BadInput, Refused, unit_named
 from dojo.compose import Composition, LockedError
 from dojo.curriculum import ROOT, Milestone
+from dojo.threads import ONE_THREAD
 
 PROGRAM = "demo.py"  # beside the milestone's tests: `main(args: list[str]) -> int`
 
@@ -41,8 +42,8 @@ def run(args: argparse.Namespace) -> int:
         )
     compose.choose(composition)
     # Many small products on two busy threads take ten times as long as on one, which they spend in waiting.
-    for variable in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS"):
-        os.environ.setdefault(variable, "1")
+    for variable, one in ONE_THREAD.items():
+        os.environ.setdefault(variable, one)
     sys.path[:0] = [str(ROOT), str(ROOT / "stubs")]
     try:
         status: int = compose.load_file(program).main(args.rest)

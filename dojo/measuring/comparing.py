@@ -19,10 +19,10 @@ from dojo.console import children
 from dojo.curriculum import ROOT, Kata
 from dojo.measuring.growth import exponent
 from dojo.measuring.roofline import Roofline
+from dojo.threads import ONE_THREAD
 
 YOURS, REFERENCE, TORCH = "yours", "reference", "PyTorch"
 LIMIT = 300.0  # seconds for all probes of one source
-THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ def _run(kata: Kata, source: str, composition: str) -> list[dict[str, Any]]:
     path = os.pathsep.join([str(ROOT), str(ROOT / "stubs"), os.environ.get("PYTHONPATH", "")])
     environment = {
         **os.environ,
-        **dict.fromkeys(THREADS, "1"),
+        **ONE_THREAD,
         "PYTHONPATH": path,
         compose.VARIABLE: composition,
     }
