@@ -387,15 +387,20 @@ def hints(folder: str) -> str:
     )
 
 
-def build(root: Path) -> Course:
-    root.mkdir(parents=True, exist_ok=True)
-    for name in COPIED:
+def copied(root: Path, *names: str) -> Course:
+    """A course at `root` of the harness, and of files and folders of the repository."""
+    for name in (*COPIED, *names):
         source = HERE / name
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
         if source.is_dir():
-            shutil.copytree(source, root / name)
+            shutil.copytree(source, root / name, ignore=shutil.ignore_patterns("__pycache__"))
         else:
             shutil.copy2(source, root / name)
-    course = Course(root)
+    return Course(root)
+
+
+def build(root: Path) -> Course:
+    course = copied(root)
     for tree in ("stubs", "reference"):
         course.write(
             f"{tree}/tinytorch/__init__.py", (HERE / tree / "tinytorch/__init__.py").read_text("utf-8")

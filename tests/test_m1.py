@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from dojo.curriculum import KATAS, MILESTONES
-from tests.conftest import COPIED, HERE, RECORD, Course
+from tests.conftest import HERE, RECORD, Course, copied
 
 MODELS = "katas/milestones/m1_inference/models"
 SHIPPED = HERE / MODELS
@@ -51,15 +51,7 @@ def test_no_answer_hangs_on_rounding() -> None:
 @pytest.fixture(scope="module")
 def pristine(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What of the repository the milestone needs."""
-    root = tmp_path_factory.mktemp("m1")
-    for name in (*COPIED, "reference", "stubs", f"katas/milestones/{MILESTONES[0].folder}"):
-        source = HERE / name
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        if source.is_dir():
-            shutil.copytree(source, root / name, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            shutil.copy2(source, root / name)
-    return root
+    return copied(tmp_path_factory.mktemp("m1"), "reference", "stubs", MILESTONES[0].shown).root
 
 
 @pytest.fixture

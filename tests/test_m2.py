@@ -6,7 +6,6 @@ import base64
 import html.parser
 import json
 import re
-import shutil
 import signal
 import struct
 import subprocess
@@ -21,7 +20,7 @@ import pytest
 
 from dojo.compose import load_file
 from dojo.curriculum import MILESTONES
-from tests.conftest import COPIED, HERE, Course
+from tests.conftest import HERE, Course, copied
 
 FOLDER = HERE / MILESTONES[1].shown
 RECORDED: dict[str, Any] = json.loads((FOLDER / "recorded.json").read_text("utf-8"))
@@ -97,18 +96,10 @@ def test_an_image_of_the_page_is_a_png_of_the_same_pixels() -> None:
 @pytest.fixture
 def course(tmp_path: Path) -> Course:
     """What of the repository the milestone needs."""
-    root = tmp_path / "course"
-    for name in (*COPIED, "reference", "stubs", MILESTONES[1].shown):
-        source = HERE / name
-        (root / name).parent.mkdir(parents=True, exist_ok=True)
-        if source.is_dir():
-            shutil.copytree(source, root / name, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            shutil.copy2(source, root / name)
-    return Course(root)
+    return copied(tmp_path / "course", "reference", "stubs", MILESTONES[1].shown)
 
 
-def demo(course: Course, *args: str) -> list[str]:
+def demo(*args: str) -> list[str]:
     return [sys.executable, "-m", "dojo", "milestone", "--impl", "reference", "m2", *args]
 
 
@@ -120,7 +111,7 @@ def test_the_demo_is_stopped_resumed_and_reported(course: Course) -> None:
     options: dict[str, Any] = {"cwd": course.root, "env": environment, "text": True}
     if sys.platform != "win32":
         first = subprocess.Popen(
-            demo(course, "--epochs", "1"), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **options
+            demo("--epochs", "1"), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **options
         )
         while not checkpoint.exists() and first.poll() is None:
             time.sleep(0.05)
@@ -128,9 +119,9 @@ def test_the_demo_is_stopped_resumed_and_reported(course: Course) -> None:
         out, _ = first.communicate()
         assert first.returncode == 130, out
         assert "dojo milestone m2 tinyshapes --resume" in out
-        last = subprocess.run(demo(course, "tinyshapes", "--resume"), capture_output=True, **options)
+        last = subprocess.run(demo("tinyshapes", "--resume"), capture_output=True, **options)
     else:
-        last = subprocess.run(demo(course, "--epochs", "1"), capture_output=True, **options)
+        last = subprocess.run(demo("--epochs", "1"), capture_output=True, **options)
     assert last.returncode == 0, last.stdout + last.stderr
     found = re.search(r"right answers: (\d+) of 1,000", last.stdout)
     assert found is not None
@@ -147,8 +138,6 @@ def test_the_demo_says_what_is_missing(course: Course) -> None:
         (("cifar10",), "`dojo data cifar10` downloads it"),
         (("--resume",), "There is no checkpoint in"),
     ):
-        done = subprocess.run(
-            demo(course, *args), cwd=course.root, env=environment, capture_output=True, text=True
-        )
+        done = subprocess.run(demo(*args), cwd=course.root, env=environment, capture_output=True, text=True)
         assert done.returncode == 1
         assert words in done.stdout

@@ -45,8 +45,8 @@ CONTROL = -1  # instead of a mutant's number: the reference as it is, which must
 IMPORTING = -1  # instead of a test's number, while there is none yet
 AT_IMPORT = ""  # coverage's context before the first test: imports and collection
 
-# As conftest.py has it: read when numpy is first imported, which is here. The core of coverage is the one that
-# knows which test it is in.
+# As conftest.py has it: read when numpy is first imported, which is here. The core of coverage is the one
+# that knows which test it is in.
 SETTINGS = {**ONE_THREAD, "COVERAGE_CORE": "ctrace"}
 
 ARGUMENTS = ("--impl", "reference", "-q", "-s", "--tb=no", "--timeout=0", "-p", "no:cacheprovider")

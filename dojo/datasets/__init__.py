@@ -11,8 +11,12 @@ from dojo.datasets.points import spirals, xor
 from dojo.datasets.shapes import SHAPES, tinyshapes
 from dojo.datasets.stored import CIFAR10_CLASSES, DataMissing, available, cifar10, mnist, tiny_shakespeare
 
+CLASSES: dict[str, tuple[str, ...]] = {"tinyshapes": SHAPES, "cifar10": CIFAR10_CLASSES}
+"""What the labels of a set stand for, where they are not numbers themselves."""
+
 __all__ = [
     "CIFAR10_CLASSES",
+    "CLASSES",
     "SHAPES",
     "DamagedData",
     "DataMissing",

@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.text import Text
 
 from dojo import datasets, pictures
 from dojo.compose import load_file
-from dojo.console import terminal
+from dojo.console.screen import Screen
 from dojo.plugin.real_data import why_missing
 
 M1 = load_file(Path(__file__).with_name("inference.py"))
@@ -29,10 +28,6 @@ SHOWN = [  # model, data
     ("digits", "mnist"),
     ("cifar10", "cifar10"),
 ]
-CLASSES: dict[str, tuple[str, ...]] = {
-    "tinyshapes": datasets.SHAPES,
-    "cifar10": datasets.CIFAR10_CLASSES,
-}
 COLOURS = np.array([[230, 90, 70], [80, 160, 240], [240, 200, 70]])  # of the arms of the spirals
 CELLS = 36  # of a map of the plane, each way
 
@@ -54,22 +49,11 @@ def main(args: list[str]) -> int:
     return 0
 
 
-class Screen:
-    """Colours and bars where there is a terminal, else plain lines."""
-
-    def __init__(self) -> None:
-        self.plain = terminal.is_plain() or not terminal.is_unicode()
-        self.width = min(terminal.width(), terminal.WIDEST)
-        self.console = Console(emoji=False, highlight=False, width=self.width, no_color=self.plain)
-
-    def say(self, line: str | Text = "") -> None:
-        self.console.print(line, markup=False, soft_wrap=True)
-
-    def bar(self) -> Progress:
-        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
-        return Progress(
-            *columns, TimeRemainingColumn(), console=self.console, transient=True, disable=self.plain
-        )
+def bar_on(screen: Screen) -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
+    return Progress(
+        *columns, TimeRemainingColumn(), console=screen.console, transient=True, disable=screen.plain
+    )
 
 
 def run(screen: Screen, model: Any, data: str, options: argparse.Namespace) -> None:
@@ -81,7 +65,7 @@ def run(screen: Screen, model: Any, data: str, options: argparse.Namespace) -> N
     parameters = sum(weight.size + bias.size for weight, bias in M1.weights(model))
     began = time.perf_counter()
     parts = []
-    with screen.bar() as bar:
+    with bar_on(screen) as bar:
         task = bar.add_task(data, total=len(inputs))
         for part in M1.probabilities(network, model, inputs):
             parts.append(part)
@@ -122,7 +106,7 @@ def upright(image: Array) -> Array:
 
 def answer(data: str, likely: Array, label: int) -> Text:
     """`cat 71%` where that is right, `dog 55% (is cat)` where not."""
-    names = CLASSES.get(data, tuple(map(str, range(10))))
+    names = datasets.CLASSES.get(data, tuple(map(str, range(10))))
     said = int(likely.argmax())
     words = f"{names[said]} {likely[said]:.0%}"
     return Text(words, "green") if said == label else Text(f"{words} (is {names[label]})", "red")

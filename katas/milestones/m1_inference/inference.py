@@ -75,7 +75,6 @@ def models() -> dict[str, Model]:
 
 # Data: what is made by code, and what has to be downloaded.
 
-EMBEDDED = ("xor", "spirals", "tinydigits", "tinyshapes")
 REAL = ("mnist", "cifar10")
 TEST_SEED = 1  # training draws from other seeds
 

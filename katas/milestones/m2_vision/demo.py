@@ -11,16 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 from rich.text import Text
 
-from dojo import pictures
+from dojo import datasets, pictures
 from dojo.compose import load_file
-from dojo.console import terminal
+from dojo.console.screen import Screen
 from dojo.curriculum import ROOT
 from dojo.plugin.real_data import why_missing
 from tinytorch.layers import count_parameters
-from tinytorch.training import Callback, Progress, confusion_matrix, previous
+from tinytorch.training import Callback, Progress, confusion_matrix, in_words, previous
 
 HERE = Path(__file__).parent
 M2 = load_file(HERE / "vision.py")
@@ -90,18 +89,6 @@ class Run:
         return M2.Recipe(betas=betas, **noted), seed
 
 
-class Screen:
-    """Colours and bars where there is a terminal, else plain lines."""
-
-    def __init__(self) -> None:
-        self.plain = terminal.is_plain() or not terminal.is_unicode()
-        self.width = min(terminal.width(), terminal.WIDEST)
-        self.console = Console(emoji=False, highlight=False, width=self.width, no_color=self.plain)
-
-    def say(self, line: str | Text = "") -> None:
-        self.console.print(line, markup=False, soft_wrap=True)
-
-
 class Stopwatch(Callback):  # type: ignore[misc]
     """Seconds of training and of the processor, over all the times that it was taken up again."""
 
@@ -154,7 +141,7 @@ def train(screen: Screen, run: Run, recipe: Any, seed: int, shown: int) -> int:
     }
     if peak := peak_memory():
         facts["memory at most"] = f"{peak / 2**20:.0f} MiB (files that are mapped included)"
-    names = M2.CLASSES[recipe.data]
+    names = datasets.CLASSES[recipe.data]
     counts = confusion_matrix(found, labels, len(names))
     for name in ("right answers", "trained on", "memory at most"):
         if name in facts:
@@ -194,8 +181,8 @@ class Lines(Callback):  # type: ignore[misc]
         self.screen = screen
 
     def on_epoch_end(self, trainer: Any) -> None:
-        last = "  ".join(f"{name} {numbers[-1]:.4g}" for name, numbers in trainer.history.items())
-        self.screen.say(f"epoch {trainer.epoch}/{trainer.epochs}  {last}")
+        last = {name: numbers[-1] for name, numbers in trainer.history.items()}
+        self.screen.say(f"epoch {trainer.epoch}/{trainer.epochs}  {in_words(last)}")
 
 
 def surest(likely: Array, labels: Array) -> Array:

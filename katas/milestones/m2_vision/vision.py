@@ -34,10 +34,6 @@ from tinytorch.training import Callback, Trainer, cross_entropy, evaluating
 
 Array = np.ndarray[Any, Any]
 
-CLASSES: dict[str, tuple[str, ...]] = {
-    "tinyshapes": datasets.SHAPES,
-    "cifar10": datasets.CIFAR10_CLASSES,
-}
 TEST_SEED = 1  # of tinyshapes; training draws from other seeds
 AT_ONCE = 250  # images that are looked at together, outside of training
 
