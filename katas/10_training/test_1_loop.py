@@ -3,6 +3,7 @@
 import io
 import math
 import re
+import time
 
 import numpy as np
 import pytest
@@ -261,15 +262,13 @@ def test_a_fit_ends_with_the_epoch_in_which_it_is_stopped():
 # 10.13 Progress
 
 
-def shown(terminal=False, epochs=2, **options):
+def shown(terminal=False, epochs=2, loss=cross_entropy, **options):
     file = io.StringIO()
     console = rich.console.Console(file=file, width=120, force_terminal=terminal, color_system=None)
     rng = np.random.default_rng(0)
     batches = [(rng.normal(size=(4, 3)), np.array([0, 1, 0, 1])) for _ in range(5)]
     model = Linear(3, 2, rng=rng)
-    trainer = Trainer(
-        model, SGD(model.parameters(), lr=0.1), cross_entropy, callbacks=[Progress(console)], **options
-    )
+    trainer = Trainer(model, SGD(model.parameters(), lr=0.1), loss, callbacks=[Progress(console)], **options)
     trainer.fit(batches, epochs, validation=batches)
     return file.getvalue(), trainer
 
@@ -294,6 +293,18 @@ def test_a_bar_shows_loss_accuracy_images_a_second_and_the_time_left(terminal):
     speed = re.search(r"([\d.,]+) images/s", bar)
     assert speed, f"there is no number of images a second in {bar!r}"
     assert 0 < float(speed[1].replace(",", "")) < 1e8, bar
+
+
+def test_a_bar_counts_images_of_this_epoch_only():
+    """Each batch of 4 takes 20 ms at least: there cannot be more than 200 images a second."""
+
+    def slow(outputs, labels):
+        time.sleep(0.02)
+        return cross_entropy(outputs, labels)
+
+    text, _ = shown(terminal=True, epochs=3, loss=slow)
+    for speed in re.findall(r"(\d+) images/s", text):
+        assert int(speed) <= 200, f"{speed} images a second"
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])

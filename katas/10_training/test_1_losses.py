@@ -129,6 +129,11 @@ def test_a_loss_that_is_nearly_nothing_is_not_rounded_to_nothing():
     expect(float(loss), math.log1p(math.exp(-20)), rtol=1e-6)
 
 
+def test_labels_may_be_a_list():
+    logits = np.array([[0.0, 0.0], [0.0, math.log(3)]])
+    expect(float(cross_entropy(logits, [0, 1]).data), (math.log(2) + math.log(4 / 3)) / 2)
+
+
 def test_a_class_that_is_ruled_out_costs_nothing_unless_it_is_the_label():
     logits = np.array([[0.0, 0.0, -math.inf]])
     expect(float(cross_entropy(logits, np.array([1])).data), math.log(2))
@@ -263,9 +268,11 @@ def test_a_number_that_is_no_class_is_named(answers, labels, named):
         confusion_matrix(np.array(answers), np.array(labels), 3)
 
 
-def test_answers_and_labels_of_other_shapes_are_named():
-    with expect_error(ValueError, "(2,)", "(3,)"):
-        confusion_matrix(np.zeros(2, int), np.zeros(3, int), 3)
+@pytest.mark.parametrize("labels", [(3,), (2, 1), (1,)], ids=str)
+def test_answers_and_labels_of_other_shapes_are_named(labels):
+    """Also where numpy would stretch one to the other."""
+    with expect_error(ValueError, "(2,)", str(labels)):
+        confusion_matrix(np.zeros(2, int), np.zeros(labels, int), 3)
 
 
 @steady

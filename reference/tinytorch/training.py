@@ -87,9 +87,10 @@ def cross_entropy(
 ) -> tuple[Any, Array]:
     """-log softmax(logits)[label] for each row: the mean over the rows, the sum, or each.
 
-    `logits` are (n, classes), `labels` (n,) integers. With label_smoothing s, the target is not 1 for the
-    label, but 1 - s for it and s / classes more for every class, its own included. Beside the result comes
-    softmax(logits), for the way back: the one array of the size of the logits that is made.
+    `logits` are (n, classes), `labels` (n,) integers, in an array or a list. With label_smoothing s, the
+    target is not 1 for the label, but 1 - s for it and s / classes more for every class, its own included.
+    Beside the result comes softmax(logits), for the way back: the one array of the size of the logits that
+    is made.
 
     Raises:
         ValueError: shapes that do not fit, naming both; a label that is no class; a smoothing outside of
@@ -254,7 +255,7 @@ def save_checkpoint(path: str | os.PathLike[str], state: Mapping[str, Any]) -> N
         unfinished.unlink(missing_ok=True)
 
 
-def read_checkpoint(path: Path) -> Any:
+def read_checkpoint(path: str | os.PathLike[str]) -> Any:
     """The state in one file. FileNotFoundError if it is not there, ValueError if it is not whole; each names
     it."""
     # kata 10.9: numpy, zipfile and json have a dozen kinds of exceptions for what can be wrong in a file.
@@ -277,7 +278,6 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Any:
     that names the file and says what is wrong. Else the FileNotFoundError or ValueError, which names it.
     """
     # kata 10.9: read the one, or else the other; if there is no other either, the first error is the cause.
-    path = Path(path)
     try:
         return read_checkpoint(path)
     except (OSError, ValueError) as error:
@@ -595,7 +595,6 @@ class Trainer:
         self.history: dict[str, list[float]] = {}
         self.stopped = False
         self._tally = Tally()
-        self._rest: Iterator[Any] | None = None  # of an epoch that a checkpoint was taken in
 
     @property
     def logs(self) -> dict[str, float]:
@@ -682,7 +681,7 @@ class Trainer:
         try:
             while self.epoch < epochs and not self.stopped:
                 self.call("on_epoch_begin")
-                batches, self._rest = self._rest or iter(loader), None
+                batches = iter(loader)
                 while self.train_batch(itertools.islice(batches, self.accumulate)):
                     self.call("on_batch_end")
                     if every and self.step % every == 0 and self._tally.sums["batches"] < len(loader):
@@ -757,13 +756,11 @@ class Trainer:
 
     def resume(self, checkpoint: str | os.PathLike[str], loaders: Mapping[str, Any]) -> None:
         """Go on from a checkpoint that `fit` has written."""
-        # kata 10.18: within an epoch the loader draws its order anew, as it did then. Let it do so after the
-        # other loader is set, and before the generators are, for it may share one with either.
+        # kata 10.18: a loader that was left within an epoch goes on with it the next time it is asked, and
+        # puts back what it draws for that. So nothing of the epoch has to be kept here.
         saved = load_checkpoint(checkpoint)
         for name, loader in loaders.items():
             loader.load_state_dict(saved["loaders"][name])
-        if saved["trainer"]["tally"]["rows"]:
-            self._rest = iter(loaders["loader"])
         self.load_state_dict(saved["trainer"])
 
 

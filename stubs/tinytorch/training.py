@@ -79,9 +79,10 @@ def cross_entropy(
 ) -> tuple[Any, Array]:
     """-log softmax(logits)[label] for each row: the mean over the rows, the sum, or each.
 
-    `logits` are (n, classes), `labels` (n,) integers. With label_smoothing s, the target is not 1 for the
-    label, but 1 - s for it and s / classes more for every class, its own included. Beside the result comes
-    softmax(logits), for the way back: the one array of the size of the logits that is made.
+    `logits` are (n, classes), `labels` (n,) integers, in an array or a list. With label_smoothing s, the
+    target is not 1 for the label, but 1 - s for it and s / classes more for every class, its own included.
+    Beside the result comes softmax(logits), for the way back: the one array of the size of the logits that
+    is made.
 
     Raises:
         ValueError: shapes that do not fit, naming both; a label that is no class; a smoothing outside of
@@ -186,7 +187,7 @@ def save_checkpoint(path: str | os.PathLike[str], state: Mapping[str, Any]) -> N
     raise NotImplementedError("kata 10.8: save_checkpoint")
 
 
-def read_checkpoint(path: Path) -> Any:
+def read_checkpoint(path: str | os.PathLike[str]) -> Any:
     """The state in one file. FileNotFoundError if it is not there, ValueError if it is not whole; each names
     it."""
     # TODO 10.9: numpy, zipfile and json have a dozen kinds of exceptions for what can be wrong in a file.
@@ -449,7 +450,6 @@ class Trainer:
         self.history: dict[str, list[float]] = {}
         self.stopped = False
         self._tally = Tally()
-        self._rest: Iterator[Any] | None = None  # of an epoch that a checkpoint was taken in
 
     @property
     def logs(self) -> dict[str, float]:
@@ -523,8 +523,8 @@ class Trainer:
 
     def resume(self, checkpoint: str | os.PathLike[str], loaders: Mapping[str, Any]) -> None:
         """Go on from a checkpoint that `fit` has written."""
-        # TODO 10.18: within an epoch the loader draws its order anew, as it did then. Let it do so after the
-        # other loader is set, and before the generators are, for it may share one with either.
+        # TODO 10.18: a loader that was left within an epoch goes on with it the next time it is asked, and
+        # puts back what it draws for that. So nothing of the epoch has to be kept here.
         raise NotImplementedError("kata 10.18: Trainer.resume")
 
 

@@ -548,7 +548,6 @@ class Trainer:
         self.history: dict[str, list[float]] = {}
         self.stopped = False
         self._tally = Tally()
-        self._rest: Iterator[Any] | None = None  # of an epoch that a checkpoint was taken in
 
     @property
     def logs(self) -> dict[str, float]:
@@ -633,7 +632,7 @@ class Trainer:
         try:
             while self.epoch < epochs and not self.stopped:
                 self.call("on_epoch_begin")
-                batches, self._rest = self._rest or iter(loader), None
+                batches = iter(loader)
                 while self.train_batch(itertools.islice(batches, self.accumulate)):
                     self.call("on_batch_end")
                     if every and self.step % every == 0 and self._tally.sums["batches"] < len(loader):
@@ -707,8 +706,6 @@ class Trainer:
         saved = load_checkpoint(checkpoint)
         for name, loader in loaders.items():
             loader.load_state_dict(saved["loaders"][name])
-        if saved["trainer"]["tally"]["rows"]:
-            self._rest = iter(loaders["loader"])
         self.load_state_dict(saved["trainer"])
 
 
