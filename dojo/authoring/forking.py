@@ -22,7 +22,9 @@ from typing import Any, NoReturn
 POSSIBLE = hasattr(os, "fork")
 PAGE = 4096
 ROOM = 2 << 30  # bytes of address space that a child may add: a mutant may ask for an absurd array
-WALL = 30.0  # seconds that a child may live per CPU second of its limit; only a sleeping child needs them
+WALL = 30.0  # seconds that a child may live,
+PER_SECOND = 3  # and so many more for each CPU second of its limit
+IDLE = 5.0  # seconds of sleep without any work, which no test needs: the child waits for what never comes
 
 # How a child that ran tests may end, as its exit status.
 SURVIVED, CAUGHT, UNSWAPPABLE, NOT_PYTHON, BROKEN = 0, 10, 11, 12, 13
@@ -127,52 +129,69 @@ def run_tasks(
     the ending and may return further tasks, which come next.
     """
     waiting = deque(tasks)
-    running: dict[int, tuple[Task, Page, float]] = {}  # by process: what, where, until when
+    running: list[_Child] = []
     parent = os.getppid()
     try:
         while waiting or running:
             while waiting and len(running) < jobs:
-                task, page = waiting.popleft(), Page()
-                until = time.monotonic() + WALL + 3 * seconds(task)
-                running[_start(task, page, work)] = (task, page, until)
-            statuses = {
-                pid: status for pid in running if (status := _status(pid, running[pid][2])) is not None
-            }
+                task = waiting.popleft()
+                running.append(_Child(task, work, WALL + PER_SECOND * seconds(task)))
+            statuses = {child: status for child in running if (status := child.status()) is not None}
             # Out of `running` at once: if `settle` gives up, what has ended must not be killed again.
-            ended = [(*running.pop(pid), status) for pid, status in statuses.items()]
-            for task, page, _, status in ended:
-                ending = Ending(status, page.at, page.words)
-                page.memory.close()
-                waiting.extendleft(reversed(list(settle(task, ending))))
-            if not ended:
+            running = [child for child in running if child not in statuses]
+            for child, status in statuses.items():
+                ending = Ending(status, child.page.at, child.page.words)
+                child.page.memory.close()
+                waiting.extendleft(reversed(list(settle(child.task, ending))))
+            if not statuses:
                 if os.getppid() != parent:
                     raise KeyboardInterrupt("the process that asked for this is gone")
                 time.sleep(0.001)
     finally:
-        for pid in running:
-            os.kill(pid, signal.SIGKILL)
-            os.waitpid(pid, 0)
+        for child in running:
+            child.kill()
 
 
-def _status(pid: int, until: float) -> int | None:
-    """How a child ended; None while it runs."""
-    if time.monotonic() > until:
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
-        return ENDLESS
-    done, status = os.waitpid(pid, os.WNOHANG)
-    if not done:
-        return None
-    if os.WIFSIGNALED(status):
-        return ENDLESS if os.WTERMSIG(status) == signal.SIGPROF else CRASHED
-    return os.WEXITSTATUS(status)
+class _Child:
+    """A forked process that is at a task."""
 
+    def __init__(self, task: Task, work: Callable[[Task, Page], int], wall: float) -> None:
+        self.task, self.page = task, Page()
+        self.until = time.monotonic() + wall
+        self.worked, self.since = "", time.monotonic()  # its CPU time, as the system words it, and since when
+        self.pid = os.fork()
+        if self.pid == 0:
+            _be_child(task, self.page, work)
 
-def _start(task: Task, page: Page, work: Callable[[Task, Page], int]) -> int:
-    pid = os.fork()
-    if pid == 0:
-        _be_child(task, page, work)
-    return pid
+    def kill(self) -> None:
+        os.kill(self.pid, signal.SIGKILL)
+        os.waitpid(self.pid, 0)
+
+    def status(self) -> int | None:
+        """How it ended; None while it runs."""
+        done, status = os.waitpid(self.pid, os.WNOHANG)
+        if not done:
+            if time.monotonic() <= self.until and not self.waits_for_nothing():
+                return None
+            self.kill()
+            return ENDLESS
+        if os.WIFSIGNALED(status):
+            return ENDLESS if os.WTERMSIG(status) == signal.SIGPROF else CRASHED
+        return os.WEXITSTATUS(status)
+
+    def waits_for_nothing(self) -> bool:
+        """Whether it has slept for IDLE seconds and done nothing, as threads do that wait for each other.
+
+        One that has no turn because the machine is busy does not sleep. Only Linux tells without another
+        process; elsewhere such a child lives until its time is up.
+        """
+        if sys.platform != "linux":
+            return False
+        state, *fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(") ")[2].split()
+        worked = " ".join(fields[10:12])  # in user and in system mode, all threads
+        if state != "S" or worked != self.worked:
+            self.worked, self.since = worked, time.monotonic()
+        return time.monotonic() - self.since > IDLE
 
 
 def _be_child(task: Task, page: Page, work: Callable[[Task, Page], int]) -> NoReturn:

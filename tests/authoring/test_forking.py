@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import threading
 import time
 
 import pytest
@@ -26,3 +28,47 @@ def test_giving_up_leaves_those_alone_that_ended_at_the_same_moment(monkeypatch:
     monkeypatch.setattr(time, "sleep", lambda seconds: sleep(0.5))  # so that both have ended when it looks
     with pytest.raises(ValueError, match="ended with 7"):
         forking.run_tasks([Task(1, ()), Task(2, ())], 2, work, lambda task: 1.0, give_up)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nobody can tell")
+def test_a_child_that_waits_for_nothing_is_ended_long_before_its_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(forking, "IDLE", 0.3)
+    endings = []
+
+    def work(task: Task, page: forking.Page) -> int:
+        lock = threading.Lock()
+        with lock:
+            lock.acquire()
+        return 0
+
+    def settle(task: Task, ending: forking.Ending) -> list[Task]:
+        endings.append(ending.status)
+        return []
+
+    began = time.monotonic()
+    forking.run_tasks([Task(1, ())], 1, work, lambda task: 1.0, settle)
+    assert endings == [forking.ENDLESS]
+    assert time.monotonic() - began < forking.WALL / 2
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nobody can tell")
+def test_a_child_that_works_now_and_then_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forking, "IDLE", 0.3)
+    endings = []
+
+    def work(task: Task, page: forking.Page) -> int:
+        for _ in range(8):
+            time.sleep(0.1)
+            until = time.process_time() + 0.03  # three ticks of the clock that the system tells
+            while time.process_time() < until:
+                pass
+        return 7
+
+    def settle(task: Task, ending: forking.Ending) -> list[Task]:
+        endings.append(ending.status)
+        return []
+
+    forking.run_tasks([Task(1, ())], 1, work, lambda task: 1.0, settle)
+    assert endings == [7]
