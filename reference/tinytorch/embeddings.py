@@ -63,7 +63,7 @@ def embedding(weight: Array, ids: Array, *, padding_idx: int | None = None) -> A
     # kata 12.2: indexing, once the ids are looked at.
     if weight.ndim != 2:
         raise ValueError(f"a table has rows and columns, and a weight of shape {weight.shape} has not")
-    return weight[check_ids(ids, len(weight))]
+    return weight.take(check_ids(ids, len(weight)), axis=0)
 
 
 def scatter_add(rows: Array, ids: Array, count: int) -> Array:
@@ -112,7 +112,7 @@ def normal_(tensor: Tensor, std: float = 1.0, *, rng: np.random.Generator) -> Te
     return tensor
 
 
-# A gradient of a few rows.
+# A gradient of a few rows, and a layer that can have one.
 
 
 @dataclass(frozen=True, eq=False)
@@ -193,7 +193,7 @@ class Embedding(Module):
         *,
         rng: np.random.Generator,
     ) -> None:
-        # kata 12.5: `normal_` on an empty Parameter; then the padding.
+        # kata 12.8: `normal_` on an empty Parameter; then the padding.
         if padding_idx is not None and not 0 <= padding_idx < num_embeddings:
             raise ValueError(f"padding_idx {padding_idx} is no row of a table of {num_embeddings}")
         self.weight = Parameter(np.empty((num_embeddings, embedding_dim), np.float32))
@@ -205,14 +205,14 @@ class Embedding(Module):
 
     def forward(self, ids: Array | Tensor) -> Tensor:
         """(...) integers -> (..., embedding_dim)."""
-        # kata 12.5: one operation. (And from 12.8 on `look_up_sparse`, if the layer is sparse.)
+        # kata 12.8: one operation. (And from 12.9 on `look_up_sparse`, if the layer is sparse.)
         if self.sparse and self.weight.requires_grad:
             return self.look_up_sparse(ids)
         return embedding(self.weight, ids, padding_idx=self.padding_idx)
 
     def look_up_sparse(self, ids: Array | Tensor) -> Tensor:
         """As `forward`, from a small table of the rows that occur: a leaf, which gets the gradient."""
-        # kata 12.8: np.unique again; and `register_hook` of kata 06 sees a gradient when it comes.
+        # kata 12.9: np.unique again; and `register_hook` of kata 06 sees a gradient when it comes.
         places = check_ids(ids, len(self.weight.data))
         distinct, which = np.unique(places, return_inverse=True)
         small = Tensor(self.weight.data[distinct], requires_grad=True)
@@ -230,7 +230,7 @@ class Embedding(Module):
 
         Each row is named once, and the padding not at all.
         """
-        # kata 12.8: hand it out, and forget it.
+        # kata 12.9: hand it out, and forget it.
         rows, self.rows = self.rows, None
         return None if rows is None else rows.coalesce()
 
@@ -238,35 +238,6 @@ class Embedding(Module):
         count, dim = self.weight.shape
         padding = "" if self.padding_idx is None else f", padding_idx={self.padding_idx}"
         return f"{count}, {dim}{padding}{', sparse=True' if self.sparse else ''}"
-
-
-class TiedLinear(Module):
-    """Logits from an embedding's own table: x @ weight.T, without a bias.
-
-    One table serves both ends (Press and Wolf, 2016). ValueError for an embedding that is sparse: each logit
-    reads a row, so the gradient here is dense.
-
-    Attributes:
-        weight: the embedding's Parameter, (num_embeddings, embedding_dim).
-    """
-
-    def __init__(self, embedding: Embedding) -> None:
-        # kata 12.16: the very Parameter, not its numbers.
-        if embedding.sparse:
-            raise ValueError("a head reads all rows of its table, so the embedding must not be sparse")
-        self.weight = embedding.weight
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(..., embedding_dim) -> (..., num_embeddings)."""
-        # kata 12.16: kata 03 has the operation.
-        return affine(x, self.weight)
-
-    def flops(self, inputs: tuple[Any, ...], out: Any) -> int:
-        return int(2 * out.size * self.weight.shape[1])
-
-    def extra_repr(self) -> str:
-        count, dim = self.weight.shape
-        return f"{dim}, {count}"
 
 
 # Positions that are added.
@@ -285,7 +256,7 @@ def sinusoidal_positions(length: int, dim: int, base: float = 10_000.0) -> Array
     Columns 2i and 2i + 1 are the sine and the cosine of position / base**(2i / dim). Where `dim` is odd, the
     last sine is without its cosine.
     """
-    # kata 12.9: an outer product of positions and frequencies, in float64.
+    # kata 12.10: an outer product of positions and frequencies, in float64.
     angles = np.outer(np.arange(length), base ** -(np.arange(0, dim, 2) / dim))
     table = np.empty((length, dim), np.float32)
     table[:, 0::2] = np.sin(angles)
@@ -301,7 +272,7 @@ class SinusoidalPositions(Module):
     """
 
     def __init__(self, dim: int, max_len: int) -> None:
-        # kata 12.10: a plain array, neither Parameter nor Buffer.
+        # kata 12.11: a plain array, neither Parameter nor Buffer.
         self.table = sinusoidal_positions(max_len, dim)
 
     def forward(self, x: Tensor, offset: int = 0, positions: Array | None = None) -> Tensor:
@@ -309,7 +280,7 @@ class SinusoidalPositions(Module):
 
         ValueError for a position that the table has not, as of `check_span` or `check_ids`.
         """
-        # kata 12.10: slice the table, or index it.
+        # kata 12.11: slice the table, or index it.
         if positions is not None:
             return x + self.table[check_ids(positions, len(self.table))]
         return x + self.table[check_span(offset, x.shape[-2], len(self.table))]
@@ -323,13 +294,13 @@ class LearnedPositions(Module):
     """
 
     def __init__(self, max_len: int, dim: int, *, rng: np.random.Generator) -> None:
-        # kata 12.11: `normal_` again.
+        # kata 12.12: `normal_` again.
         self.weight = Parameter(np.empty((max_len, dim), np.float32))
         normal_(self.weight, 0.02, rng=rng)
 
     def forward(self, x: Tensor, offset: int = 0, positions: Array | None = None) -> Tensor:
         """As that of `SinusoidalPositions`."""
-        # kata 12.11: the same; but here gradients must find their way.
+        # kata 12.12: the same; but here gradients must find their way.
         if positions is not None:
             return x + embedding(self.weight, positions)
         return x + self.weight[check_span(offset, x.shape[-2], len(self.weight.data))]
@@ -343,7 +314,7 @@ def rotary_tables(length: int, head_dim: int, base: float = 10_000.0) -> tuple[A
 
     ValueError if `head_dim` is odd, naming it.
     """
-    # kata 12.12: the angles of 12.9.
+    # kata 12.13: the angles of 12.10.
     if head_dim % 2:
         raise ValueError(f"rotations need pairs, and {head_dim} is odd")
     angles = np.outer(np.arange(length), base ** -(np.arange(0, head_dim, 2) / head_dim))
@@ -357,27 +328,23 @@ def rotary(x: Array, *, cos: Array, sin: Array) -> Array:
     x is (..., T, head_dim), the tables (T, head_dim // 2); the result has the shape and the dtype of x, or
     float32 where x holds integers. ValueError if the shapes do not fit, naming them.
     """
-    # kata 12.13: (a cos - b sin, b cos + a sin), into one new array.
+    # kata 12.14: (a cos - b sin, b cos + a sin) is the vector times something, and its halves exchanged times
+    # something else: long runs of memory, and two new arrays.
     x = floating(x)
     half = x.shape[-1] // 2 if x.ndim else 0
     if x.ndim < 2 or x.shape[-1] % 2 or cos.shape != (x.shape[-2], half) or sin.shape != cos.shape:
-        raise ValueError(
-            f"tables of shapes {cos.shape} and {sin.shape} do not turn vectors of shape {x.shape}"
-        )
-    out = np.empty(x.shape, x.dtype)
-    for to, there, other, turn in (
-        (out[..., :half], x[..., :half], x[..., half:], np.subtract),
-        (out[..., half:], x[..., half:], x[..., :half], np.add),
-    ):
-        np.multiply(there, cos, out=to, casting="same_kind")
-        turn(to, other * sin, out=to, casting="same_kind")
+        raise ValueError(f"tables of shapes {cos.shape}, {sin.shape} do not turn vectors of shape {x.shape}")
+    out: Array = x * np.concatenate((cos, cos), axis=-1, dtype=x.dtype)
+    exchanged = np.concatenate((x[..., half:], x[..., :half]), axis=-1)
+    exchanged *= np.concatenate((-sin, sin), axis=-1, dtype=x.dtype)
+    out += exchanged
     return out
 
 
 @rotary.gradient
 def rotary_back(grad: Array, cos: Array, sin: Array) -> Array:  # stub: (grad: Array)
     """The gradient of x."""
-    # kata 12.14: what is the transpose of a rotation?
+    # kata 12.15: what is the transpose of a rotation?
     return rotary.forward(grad, cos=cos, sin=-sin)  # type: ignore[no-any-return]
 
 
@@ -389,11 +356,43 @@ class Rotary(Module):
     """
 
     def __init__(self, head_dim: int, max_len: int, base: float = 10_000.0) -> None:
-        # kata 12.15: plain arrays again.
+        # kata 12.16: plain arrays again.
         self.cos, self.sin = rotary_tables(max_len, head_dim, base)
 
     def forward(self, x: Tensor, offset: int = 0) -> Tensor:
         """(..., T, head_dim), turned by the positions from `offset` on. ValueError as of `check_span`."""
-        # kata 12.15: the same slice of both.
+        # kata 12.16: the same slice of both.
         span = check_span(offset, x.shape[-2], len(self.cos))
         return rotary(x, cos=self.cos[span], sin=self.sin[span])
+
+
+# The way out: logits.
+
+
+class TiedLinear(Module):
+    """Logits from an embedding's own table: x @ weight.T, without a bias.
+
+    One table serves both ends (Press and Wolf, 2016). ValueError for an embedding that is sparse: each logit
+    reads a row, so the gradient here is dense.
+
+    Attributes:
+        weight: the embedding's Parameter, (num_embeddings, embedding_dim).
+    """
+
+    def __init__(self, embedding: Embedding) -> None:
+        # kata 12.17: the very Parameter, not its numbers.
+        if embedding.sparse:
+            raise ValueError("a head reads all rows of its table, so the embedding must not be sparse")
+        self.weight = embedding.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., embedding_dim) -> (..., num_embeddings)."""
+        # kata 12.17: kata 03 has the operation.
+        return affine(x, self.weight)
+
+    def flops(self, inputs: tuple[Any, ...], out: Any) -> int:
+        return int(2 * out.size * self.weight.shape[1])
+
+    def extra_repr(self) -> str:
+        count, dim = self.weight.shape
+        return f"{dim}, {count}"

@@ -79,7 +79,7 @@ def normal_(tensor: Tensor, std: float = 1.0, *, rng: np.random.Generator) -> Te
     raise NotImplementedError("kata 12.5: normal_")
 
 
-# A gradient of a few rows.
+# A gradient of a few rows, and a layer that can have one.
 
 
 @dataclass(frozen=True, eq=False)
@@ -152,58 +152,31 @@ class Embedding(Module):
         *,
         rng: np.random.Generator,
     ) -> None:
-        # TODO 12.5: `normal_` on an empty Parameter; then the padding.
-        raise NotImplementedError("kata 12.5: Embedding.__init__")
+        # TODO 12.8: `normal_` on an empty Parameter; then the padding.
+        raise NotImplementedError("kata 12.8: Embedding.__init__")
 
     def forward(self, ids: Array | Tensor) -> Tensor:
         """(...) integers -> (..., embedding_dim)."""
-        # TODO 12.5: one operation. (And from 12.8 on `look_up_sparse`, if the layer is sparse.)
-        raise NotImplementedError("kata 12.5: Embedding.forward")
+        # TODO 12.8: one operation. (And from 12.9 on `look_up_sparse`, if the layer is sparse.)
+        raise NotImplementedError("kata 12.8: Embedding.forward")
 
     def look_up_sparse(self, ids: Array | Tensor) -> Tensor:
         """As `forward`, from a small table of the rows that occur: a leaf, which gets the gradient."""
-        # TODO 12.8: np.unique again; and `register_hook` of kata 06 sees a gradient when it comes.
-        raise NotImplementedError("kata 12.8: Embedding.look_up_sparse")
+        # TODO 12.9: np.unique again; and `register_hook` of kata 06 sees a gradient when it comes.
+        raise NotImplementedError("kata 12.9: Embedding.look_up_sparse")
 
     def sparse_grad(self) -> SparseRows | None:
         """Take the gradient that backward passes brought since the last call; None if there was none.
 
         Each row is named once, and the padding not at all.
         """
-        # TODO 12.8: hand it out, and forget it.
-        raise NotImplementedError("kata 12.8: Embedding.sparse_grad")
+        # TODO 12.9: hand it out, and forget it.
+        raise NotImplementedError("kata 12.9: Embedding.sparse_grad")
 
     def extra_repr(self) -> str:
         count, dim = self.weight.shape
         padding = "" if self.padding_idx is None else f", padding_idx={self.padding_idx}"
         return f"{count}, {dim}{padding}{', sparse=True' if self.sparse else ''}"
-
-
-class TiedLinear(Module):
-    """Logits from an embedding's own table: x @ weight.T, without a bias.
-
-    One table serves both ends (Press and Wolf, 2016). ValueError for an embedding that is sparse: each logit
-    reads a row, so the gradient here is dense.
-
-    Attributes:
-        weight: the embedding's Parameter, (num_embeddings, embedding_dim).
-    """
-
-    def __init__(self, embedding: Embedding) -> None:
-        # TODO 12.16: the very Parameter, not its numbers.
-        raise NotImplementedError("kata 12.16: TiedLinear.__init__")
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(..., embedding_dim) -> (..., num_embeddings)."""
-        # TODO 12.16: kata 03 has the operation.
-        raise NotImplementedError("kata 12.16: TiedLinear.forward")
-
-    def flops(self, inputs: tuple[Any, ...], out: Any) -> int:
-        return int(2 * out.size * self.weight.shape[1])
-
-    def extra_repr(self) -> str:
-        count, dim = self.weight.shape
-        return f"{dim}, {count}"
 
 
 # Positions that are added.
@@ -222,8 +195,8 @@ def sinusoidal_positions(length: int, dim: int, base: float = 10_000.0) -> Array
     Columns 2i and 2i + 1 are the sine and the cosine of position / base**(2i / dim). Where `dim` is odd, the
     last sine is without its cosine.
     """
-    # TODO 12.9: an outer product of positions and frequencies, in float64.
-    raise NotImplementedError("kata 12.9: sinusoidal_positions")
+    # TODO 12.10: an outer product of positions and frequencies, in float64.
+    raise NotImplementedError("kata 12.10: sinusoidal_positions")
 
 
 class SinusoidalPositions(Module):
@@ -234,16 +207,16 @@ class SinusoidalPositions(Module):
     """
 
     def __init__(self, dim: int, max_len: int) -> None:
-        # TODO 12.10: a plain array, neither Parameter nor Buffer.
-        raise NotImplementedError("kata 12.10: SinusoidalPositions.__init__")
+        # TODO 12.11: a plain array, neither Parameter nor Buffer.
+        raise NotImplementedError("kata 12.11: SinusoidalPositions.__init__")
 
     def forward(self, x: Tensor, offset: int = 0, positions: Array | None = None) -> Tensor:
         """(..., T, dim), plus the positions from `offset` on; or those of `positions` (..., T), if given.
 
         ValueError for a position that the table has not, as of `check_span` or `check_ids`.
         """
-        # TODO 12.10: slice the table, or index it.
-        raise NotImplementedError("kata 12.10: SinusoidalPositions.forward")
+        # TODO 12.11: slice the table, or index it.
+        raise NotImplementedError("kata 12.11: SinusoidalPositions.forward")
 
 
 class LearnedPositions(Module):
@@ -254,13 +227,13 @@ class LearnedPositions(Module):
     """
 
     def __init__(self, max_len: int, dim: int, *, rng: np.random.Generator) -> None:
-        # TODO 12.11: `normal_` again.
-        raise NotImplementedError("kata 12.11: LearnedPositions.__init__")
+        # TODO 12.12: `normal_` again.
+        raise NotImplementedError("kata 12.12: LearnedPositions.__init__")
 
     def forward(self, x: Tensor, offset: int = 0, positions: Array | None = None) -> Tensor:
         """As that of `SinusoidalPositions`."""
-        # TODO 12.11: the same; but here gradients must find their way.
-        raise NotImplementedError("kata 12.11: LearnedPositions.forward")
+        # TODO 12.12: the same; but here gradients must find their way.
+        raise NotImplementedError("kata 12.12: LearnedPositions.forward")
 
 
 # Positions that turn.
@@ -271,8 +244,8 @@ def rotary_tables(length: int, head_dim: int, base: float = 10_000.0) -> tuple[A
 
     ValueError if `head_dim` is odd, naming it.
     """
-    # TODO 12.12: the angles of 12.9.
-    raise NotImplementedError("kata 12.12: rotary_tables")
+    # TODO 12.13: the angles of 12.10.
+    raise NotImplementedError("kata 12.13: rotary_tables")
 
 
 @op
@@ -282,15 +255,16 @@ def rotary(x: Array, *, cos: Array, sin: Array) -> Array:
     x is (..., T, head_dim), the tables (T, head_dim // 2); the result has the shape and the dtype of x, or
     float32 where x holds integers. ValueError if the shapes do not fit, naming them.
     """
-    # TODO 12.13: (a cos - b sin, b cos + a sin), into one new array.
-    raise NotImplementedError("kata 12.13: rotary")
+    # TODO 12.14: (a cos - b sin, b cos + a sin) is the vector times something, and its halves exchanged times
+    # something else: long runs of memory, and two new arrays.
+    raise NotImplementedError("kata 12.14: rotary")
 
 
 @rotary.gradient
 def rotary_back(grad: Array) -> Array:
     """The gradient of x."""
-    # TODO 12.14: what is the transpose of a rotation?
-    raise NotImplementedError("kata 12.14: rotary_back")
+    # TODO 12.15: what is the transpose of a rotation?
+    raise NotImplementedError("kata 12.15: rotary_back")
 
 
 class Rotary(Module):
@@ -301,10 +275,40 @@ class Rotary(Module):
     """
 
     def __init__(self, head_dim: int, max_len: int, base: float = 10_000.0) -> None:
-        # TODO 12.15: plain arrays again.
-        raise NotImplementedError("kata 12.15: Rotary.__init__")
+        # TODO 12.16: plain arrays again.
+        raise NotImplementedError("kata 12.16: Rotary.__init__")
 
     def forward(self, x: Tensor, offset: int = 0) -> Tensor:
         """(..., T, head_dim), turned by the positions from `offset` on. ValueError as of `check_span`."""
-        # TODO 12.15: the same slice of both.
-        raise NotImplementedError("kata 12.15: Rotary.forward")
+        # TODO 12.16: the same slice of both.
+        raise NotImplementedError("kata 12.16: Rotary.forward")
+
+
+# The way out: logits.
+
+
+class TiedLinear(Module):
+    """Logits from an embedding's own table: x @ weight.T, without a bias.
+
+    One table serves both ends (Press and Wolf, 2016). ValueError for an embedding that is sparse: each logit
+    reads a row, so the gradient here is dense.
+
+    Attributes:
+        weight: the embedding's Parameter, (num_embeddings, embedding_dim).
+    """
+
+    def __init__(self, embedding: Embedding) -> None:
+        # TODO 12.17: the very Parameter, not its numbers.
+        raise NotImplementedError("kata 12.17: TiedLinear.__init__")
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., embedding_dim) -> (..., num_embeddings)."""
+        # TODO 12.17: kata 03 has the operation.
+        raise NotImplementedError("kata 12.17: TiedLinear.forward")
+
+    def flops(self, inputs: tuple[Any, ...], out: Any) -> int:
+        return int(2 * out.size * self.weight.shape[1])
+
+    def extra_repr(self) -> str:
+        count, dim = self.weight.shape
+        return f"{dim}, {count}"

@@ -34,10 +34,8 @@ Some = TypeVar("Some", bound="Tokenizer")
 
 PAD, UNK = "<pad>", "<unk>"  # the special tokens that have a meaning here
 BYTES = 256  # the first ids of a BPETokenizer: id 97 is the byte 97
-CACHED_WORDS, CACHED_LENGTH = (
-    1 << 14,
-    64,
-)  # what a BPETokenizer remembers: so many words of so many characters
+CACHED_WORDS = 1 << 14  # a BPETokenizer remembers so many words at most,
+CACHED_LENGTH = 64  # and none with more characters than this
 
 
 # Tokens and ids.
