@@ -70,7 +70,9 @@ def test_a_text_is_cut_into_words(text, words):
 
 
 def test_words_are_counted_as_bytes():
-    expect(dict(count_words("the cat the été the the")), {b"the": 1, b" the": 3, b" cat": 1, " été".encode(): 1})
+    expect(
+        dict(count_words("the cat the été the the")), {b"the": 1, b" the": 3, b" cat": 1, " été".encode(): 1}
+    )
     expect(dict(count_words("")), {})
 
 
@@ -173,7 +175,9 @@ def test_counts_change_with_what_is_joined():
 
 
 def test_of_several_the_smallest_pair_is_first():
-    expect(merged({b"yz": 1, b"ba": 1, b"bz": 1, b"ab": 1}, 4, 1), [(97, 98), (98, 97), (98, 122), (121, 122)])
+    expect(
+        merged({b"yz": 1, b"ba": 1, b"bz": 1, b"ab": 1}, 4, 1), [(97, 98), (98, 97), (98, 122), (121, 122)]
+    )
 
 
 def test_a_new_id_is_larger_than_all_before_it():

@@ -1,0 +1,236 @@
+"""Level 3: what grows with the text is the ids; words come one by one, and few are remembered.
+
+Counted by tracemalloc in bytes, so the figures are the same on every machine. Each budget has a twin: a
+naive version, written out here, that must not fit.
+"""
+
+import itertools
+import re
+from array import array
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from dojo.expect import expect
+from dojo.measuring import Budget, load_probes, peak_bytes, retained_bytes
+from tinytorch.tokenization import (
+    BPETokenizer,
+    CharTokenizer,
+    apply_merges,
+    count_words,
+    pad_sequences,
+    split_words,
+)
+
+probes = load_probes(__file__)
+MIB = 1 << 20
+LETTERS = "abcdefghijklmnopqrstuvwxyz "
+
+WORDS = Budget(
+    "the words of a text of 128 KiB, one after the other",
+    limit=1.5,
+    reference=0.01,
+    naive=9.7,
+    unit="times the bytes of the text at the worst moment",
+    naively="a version that makes a list of them",
+)
+COUNTED = Budget(
+    "counting words, or training, on 128 KiB of text with 200 different words",
+    limit=3.0,  # a piece of text between two special tokens may be a copy, and its words' bytes another
+    reference=1.1,
+    naive=8.8,
+    unit="times the bytes of the text at the worst moment",
+    naively="a version that makes a list of all words first",
+)
+ENCODED = Budget(
+    "encoding a text of 128 KiB",
+    limit=3.0,
+    reference=2.1,
+    naive=4.6,
+    unit="times the bytes of the ids at the worst moment",
+    naively="a version that makes lists of words and of ids",
+)
+CHARACTERS = Budget(
+    "encoding 128 thousand characters",
+    limit=1.6,
+    reference=1.01,
+    naive=2.0,
+    unit="times the bytes of the ids at the worst moment",
+    naively="a version that makes a list of ids",
+)
+REMEMBERED = Budget(
+    "what a tokenizer remembers of 40 thousand new words",
+    limit=6.0,  # 16,384 words and their ids, as tuples or arrays, in a dict that knows their order
+    reference=3.1,
+    naive=9.2,
+    unit="MiB",
+    naively="a version that remembers every word",
+)
+LONG = Budget(
+    "what a tokenizer remembers of 100 new words of 1,000 letters",
+    limit=0.2,
+    reference=0.001,
+    naive=0.85,
+    unit="MiB",
+    naively="a version that remembers them",
+)
+PADDED = Budget(
+    "padding 512 rows of up to 512 ids",
+    limit=1.4,
+    reference=1.06,
+    naive=2.1,
+    unit="times the bytes of ids and mask at the worst moment",
+    naively="a version that pads each row and then makes one array of them",
+)
+GROWTH = Budget(
+    "merges of one long word: memory over its length",
+    limit=1.3,
+    reference=1.0,
+    naive=2.0,
+    unit="as the power of n",
+    naively="a version that notes all parts of it",
+)
+
+
+def text_of(kib, rng):
+    return probes.prose(kib << 10, rng, different=200)
+
+
+# 11.8, 11.9, 11.13: words
+
+
+def test_words_come_one_by_one(rng):
+    text = text_of(128, rng)
+    WORDS.check(peak_bytes(lambda: sum(map(len, split_words(text)))) / len(text))
+
+
+def test_the_twin_that_makes_a_list_is_caught(rng):
+    text = text_of(128, rng)
+    WORDS.catches(peak_bytes(lambda: sum(map(len, re.findall(r"\w+|\W+", text)))) / len(text))
+
+
+@pytest.mark.parametrize("special", [(), ("<e>",)], ids=["plain", "special"])
+@pytest.mark.parametrize("work", ["count_words", "train"])
+def test_much_text_with_few_words_is_no_burden(work, special, rng):
+    """What training needs goes by the different words, however long the text is."""
+    text = text_of(128, rng).replace(" t", "<e>") if special else text_of(128, rng)
+    run = {
+        "count_words": lambda: count_words(text, special),
+        "train": lambda: BPETokenizer.train(text, 300, special),
+    }[work]
+    COUNTED.check(peak_bytes(run) / len(text))
+
+
+def test_the_twin_that_lists_all_words_is_caught(rng):
+    text = text_of(128, rng)
+    COUNTED.catches(peak_bytes(lambda: Counter(re.findall(r"\w+|\W+", text))) / len(text))
+
+
+# 11.14: encoding
+
+
+@pytest.mark.parametrize("special", [(), "all"], ids=["plain", "special"])
+def test_encoding_makes_ids_and_no_lists(special, rng):
+    tokenizer, text = probes.learnt(), text_of(128, rng)
+    ids = tokenizer.encode(text, special)
+    ENCODED.check(peak_bytes(lambda: tokenizer.encode(text, special)) / ids.nbytes)
+
+
+def test_the_twin_that_makes_lists_is_caught(rng):
+    text = text_of(128, rng)
+    known = {word: probes.naive_apply(word.encode(), probes.learnt().ranks) for word in set(text.split())}
+
+    def slow():
+        words = text.split()
+        return np.array([i for word in words for i in known[word]])
+
+    ENCODED.catches(peak_bytes(slow) / slow().nbytes)
+
+
+DIGITS = str.maketrans("0123456789", "ghijklmnop")
+MANY, LARGE = (REMEMBERED, 40_000, 4), (LONG, 100, 1_000)
+
+
+def new_words(count, length):
+    """Different words of letters only."""
+    return [f"{i:x}".translate(DIGITS).rjust(length, "z") for i in range(count)]
+
+
+@pytest.mark.parametrize(("budget", "count", "length"), [MANY, LARGE], ids=["many words", "long words"])
+def test_a_tokenizer_does_not_remember_everything(budget, count, length):
+    tokenizer, texts = BPETokenizer(), iter(["first, to warm up", " ".join(new_words(count, length))])
+    budget.check(retained_bytes(lambda: tokenizer.encode(next(texts))) / MIB)
+
+
+@pytest.mark.parametrize(("budget", "count", "length"), [MANY, LARGE], ids=["many words", "long words"])
+def test_the_twin_that_remembers_every_word_is_caught(budget, count, length):
+    cache, texts = {}, iter(["first, to warm up", " ".join(new_words(count, length))])
+
+    def remember():
+        for word in next(texts).split():
+            cache[word] = array("q", list(word.encode()))
+
+    budget.catches(retained_bytes(remember) / MIB)
+
+
+def test_words_that_were_forgotten_are_encoded_again():
+    tokenizer, text = BPETokenizer([(122, 122)]), " ".join(new_words(100, 100))
+    first = tokenizer.encode(text)
+    expect(tokenizer.encode(text), first)
+    expect(int((first == 256).sum()), 100 * 49)  # 98 or 99 letters of z before each number
+
+
+# 11.7: characters
+
+
+@pytest.mark.parametrize("unknown", [False, True], ids=["known", "unk"])
+def test_characters_go_straight_into_an_array(unknown, rng):
+    text = text_of(128, rng)
+    tokenizer = CharTokenizer("abc", ["<unk>"]) if unknown else CharTokenizer(LETTERS)
+    CHARACTERS.check(peak_bytes(lambda: tokenizer.encode(text)) / (8 * len(text)))
+
+
+def test_the_twin_that_lists_ids_is_caught(rng):
+    text, place = text_of(128, rng), {c: i for i, c in enumerate(LETTERS)}
+    CHARACTERS.catches(peak_bytes(lambda: np.array([place[c] for c in text])) / (8 * len(text)))
+
+
+# 11.3: batches
+
+
+def rows_of_ids(rng):
+    return [rng.integers(0, 50_000, k) for k in rng.integers(1, 513, 512)]
+
+
+def test_padding_makes_two_arrays(rng):
+    rows = rows_of_ids(rng)
+    made = sum(array.nbytes for array in pad_sequences(rows, 0))
+    PADDED.check(peak_bytes(lambda: pad_sequences(rows, 0)) / made)
+
+
+def test_the_twin_that_pads_each_row_is_caught(rng):
+    rows = rows_of_ids(rng)
+    longest = max(map(len, rows))
+
+    def slow():
+        ids = np.stack([np.pad(row, (0, longest - len(row))) for row in rows])
+        return ids, np.stack([np.arange(longest) < len(row) for row in rows])
+
+    PADDED.catches(peak_bytes(slow) / sum(array.nbytes for array in slow()))
+
+
+# 11.12: one long word
+
+
+@pytest.mark.parametrize("kind", ["letters", "one letter"])
+def test_a_long_word_needs_memory_by_its_length(kind, rng):
+    ranks = {(97, 97): 256, **{(i, i): i + 1 for i in range(256, 270)}, **probes.learnt().ranks}
+    word = probes.letters(4_096, rng) if kind == "letters" else b"a" * 4_096
+    small, large = (peak_bytes(lambda part=part: apply_merges(part, ranks)) for part in (word[:2_048], word))
+    GROWTH.check(np.log2(large / small))
+
+
+def test_the_twin_that_notes_all_parts_is_caught():
+    small, large = (peak_bytes(lambda n=n: list(itertools.combinations(range(n), 2))) for n in (128, 256))
+    GROWTH.catches(np.log2(large / small))
