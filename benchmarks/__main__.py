@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import cifar10
-from benchmarks.beside import pairs_of, pytorch, reference
+from benchmarks.beside import images, pairs_of, pytorch, reference
 
 activations: Any = reference("tinytorch.activations")
 optimizers: Any = reference("tinytorch.optimizers")
@@ -29,12 +29,6 @@ textbook: Any = compose.load_file(
 Call = Callable[[], object]
 rng = np.random.default_rng(0)
 PAIRS = 11
-
-
-def images(*shape: int) -> Any:
-    """(N, C, H, W), channels-last in memory."""
-    n, c, h, w = shape
-    return rng.standard_normal((n, h, w, c), np.float32).transpose(0, 3, 1, 2)
 
 
 def there_and_back(op: Any, arrays: list[Any], grad: Any, **params: Any) -> Call:
@@ -53,7 +47,7 @@ def theirs(function: Callable[..., Any], arrays: list[Any], grad: Any) -> Call:
 
 def kata_07(name: str, arrays: list[Any], function: Callable[..., Any], **params: Any) -> tuple[Call, ...]:
     out, _ = getattr(spatial, name).vjp(*arrays, **params)
-    grad = images(*out.shape)
+    grad = images(rng, *out.shape)
     return (
         there_and_back(getattr(spatial, name), arrays, grad, **params),
         theirs(function, arrays, grad),
@@ -62,7 +56,10 @@ def kata_07(name: str, arrays: list[Any], function: Callable[..., Any], **params
 
 
 def convolution(n: int, channels: int, side: int) -> tuple[Call, ...]:
-    arrays = [images(n, channels, side, side), rng.standard_normal((channels, channels, 3, 3), np.float32)]
+    arrays = [
+        images(rng, n, channels, side, side),
+        rng.standard_normal((channels, channels, 3, 3), np.float32),
+    ]
     return kata_07("conv2d", arrays, lambda x, w: torch.nn.functional.conv2d(x, w, padding=1), padding=1)
 
 
@@ -136,11 +133,14 @@ def rows() -> dict[str, Callable[[], tuple[Call, ...]]]:
         "conv 3x3, 64 to 64, (128, 64, 32, 32)": lambda: convolution(128, 64, 32),
         "conv 3x3, 128 to 128, (128, 128, 8, 8)": lambda: convolution(128, 128, 8),
         "max-pool 2x2, (128, 64, 32, 32)": lambda: kata_07(
-            "max_pool2d", [images(128, 64, 32, 32)], lambda x: torch.nn.functional.max_pool2d(x, 2), kernel=2
+            "max_pool2d",
+            [images(rng, 128, 64, 32, 32)],
+            lambda x: torch.nn.functional.max_pool2d(x, 2),
+            kernel=2,
         ),
         "batch norm, (128, 64, 32, 32)": lambda: kata_07(
             "batch_norm",
-            [images(128, 64, 32, 32), *rng.standard_normal((2, 64), np.float32)],
+            [images(rng, 128, 64, 32, 32), *rng.standard_normal((2, 64), np.float32)],
             lambda x, w, b: torch.nn.functional.batch_norm(x, None, None, w, b, True),
         ),
         "relu, 1 M": relu,

@@ -86,6 +86,11 @@ def _seconds(function: Callable[[], object], loops: int) -> float:
     return max(time.process_time() - begin, 1e-9) / loops
 
 
+def images(rng: Any, n: int, channels: int, height: int, width: int) -> Any:
+    """(n, channels, height, width) in float32, channels-last in memory, as another layer leaves them."""
+    return rng.standard_normal((n, height, width, channels), "float32").transpose(0, 3, 1, 2)
+
+
 def title(text: str) -> None:
     print(f"\n{text}\n{'':44}{'ratio':>7}{'mine':>11}{'theirs':>11}   target")
 

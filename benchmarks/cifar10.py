@@ -124,8 +124,8 @@ class Theirs:
             pct_start=recipe.rise,
             anneal_strategy="linear",
             cycle_momentum=False,
-            div_factor=1000,
-            final_div_factor=1000,
+            div_factor=recipe.div,
+            final_div_factor=recipe.div,
         )
 
     def run(self) -> Iterator[float]:

@@ -11,17 +11,12 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.beside import pytorch, reference, row, title
+from benchmarks.beside import images, pytorch, reference, row, title
 
 ours: Any = reference("tinytorch.spatial")
 torch: Any = pytorch()
 functional = torch.nn.functional
 rng = np.random.default_rng(0)
-
-
-def images(n: int, channels: int, side: int) -> Any:
-    """Channels-last in memory, as another layer would have left them."""
-    return rng.standard_normal((n, side, side, channels), np.float32).transpose(0, 3, 1, 2)
 
 
 def compare(
@@ -34,7 +29,7 @@ def compare(
 ) -> None:
     """A row for PyTorch's default order and one for channels-last, the same numbers in both."""
     out, _ = mine.vjp(*arrays, **params)
-    grad = rng.standard_normal(out.transpose(0, 2, 3, 1).shape, np.float32).transpose(0, 3, 1, 2)
+    grad = images(rng, *out.shape)
 
     def ours_both_ways() -> Any:
         _, back = mine.vjp(*arrays, **params)
@@ -62,7 +57,7 @@ def main() -> None:
         target = params.pop("target", None)
         groups = params.get("groups", 1)
         weight = rng.standard_normal((outs, ins // groups, kernel, kernel), np.float32)
-        arrays = [images(n, ins, side), weight, rng.standard_normal(outs, np.float32)]
+        arrays = [images(rng, n, ins, side, side), weight, rng.standard_normal(outs, np.float32)]
         compare(name, ours.conv2d, lambda *t: functional.conv2d(*t, **params), arrays, target, **params)
 
     title("conv2d, there and back")
@@ -79,7 +74,7 @@ def main() -> None:
     title("pooling, there and back")
     for side in (16, 32):
         shape = f"(128, 64, {side}, {side})"
-        x = [images(128, 64, side)]
+        x = [images(rng, 128, 64, side, side)]
         compare(f"max 2x2, {shape}", ours.max_pool2d, lambda t: functional.max_pool2d(t, 2), x, 0.6, kernel=2)
         compare(f"avg 2x2, {shape}", ours.avg_pool2d, lambda t: functional.avg_pool2d(t, 2), x, kernel=2)
     params = {"kernel": 3, "stride": 2, "padding": 1}
@@ -87,7 +82,7 @@ def main() -> None:
 
     title("batch norm, there and back")
     for side in (16, 32):
-        arrays = [images(128, 64, side), *rng.standard_normal((2, 64), np.float32)]
+        arrays = [images(rng, 128, 64, side, side), *rng.standard_normal((2, 64), np.float32)]
         compare(
             f"(128, 64, {side}, {side})",
             ours.batch_norm,

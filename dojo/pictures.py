@@ -63,11 +63,12 @@ def confusion(counts: ArrayLike, names: Sequence[str], *, plain: bool = False) -
     """
     matrix = np.asarray(counts)
     longest = max(map(len, names), default=0)
-    cell = max(len(str(matrix.max(initial=0))), len(str(len(names) - 1))) + 1
-    indent = len(str(len(names) - 1)) + 1 + longest
+    number = len(str(len(names) - 1))
+    cell = max(len(str(matrix.max(initial=0))), number) + 1
+    indent = number + 1 + longest
     lines = [Text(" " * indent + "".join(f"{j:>{cell}}" for j in range(len(names))))]
     for i, row in enumerate(matrix.tolist()):
-        line = Text(f"{i:>{len(str(len(names) - 1))}} {names[i]:{longest}}")
+        line = Text(f"{i:>{number}} {names[i]:{longest}}")
         for j, count in enumerate(row):
             share = count / max(sum(row), 1)
             colour = (

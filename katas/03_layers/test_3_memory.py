@@ -4,7 +4,6 @@ Counted by tracemalloc in bytes, so the figures are the same on every machine. E
 naive version, written out here, that must not fit.
 """
 
-import gc
 import weakref
 
 import numpy as np
@@ -99,15 +98,6 @@ GROWTH = Budget(
     unit="as the power of n",
     naively="a version that lays out all n * n * n products",
 )
-
-
-@pytest.fixture(autouse=True, scope="module")
-def only_new_objects_are_collected():
-    """Spare each collection the 100,000 objects of pytest itself."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 def random(rng, *shape):

@@ -4,8 +4,6 @@ Ratios within this run, in CPU time, never seconds. Each budget has a twin: a na
 here, that must not fit.
 """
 
-import gc
-
 import numpy as np
 import pytest
 
@@ -52,15 +50,6 @@ WALK = Budget(
     unit="times the time of those of 64 layers",
     naively="a version that compares each parameter with all before it",
 )
-
-
-@pytest.fixture(autouse=True, scope="module")
-def only_new_objects_are_collected():
-    """Spare each collection the 100,000 objects of pytest itself."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 def random(rng, *shape):

@@ -737,9 +737,8 @@ def gradcheck(
 
     It is tried in float64, with a random gradient of the output drawn from `rng`, at `arrays`: those of
     floats (Python's floats and lists of them, too) become tensors that require a gradient, others are handed
-    on. The error names the argument, counted
-    from 0, and the worst element. A result that is not float64 any more is an AssertionError too, which names
-    its dtype.
+    on. The error names the argument, counted from 0, and the worst element. A result that is not float64 any
+    more is an AssertionError too, which names its dtype.
     """
     # kata 06.18: kata 01 has `numerical_gradient`, of a function to one number, and `assert_close`.
     inputs = [Tensor(np.array(a, np.float64), True) if np.asarray(a).dtype.kind == "f" else a for a in arrays]

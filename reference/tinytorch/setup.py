@@ -134,9 +134,8 @@ def table(title: str, rows: Sequence[Mapping[str, object]]) -> Table:
     """A table for the terminal: a column for each key of the first row, a line for each row, in order.
 
     True reads "ok" and False "FAIL" (numpy's own bools may read so too, or as their `str`); a float
-    (np.float64 is one) has 4 significant digits (`.4g`); anything
-    else is its `str`.
-    Title, keys and values are shown as they are, square brackets included. No rows make no columns.
+    (np.float64 is one) has 4 significant digits (`.4g`); anything else is its `str`. Title, keys and values
+    are shown as they are, square brackets included. No rows make no columns.
 
     Raises:
         ValueError: a row lacks keys of the first row, or has some that the first lacks; the message names all
@@ -213,8 +212,9 @@ def track(
 
         images [##########..........] 24/48 8.0/s
 
-    Whether a line without a label begins with a blank is left open.
-    `total` is `len(items)` where there is one; where nobody knows it, there is no bar: `images 24 8.0/s`.
+    Whether a line without a label begins with a blank is left open. `total` is `len(items)` where there is
+    one; where nobody knows it, there is no bar: `images 24 8.0/s`.
+
     An item is done when the next one is asked for.  Showing progress must stay cheap, so a line comes with
     the first item that is done `every` seconds of `clock` or more after the line before (or the start).
     One more comes at the end, whatever the time, and also when the loop is left early.  Every line begins
@@ -470,10 +470,10 @@ def run_tests(
 
     A test that returns has "passed", with an empty message.  One that raises AssertionError has "failed",
     and one that raises NotImplementedError is "to do": the message is the error's.  With any other Exception
-    it is an "error", and the message says `ZeroDivisionError: division by zero`
-    (of an error without words, its class; a colon may follow).  None of them stops the
-    rest; KeyboardInterrupt and SystemExit do: they pass through.  What cannot be called is not a test.  A
-    test may add to `namespace`.  Nothing that a test made is kept.
+    it is an "error", and the message says `ZeroDivisionError: division by zero` (of an error without words,
+    its class; a colon may follow).  None of them stops the rest; KeyboardInterrupt and SystemExit do: they
+    pass through.  What cannot be called is not a test.  A test may add to `namespace`.  Nothing that a test
+    made is kept.
     """
     # kata 01.13: an exception that you keep would keep every array of the test that raised it.
     outcomes = []

@@ -44,7 +44,8 @@ class Recipe:
 
     `images` are how many there are to learn from, where they are made by code; `width` is the number of
     kernels of the first trained convolution. The learning rate rises to `lr` in a line, for `rise` of all
-    steps, and falls to nothing. `momentum` is that of batch norm's running numbers: training is short.
+    steps, from the `div`th part of it, and falls to the `div`th part of that. `momentum` is that of batch
+    norm's running numbers: training is short.
     """
 
     data: str
@@ -57,6 +58,7 @@ class Recipe:
     decay: float = 0.05
     smoothing: float = 0.1
     rise: float = 0.3
+    div: float = 1000.0
     flip: bool = True
     momentum: float = 0.3
 
@@ -213,8 +215,8 @@ def training(
         pct_start=recipe.rise,
         anneal_strategy="linear",
         cycle_momentum=False,
-        div_factor=1000,
-        final_div_factor=1000,
+        div_factor=recipe.div,
+        final_div_factor=recipe.div,
     )
     loss = Loss(recipe.smoothing)
     return Trainer(model, optimizer, loss, scheduler=schedule, callbacks=[loss, *callbacks]), loader, loss
