@@ -128,7 +128,11 @@ KATAS: tuple[Kata, ...] = (
         "14", "transformers", "Blocks and a TinyGPT", "language", ("02", "03", "04", "05", "06", "12", "13")
     ),
     Kata(
-        "15", "generation", "Sampling, caching and training a language model", "language", ("11", "13", "14")
+        "15",
+        "generation",
+        "Sampling, caching and training a language model",
+        "language",
+        ("02", "03", "04", "08", "09", "10", "11", "13", "14"),
     ),
     Kata("16", "profiling", "Profilers and rooflines", "systems", ("02", "03", "06")),
     Kata("17", "kernels", "Fused and blocked kernels", "systems", ("02", "04", "06", "07", "08")),
