@@ -21,7 +21,6 @@ from tinytorch.generation import (
 )
 from tinytorch.layers import Module
 from tinytorch.tensor import Tensor
-from tinytorch.transformers import GPTConfig, TinyGPT
 
 VOCABULARIES = (1 << 10, 1 << 12, 1 << 14, 1 << 16)
 F32 = 4  # bytes
@@ -105,6 +104,8 @@ def by_hand(toy, row, count, choose=np.argmax, stop=(), see=lambda logits, row: 
 
 def small_gpt(rng, dtype=np.float32, vocab=11, context=16, layers=2, dim=16, heads=2, **options):
     """A TinyGPT whose answers differ: weights of N(0, 0.02) make nearly the same of all tokens."""
+    from tinytorch.transformers import GPTConfig, TinyGPT
+
     model = TinyGPT(GPTConfig(vocab, context, dim, layers, heads, **options), rng=rng)
     for p in model.parameters():
         if p.ndim > 1:
