@@ -220,7 +220,7 @@ def test_top_k_is_what_a_sorted_row_says(seed, rows, vocab, k):
 
 
 @pytest.mark.parametrize(
-    ("p", "stay"), [(0.01, 1), (0.49, 1), (0.51, 2), (0.74, 2), (0.76, 3), (0.86, 3), (0.88, 4), (1, 4)]
+    ("p", "stay"), [(0.01, 1), (0.49, 1), (0.51, 2), (0.74, 2), (0.76, 3), (0.87, 3), (0.89, 4), (1, 4)]
 )
 def test_the_fewest_stay_that_have_p_together(p, stay):
     """Of shares of 1/2, 1/4, 1/8 and 1/8 and a bit less."""
@@ -237,7 +237,7 @@ def test_each_row_keeps_as_many_as_it_needs():
 
 
 def test_what_is_as_likely_as_the_last_one_stays_too():
-    expect(TopP(0.6)(f32([0, 2, 0, 0, -9]), NO_IDS), f32([0, 2, 0, 0, NOTHING]))
+    expect(TopP(0.75)(f32([0, 2, 0, 0, -9]), NO_IDS), f32([0, 2, 0, 0, NOTHING]))
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
