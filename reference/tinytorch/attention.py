@@ -13,16 +13,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from tinytorch.activations import softmax
+from tinytorch.embeddings import Rotary
 from tinytorch.layers import Linear, Module
 from tinytorch.tensor import Array, Shape, Tensor, as_array, matmul, mul, op, reshape, transpose, where
-
-if TYPE_CHECKING:
-    from tinytorch.embeddings import Rotary
 
 __all__ = [
     "KVCache", "MultiHeadAttention", "absorb", "allowed_pairs", "attention_weights", "cache_bytes",
@@ -30,9 +28,9 @@ __all__ = [
     "scaled_dot_product_attention", "score_bytes", "split_heads", "tiles",
 ]  # fmt: skip
 
-# How many scores the fused operation has in memory at once, if it is not told: 256 KiB of float32, about what
+# How many scores the fused operation has in memory at once, if it is not told: 512 KiB of float32, about what
 # a core's own cache holds. And how many rows a block of them has at most.
-BLOCK_SCORES = 1 << 16
+BLOCK_SCORES = 1 << 17
 BLOCK_ROWS = 128
 
 
@@ -116,7 +114,8 @@ def allowed_pairs(mask: Any, is_causal: bool, shape: Shape) -> Array | None:
         fits = False
     if not fits:
         raise ValueError(f"a mask of shape {mask.shape} does not stretch to scores of shape {shape}")
-    return mask if causal is None else np.logical_and(mask, causal)
+    both: Array = mask if causal is None else mask & causal
+    return both
 
 
 # Heads: (B, T, H * D) and back.
@@ -200,7 +199,7 @@ def absorb(scores: Array, values: Array, top: Array, total: Array, mix: Array) -
     scores -= ground
     np.exp(scores, out=scores)
     total *= shrink
-    total += scores.sum(axis=-1, keepdims=True)
+    total += scores @ np.ones((scores.shape[-1], 1), scores.dtype)  # four times as fast as `sum`
     mix *= shrink
     mix += scores @ values
     top[...] = higher
@@ -233,6 +232,21 @@ def grouped(x: Array, kv_heads: int) -> Array:
 def stacked(x: Array) -> Array:
     """(b, kv, g, n, ...) -> (b, kv, g * n, ...): heads that share keys, one below the other. Given."""
     return x.reshape(*x.shape[:2], x.shape[2] * x.shape[3], *x.shape[4:])
+
+
+def prepare(
+    q: Array, k: Array, mask: Any, is_causal: bool, scale: float | None
+) -> tuple[float, Array | None, int | None]:
+    """What queries are multiplied by; the mask, `grouped`; and `ahead`: query i may see the keys up to
+    i + ahead, or all if it is None. Given. Errors as in `allowed_pairs`.
+    """
+    shape = (*q.shape[:3], k.shape[2])
+    mask = allowed_pairs(mask, False, shape)
+    return (
+        q.shape[3] ** -0.5 if scale is None else float(scale),
+        None if mask is None else grouped(np.broadcast_to(mask, shape), k.shape[1]),
+        k.shape[2] - q.shape[2] if is_causal else None,
+    )
 
 
 def walk(
@@ -317,12 +331,8 @@ def fused_attention(
     # kata 13.10: `walk` leads through the blocks and `absorb` takes them in. Heads that share keys are
     # `stacked`, so that one product serves them all.
     check_heads(q, k, v)
-    width, kv_heads = q.shape[3], k.shape[1]
-    scale = width**-0.5 if scale is None else scale
-    ahead = k.shape[2] - q.shape[2] if is_causal else None
-    shape = (*q.shape[:3], k.shape[2])
-    mask = allowed_pairs(mask, False, shape)
-    mask = None if mask is None else grouped(np.broadcast_to(mask, shape), kv_heads)
+    kv_heads = k.shape[1]
+    scale, mask, ahead = prepare(q, k, mask, is_causal, scale)
     result = np.empty_like(q, shape=(*q.shape[:3], v.shape[3]))
     sums = np.empty(q.shape[:3], q.dtype)
     queries, out, logsumexp = (grouped(x, kv_heads) for x in (q, result, sums))
@@ -359,12 +369,8 @@ def fused_attention_back(
     """The gradients of q, k and v, block by block, with no weights kept: each block is computed again."""
     # kata 13.11: a weight is exp(score - logsumexp). In softmax's rule stands the sum over a row of gradient
     # times weight, which no block has; but for all values together it is grad @ out, row by row.
-    width, kv_heads = q.shape[3], k.shape[1]
-    scale = width**-0.5 if scale is None else scale
-    ahead = k.shape[2] - q.shape[2] if is_causal else None
-    shape = (*q.shape[:3], k.shape[2])
-    mask = allowed_pairs(mask, False, shape)
-    mask = None if mask is None else grouped(np.broadcast_to(mask, shape), kv_heads)
+    kv_heads = k.shape[1]
+    scale, mask, ahead = prepare(q, k, mask, is_causal, scale)
     for_q, for_k, for_v = np.empty_like(q), np.zeros_like(k), np.zeros_like(v)
     queries, slots, grads, out, logsumexp = (grouped(x, kv_heads) for x in (q, for_q, grad, out, logsumexp))
     first, second = Scratch(q.dtype), Scratch(q.dtype)
@@ -410,37 +416,32 @@ class KVCache:
         Views that were handed out before stay as they are.
 
         Raises:
-            ValueError: the shapes fit neither each other nor what is there; the message names them.
+            ValueError: the shapes do not fit each other or what is there; the message names them.
             TypeError: the dtypes; the message names them.
-            RuntimeError: a Tensor that requires a gradient, which would get lost: see `no_grad`.
+            RuntimeError: a Tensor that requires a gradient, which would get lost: see `no_grad` (06).
         """
-        # kata 13.12: a buffer twice as long, whenever it must grow at all; copy only what is in use.
+        # kata 13.12: when it must grow, to twice its length at least; and copy only what is in use.
         if any(isinstance(x, Tensor) and x.requires_grad for x in (k, v)):
-            raise RuntimeError("a cache keeps no graph, so a gradient would get lost: append under no_grad()")
+            raise RuntimeError("a cache keeps no graph, and this gradient would get lost: use no_grad()")
         new = [as_array(k), as_array(v)]
-        check_heads(*new[:1], *new)
-        start, end = self.length, self.length + new[0].shape[2]
-        if not self._buffers:
-            self._buffers = [np.empty_like(x, order="C") for x in new]
-        for held, x in zip(self._buffers, new, strict=True):
-            if x.dtype != held.dtype:
-                raise TypeError(f"a cache of {held.dtype} cannot take {x.dtype}")
-            if (*x.shape[:2], x.shape[3]) != (*held.shape[:2], held.shape[3]):
-                raise ValueError(
-                    f"shape {x.shape} does not fit a cache of shape {(*held.shape[:2], start, held.shape[3])}"
-                )
-        if end > self._buffers[0].shape[2]:
-            self._resize(max(end, 2 * self._buffers[0].shape[2]))
-        for held, x in zip(self._buffers, new, strict=True):
-            held[:, :, start:end] = x
-        self.length = end
-        return self._buffers[0][:, :, :end], self._buffers[1][:, :, :end]
-
-    def _resize(self, capacity: int) -> None:
-        old = self._buffers
-        self._buffers = [np.empty((*x.shape[:2], capacity, x.shape[3]), x.dtype) for x in old]
-        for mine, x in zip(self._buffers, old, strict=True):
-            mine[:, :, : self.length] = x[:, :, : self.length]
+        check_heads(new[0], *new)
+        held = self._buffers or [np.empty_like(x, order="C") for x in new]
+        for x, buffer in zip(new, held, strict=True):
+            there = (*buffer.shape[:2], self.length, buffer.shape[3])
+            if x.dtype != buffer.dtype:
+                raise TypeError(f"{x.dtype} does not go into a cache of {buffer.dtype}")
+            if (*x.shape[:2], x.shape[3]) != (*there[:2], there[3]):
+                raise ValueError(f"shape {x.shape} does not continue a cache of shape {there}")
+        start, end, room = self.length, self.length + new[0].shape[2], held[0].shape[2]
+        if end > room:
+            full, room = held, max(end, 2 * room)
+            held = [np.empty((*x.shape[:2], room, x.shape[3]), x.dtype) for x in full]
+            for x, buffer in zip(full, held, strict=True):
+                buffer[:, :, :start] = x[:, :, :start]
+        for x, buffer in zip(new, held, strict=True):
+            buffer[:, :, start:end] = x
+        self._buffers, self.length = held, end
+        return held[0][:, :, :end], held[1][:, :, :end]
 
     @property
     def nbytes(self) -> int:

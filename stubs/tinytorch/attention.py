@@ -13,16 +13,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from tinytorch.activations import softmax
+from tinytorch.embeddings import Rotary
 from tinytorch.layers import Linear, Module
 from tinytorch.tensor import Array, Shape, Tensor, as_array, matmul, mul, op, reshape, transpose, where
-
-if TYPE_CHECKING:
-    from tinytorch.embeddings import Rotary
 
 __all__ = [
     "KVCache", "MultiHeadAttention", "absorb", "allowed_pairs", "attention_weights", "cache_bytes",
@@ -30,9 +28,9 @@ __all__ = [
     "scaled_dot_product_attention", "score_bytes", "split_heads", "tiles",
 ]  # fmt: skip
 
-# How many scores the fused operation has in memory at once, if it is not told: 256 KiB of float32, about what
+# How many scores the fused operation has in memory at once, if it is not told: 512 KiB of float32, about what
 # a core's own cache holds. And how many rows a block of them has at most.
-BLOCK_SCORES = 1 << 16
+BLOCK_SCORES = 1 << 17
 BLOCK_ROWS = 128
 
 
@@ -179,6 +177,21 @@ def stacked(x: Array) -> Array:
     return x.reshape(*x.shape[:2], x.shape[2] * x.shape[3], *x.shape[4:])
 
 
+def prepare(
+    q: Array, k: Array, mask: Any, is_causal: bool, scale: float | None
+) -> tuple[float, Array | None, int | None]:
+    """What queries are multiplied by; the mask, `grouped`; and `ahead`: query i may see the keys up to
+    i + ahead, or all if it is None. Given. Errors as in `allowed_pairs`.
+    """
+    shape = (*q.shape[:3], k.shape[2])
+    mask = allowed_pairs(mask, False, shape)
+    return (
+        q.shape[3] ** -0.5 if scale is None else float(scale),
+        None if mask is None else grouped(np.broadcast_to(mask, shape), k.shape[1]),
+        k.shape[2] - q.shape[2] if is_causal else None,
+    )
+
+
 def walk(
     q: Array, k: Array, is_causal: bool, chunk: int | None
 ) -> Iterator[tuple[tuple[slice, ...], list[tuple[slice, ...]]]]:
@@ -291,18 +304,12 @@ class KVCache:
         Views that were handed out before stay as they are.
 
         Raises:
-            ValueError: the shapes fit neither each other nor what is there; the message names them.
+            ValueError: the shapes do not fit each other or what is there; the message names them.
             TypeError: the dtypes; the message names them.
-            RuntimeError: a Tensor that requires a gradient, which would get lost: see `no_grad`.
+            RuntimeError: a Tensor that requires a gradient, which would get lost: see `no_grad` (06).
         """
-        # TODO 13.12: a buffer twice as long, whenever it must grow at all; copy only what is in use.
+        # TODO 13.12: when it must grow, to twice its length at least; and copy only what is in use.
         raise NotImplementedError("kata 13.12: KVCache.append")
-
-    def _resize(self, capacity: int) -> None:
-        old = self._buffers
-        self._buffers = [np.empty((*x.shape[:2], capacity, x.shape[3]), x.dtype) for x in old]
-        for mine, x in zip(self._buffers, old, strict=True):
-            mine[:, :, : self.length] = x[:, :, : self.length]
 
     @property
     def nbytes(self) -> int:
