@@ -36,7 +36,9 @@ __all__ = [
     "token_batches", "train_language_model", "training_bytes", "warmup_cosine", "window_start",
 ]  # fmt: skip
 
-LanguageModel: TypeAlias = Any  # a Module that answers as the first lines above say, such as kata 14's TinyGPT
+LanguageModel: TypeAlias = (
+    Any  # a Module that answers as the first lines above say, such as kata 14's TinyGPT
+)
 Processor: TypeAlias = Callable[[Array, Array], Array]
 Generator: TypeAlias = np.random.Generator
 
