@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
-import sys
-import time
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -16,19 +13,18 @@ from rich.text import Text
 from dojo import datasets, pictures
 from dojo.compose import load_file
 from dojo.console.screen import Screen
-from dojo.curriculum import ROOT
 from dojo.plugin.real_data import why_missing
 from tinytorch.layers import count_parameters
-from tinytorch.training import Callback, Progress, confusion_matrix, in_words, previous
+from tinytorch.training import Progress, confusion_matrix
 
 HERE = Path(__file__).parent
 M2 = load_file(HERE / "vision.py")
 REPORT = load_file(HERE / "report.py")
+RUN = load_file(HERE.parent / "run.py")
 
 Array = np.ndarray[Any, Any]
 
 EVERY = 25  # steps from one checkpoint to the next: three seconds or so
-STOPPED = 130  # what a shell expects of a program that was interrupted
 
 
 def main(args: list[str]) -> int:
@@ -52,7 +48,7 @@ def main(args: list[str]) -> int:
     if options.data == "cifar10" and (missing := why_missing("cifar10")):
         screen.say(missing)
         return 1
-    run = Run(options.to or ROOT / "runs" / f"m2_{options.data}")
+    run = RUN.Run(f"m2 {options.data}", M2.Recipe, options.to)
     if options.resume and not run.begun():
         screen.say(f"There is no checkpoint in {run.folder} to go on from.")
         return 1
@@ -64,58 +60,13 @@ def main(args: list[str]) -> int:
     return train(screen, run, recipe, seed, options.pictures)
 
 
-class Run:
-    """The folder of a training: its recipe, its checkpoint, its report."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.checkpoint = folder / "checkpoint.npz"
-        self.report = folder / "report.html"
-        self._recipe = folder / "recipe.json"
-
-    def begun(self) -> bool:
-        return self._recipe.exists() and (self.checkpoint.exists() or previous(self.checkpoint).exists())
-
-    def begin(self, recipe: Any, seed: int) -> None:
-        """Note the recipe; what an earlier training left is removed."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        for old in (self.checkpoint, previous(self.checkpoint), self.report):
-            old.unlink(missing_ok=True)
-        self._recipe.write_text(json.dumps({"seed": seed, **asdict(recipe)}), encoding="utf-8")
-
-    def recipe(self) -> tuple[Any, int]:
-        noted = json.loads(self._recipe.read_text("utf-8"))
-        seed, betas = noted.pop("seed"), tuple(noted.pop("betas"))
-        return M2.Recipe(betas=betas, **noted), seed
-
-
-class Stopwatch(Callback):  # type: ignore[misc]
-    """Seconds of training and of the processor, over all the times that it was taken up again."""
-
-    def __init__(self) -> None:
-        self.wall = self.cpu = 0.0
-
-    def on_epoch_begin(self, trainer: Any) -> None:
-        self.last = time.perf_counter(), time.process_time()
-
-    def on_batch_end(self, trainer: Any) -> None:
-        now = time.perf_counter(), time.process_time()
-        self.wall += now[0] - self.last[0]
-        self.cpu += now[1] - self.last[1]
-        self.last = now
-
-    def state_dict(self) -> dict[str, float]:
-        return {"wall": self.wall, "cpu": self.cpu}
-
-    def load_state_dict(self, saved: Any) -> None:
-        self.wall, self.cpu = float(saved["wall"]), float(saved["cpu"])
-
-
-def train(screen: Screen, run: Run, recipe: Any, seed: int, shown: int) -> int:
+def train(screen: Screen, run: Any, recipe: Any, seed: int, shown: int) -> int:
     data, test = M2.dataset(recipe), M2.dataset(recipe, train=False)
-    watch = Stopwatch()
+    watch = RUN.Stopwatch()
     bar = [] if screen.plain else [Progress(screen.console)]
-    trainer, loader, loss = M2.training(recipe, data, seed=seed, callbacks=[watch, *(bar or [Lines(screen)])])
+    trainer, loader, loss = M2.training(
+        recipe, data, seed=seed, callbacks=[watch, *(bar or [RUN.Lines(screen)])]
+    )
     parameters = count_parameters(trainer.model)
     screen.say(
         f"{recipe.data}: {len(data):,} images to learn from, {len(test):,} to be tried on; "
@@ -126,8 +77,8 @@ def train(screen: Screen, run: Run, recipe: Any, seed: int, shown: int) -> int:
         trainer.fit(loader, recipe.epochs, M2.looking(test), checkpoint=run.checkpoint, every=EVERY)
     except KeyboardInterrupt:
         at = "the beginning" if not run.begun() else f"step {trainer.step // EVERY * EVERY} or later"
-        screen.say(f"Stopped at step {trainer.step}. To go on from {at}: {again(run, recipe)}")
-        return STOPPED
+        screen.say(f"Stopped at step {trainer.step}. To go on from {at}: {run.again()}")
+        return RUN.STOPPED
     likely, labels = M2.answers(trainer.model, M2.looking(test))
     found = likely.argmax(axis=1)
     right = int((found == labels).sum())
@@ -139,7 +90,7 @@ def train(screen: Screen, run: Run, recipe: Any, seed: int, shown: int) -> int:
         "recipe": ", ".join(f"{name} {value}" for name, value in asdict(recipe).items()),
         "seed": str(seed),
     }
-    if peak := peak_memory():
+    if peak := RUN.peak_memory():
         facts["memory at most"] = f"{peak / 2**20:.0f} MiB (files that are mapped included)"
     names = datasets.CLASSES[recipe.data]
     counts = confusion_matrix(found, labels, len(names))
@@ -174,35 +125,8 @@ def train(screen: Screen, run: Run, recipe: Any, seed: int, shown: int) -> int:
     return 0
 
 
-class Lines(Callback):  # type: ignore[misc]
-    """A line for each epoch, where there is no terminal for a bar."""
-
-    def __init__(self, screen: Screen) -> None:
-        self.screen = screen
-
-    def on_epoch_end(self, trainer: Any) -> None:
-        last = {name: numbers[-1] for name, numbers in trainer.history.items()}
-        self.screen.say(f"epoch {trainer.epoch}/{trainer.epochs}  {in_words(last)}")
-
-
 def surest(likely: Array, labels: Array) -> Array:
     """Where the wrong answers are, the surest first."""
     wrong = np.flatnonzero(likely.argmax(axis=1) != labels)
     order: Array = wrong[np.argsort(-likely[wrong].max(axis=1), kind="stable")]
     return order
-
-
-def again(run: Run, recipe: Any) -> str:
-    """What to type to go on."""
-    place = "" if run.folder == ROOT / "runs" / f"m2_{recipe.data}" else f" --to {run.folder}"
-    resume = " --resume" if run.begun() else ""
-    return f"dojo milestone m2 {recipe.data}{place}{resume}"
-
-
-def peak_memory() -> int:
-    """Bytes that this process has taken at most; 0 where the system does not tell."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        return 0
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
