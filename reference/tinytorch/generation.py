@@ -49,7 +49,8 @@ Generator: TypeAlias = np.random.Generator
 def greedy(logits: Any) -> Array:
     """The most likely id of each row: (B,) int64 of logits (B, V). Of equals, the lowest."""
     # kata 15.1: where the largest is.
-    return as_array(logits).argmax(axis=1)
+    largest: Array = as_array(logits).argmax(axis=1)
+    return largest
 
 
 def sample(logits: Any, *, rng: Generator) -> Array:
@@ -117,7 +118,7 @@ class RepetitionPenalty:
 
     def __call__(self, logits: Array, ids: Array) -> Array:
         # kata 15.4: a copy; take_along_axis, and put_along_axis, which may write the same number twice.
-        out = logits.copy()
+        out: Array = logits.copy()
         seen = np.take_along_axis(logits, ids, axis=1)
         np.put_along_axis(out, ids, np.where(seen > 0, seen / self.penalty, seen * self.penalty), axis=1)
         return out
@@ -224,22 +225,23 @@ class Reader:
         self.model, self.padding, self.use_cache = model, padding, use_cache
         self.starts = padding  # the first column of each row's window
         self.caches: list[KVCache] | None = None
-        self.read_until = 0  # the columns that are in the caches end here
+        self.begin = self.read_until = 0  # in the caches are the columns from the one to before the other
 
     def read(self, ids: Array) -> Array:
         """The logits (B, V) after ids (B, T), which are those of the last call and more on the right."""
         # kata 15.9: where does each row's window begin (window_start of its own length)? If the windows have
         # moved, or there is no cache, begin with new caches at the first column of all windows; else go on
-        # where you were. Rows that begin later need a mask (kata 13's padding_mask), and positions.
-        length = ids.shape[1]
-        starts = self.padding + window_start(length - self.padding, self.model.config.context)
-        begin = int(starts.min())
-        if self.caches is None or (starts != self.starts).any():
-            self.starts, self.read_until = starts, begin
+        # where you were. Rows that begin later need a mask (kata 13's padding_mask), and positions. When the
+        # row that began first was not selected, there may be more columns than fit, of which nobody sees all.
+        length, context = ids.shape[1], self.model.config.context
+        starts = self.padding + window_start(length - self.padding, context)
+        moved = (starts != self.starts).any() or length - self.begin > context
+        if self.caches is None or moved:
+            self.starts, self.begin, self.read_until = starts, int(starts.min()), int(starts.min())
             self.caches = self.model.new_caches() if self.use_cache else None
         mask = positions = None
-        if (starts > begin).any():
-            mask = padding_mask(length - starts, length - begin, side="left")
+        if (starts > self.begin).any():
+            mask = padding_mask(length - starts, length - self.begin, side="left")
             positions = np.maximum(np.arange(self.read_until, length) - starts[:, None], 0)
         with evaluating(self.model):
             fresh = ids[:, self.read_until :]
@@ -491,7 +493,7 @@ def evaluate(model: LanguageModel, ids: Any, batch_size: int = 16) -> float:
     if whole < count:
         batches.append((ids[None, whole:-1], ids[None, whole + 1 :]))
     with evaluating(model):
-        nats = [float(language_model_loss(model(x), y).data) * y.size for x, y in batches]
+        nats: list[float] = [float(language_model_loss(model(x), y).data) * y.size for x, y in batches]
     return sum(nats) / count
 
 

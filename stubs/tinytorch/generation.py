@@ -36,7 +36,9 @@ __all__ = [
     "token_batches", "train_language_model", "training_bytes", "warmup_cosine", "window_start",
 ]  # fmt: skip
 
-LanguageModel: TypeAlias = Any  # a Module that answers as the first lines above say, such as kata 14's TinyGPT
+LanguageModel: TypeAlias = (
+    Any  # a Module that answers as the first lines above say, such as kata 14's TinyGPT
+)
 Processor: TypeAlias = Callable[[Array, Array], Array]
 Generator: TypeAlias = np.random.Generator
 
@@ -183,13 +185,14 @@ class Reader:
         self.model, self.padding, self.use_cache = model, padding, use_cache
         self.starts = padding  # the first column of each row's window
         self.caches: list[KVCache] | None = None
-        self.read_until = 0  # the columns that are in the caches end here
+        self.begin = self.read_until = 0  # in the caches are the columns from the one to before the other
 
     def read(self, ids: Array) -> Array:
         """The logits (B, V) after ids (B, T), which are those of the last call and more on the right."""
         # TODO 15.9: where does each row's window begin (window_start of its own length)? If the windows have
         # moved, or there is no cache, begin with new caches at the first column of all windows; else go on
-        # where you were. Rows that begin later need a mask (kata 13's padding_mask), and positions.
+        # where you were. Rows that begin later need a mask (kata 13's padding_mask), and positions. When the
+        # row that began first was not selected, there may be more columns than fit, of which nobody sees all.
         raise NotImplementedError("kata 15.9: Reader.read")
 
     def select(self, rows: Array) -> None:
