@@ -188,7 +188,7 @@ def test_words_that_were_forgotten_are_encoded_again():
 def test_characters_go_straight_into_an_array(unknown, rng):
     text = text_of(128, rng)
     tokenizer = CharTokenizer("abc", ["<unk>"]) if unknown else CharTokenizer(LETTERS)
-    CHARACTERS.check(peak_bytes(lambda: tokenizer.encode(text)) / (8 * len(text)))
+    CHARACTERS.check(peak_bytes(lambda: tokenizer.encode_ordinary(text)) / (8 * len(text)))
 
 
 def test_the_twin_that_lists_ids_is_caught(rng):
