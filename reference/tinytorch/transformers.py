@@ -54,7 +54,8 @@ def check_norm(x: Array, *vectors: Array) -> None:
 
 def mean_square(rows: Array) -> Array:
     """The mean of the squares of each row of (n, dim), as a column (n, 1); without a second table. Given."""
-    return np.einsum("ij,ij->i", rows, rows)[:, None] / max(rows.shape[1], 1)
+    squares: Array = np.einsum("ij,ij->i", rows, rows)[:, None]
+    return squares / max(rows.shape[1], 1)
 
 
 @op(saves=["mean", "inverse_std"])
