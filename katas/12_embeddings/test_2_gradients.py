@@ -28,6 +28,11 @@ def angles(length, half):
     return np.outer(np.arange(length), 100.0 ** -np.linspace(0, 1, half))
 
 
+def one(gradients):
+    """The gradient of the first input: a rule may return it alone, or in a tuple with others."""
+    return gradients[0] if isinstance(gradients, (tuple, list)) else gradients
+
+
 # 12.4 the rule of embedding
 
 
@@ -41,7 +46,7 @@ def test_the_gradient_of_a_table_is_the_slope(count, dim, shape, seed):
 def test_a_row_gets_what_all_its_places_got():
     _, back = embedding.vjp(np.zeros((4, 2)), np.array([[2, 0], [2, 2]]))
     grad = np.array([[[1, 2], [3, 4]], [[10, 20], [100, 200]]], float)
-    expect(back(grad), np.array([[3, 4], [0, 0], [111, 222], [0, 0]], float))
+    expect(one(back(grad)), np.array([[3, 4], [0, 0], [111, 222], [0, 0]], float))
 
 
 @steady
@@ -57,12 +62,12 @@ def test_the_padding_gets_none_and_the_others_theirs(count, padding, shape, seed
     for place in np.ndindex(*shape):
         if ids[place] != padding:
             expected[int(ids[place])] += grad[place]
-    expect(back(grad), expected)
+    expect(one(back(grad)), expected)
 
 
 def test_the_padding_may_be_row_0():
     _, back = embedding.vjp(np.ones((2, 1)), np.array([0, 1]), padding_idx=0)
-    expect(back(np.array([[5.0], [6.0]])), np.array([[0.0], [6.0]]))
+    expect(one(back(np.array([[5.0], [6.0]]))), np.array([[0.0], [6.0]]))
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=lambda d: d.__name__)
@@ -95,9 +100,9 @@ def test_a_gradient_that_is_one_number_everywhere_counts_the_places(rng):
 def test_a_rule_can_be_used_more_than_once(rng):
     out, back = embedding.vjp(rng.normal(size=(4, 2)), np.array([1, 3, 1]), padding_idx=3)
     grad = rng.normal(size=out.shape)
-    kept, first = grad.copy(), back(grad).copy()
+    kept, first = grad.copy(), one(back(grad)).copy()
     back(2 * grad)
-    expect(back(grad), first)
+    expect(one(back(grad)), first)
     expect(grad, kept)
 
 
@@ -147,7 +152,7 @@ def test_a_rotation_s_gradient_turns_back(rng):
     at = angles(5, 2)
     _, back = rotary.vjp(rng.normal(size=(3, 5, 4)), cos=np.cos(at), sin=np.sin(at))
     x = rng.normal(size=(3, 5, 4))
-    expect(back(rotary(x, cos=np.cos(at), sin=np.sin(at)).data), x)
+    expect(one(back(rotary(x, cos=np.cos(at), sin=np.sin(at)).data)), x)
 
 
 def test_where_tables_are_no_rotation_the_gradient_is_the_transpose(rng):
@@ -162,7 +167,7 @@ def test_the_gradient_of_a_rotation_keeps_its_dtype(dtype, rng):
     _, back = rotary.vjp(rng.normal(size=(3, 4)).astype(dtype), cos=np.cos(at), sin=np.sin(at))
     grad = rng.normal(size=(3, 4)).astype(dtype)
     kept = grad.copy()
-    expect(back(grad).dtype, np.dtype(dtype))
+    expect(one(back(grad)).dtype, np.dtype(dtype))
     expect(grad, kept)
 
 
