@@ -7,6 +7,7 @@ it was asked.
 from types import SimpleNamespace
 
 import numpy as np
+from tinytorch.transformers import GPTConfig, TinyGPT
 
 from dojo.measuring import Probe
 from tinytorch import autograd
@@ -104,8 +105,6 @@ def by_hand(toy, row, count, choose=np.argmax, stop=(), see=lambda logits, row: 
 
 def small_gpt(rng, dtype=np.float32, vocab=11, context=16, layers=2, dim=16, heads=2, **options):
     """A TinyGPT whose answers differ: weights of N(0, 0.02) make nearly the same of all tokens."""
-    from tinytorch.transformers import GPTConfig, TinyGPT
-
     model = TinyGPT(GPTConfig(vocab, context, dim, layers, heads, **options), rng=rng)
     for p in model.parameters():
         if p.ndim > 1:
