@@ -103,12 +103,11 @@ def by_hand(toy, row, count, choose=np.argmax, stop=(), see=lambda logits, row: 
     return row
 
 
-def small_gpt(rng, dtype=np.float32, vocab=11, context=16, layers=2, dim=16, heads=2, **options):
-    """A TinyGPT whose answers differ: weights of N(0, 0.02) make nearly the same of all tokens."""
+def small_gpt(rng, dtype=np.float32, vocab=11, context=16, layers=2, dim=16, heads=2, scale=1.0, **options):
     model = TinyGPT(GPTConfig(vocab, context, dim, layers, heads, **options), rng=rng)
     for p in model.parameters():
         if p.ndim > 1:
-            p.data = rng.normal(size=p.shape).astype(dtype) * dtype(1 if p.shape[0] == vocab else 0.3)
+            p.data = rng.normal(size=p.shape).astype(dtype) * dtype(scale)
         else:
             p.data = p.data.astype(dtype)
     return model

@@ -1,0 +1,426 @@
+"""Level 4: a token costs one look at the model, whatever its length, and a choice a few passes.
+
+What overhead would hide is counted, in columns of ids that the model is given; the rest are ratios within
+this run, in CPU time, never seconds. Each budget has a twin: a naive version, written out here, that must
+not fit.
+"""
+
+import math
+
+import numpy as np
+import pytest
+
+from dojo.measuring import Budget, WorkMeter, load_probes, race
+from tinytorch.activations import softmax
+from tinytorch.autograd import no_grad
+from tinytorch.generation import (
+    RepetitionPenalty,
+    TokenDataset,
+    TopK,
+    TopP,
+    beam_search,
+    evaluate,
+    generate,
+    sample,
+    text_stream,
+)
+from tinytorch.tokenization import BPETokenizer
+
+probes = load_probes(__file__)
+
+READ = Budget(
+    "64 tokens after a prompt of 8",
+    limit=80,
+    reference=71,
+    naive=2528,
+    unit="columns read for each row",
+    naively="a version that reads all of the text for each token",
+)
+SLIDE = Budget(
+    "640 tokens in a context of 64",
+    limit=3.0,
+    reference=1.9,
+    naive=60,
+    unit="columns read for each token",
+    naively="a version that moves its window by one each time, and reads it anew",
+)
+SEARCH = Budget(
+    "a search of 4 beams for 32 tokens",
+    limit=5.0,
+    reference=4.1,
+    naive=80,
+    unit="columns read for each token",
+    naively="a version that reads all of the rows for each token",
+)
+GROWTH = Budget(
+    "the work of a token",
+    limit=1.3,
+    reference=0.6,
+    naive=1.9,
+    unit="as the power of how many come before it",
+    naively="a version that reads all of them for each token",
+)
+CACHE = Budget(
+    "16 tokens after a prompt of 96",
+    limit=0.5,
+    reference=0.15,
+    naive=1.0,
+    unit="times the time without a cache",
+    naively="a version without one",
+)
+LOOP = Budget(
+    "writing 16 tokens",
+    limit=2.0,
+    reference=1.15,
+    naive=3.5,
+    unit="times the time of the model alone",
+    naively="a version that asks the model three times",
+)
+DRAW = Budget(
+    "one draw for each of 2 rows of 4,096",
+    limit=16,
+    reference=3,
+    naive=120,
+    unit="times the time of their softmax",
+    naively="a version that goes from id to id",
+)
+LARGEST = Budget(
+    "TopK(40) of 2 rows of 4,096",
+    limit=12,
+    reference=2.5,
+    naive=50,
+    unit="times the time of np.partition",
+    naively="a version that goes from id to id",
+)
+LIKELIEST = Budget(
+    "TopP(0.9) of 2 rows of 4,096",
+    limit=12,
+    reference=3,
+    naive=50,
+    unit="times the time of a softmax and np.sort",
+    naively="a version that goes from id to id",
+)
+SAID = Budget(
+    "a penalty on 512 ids among 4,096",
+    limit=40,
+    reference=10,
+    naive=200,
+    unit="times the time of a copy of the logits",
+    naively="a version that goes from id to id",
+)
+BATCH = Budget(
+    "a batch of 64 windows of 64 ids",
+    limit=8,
+    reference=1.1,
+    naive=60,
+    unit="times the time of taking as many ids by their places",
+    naively="a version that takes id by id",
+)
+TELL = Budget(
+    "the text of 2,048 ids as they come",
+    limit=48,
+    reference=16,
+    naive=250,
+    unit="times the time of 128",
+    naively="a version that decodes all ids for each",
+)
+SCORE = Budget(
+    "evaluating 32 windows of 16, 16 at a time",
+    limit=0.7,
+    reference=0.2,
+    naive=1.0,
+    unit="times the time of one at a time",
+    naively="a version that does one at a time",
+)
+
+
+# 15.9 to 15.11: each column once
+
+
+def columns(toy):
+    return sum(columns for _, columns in toy.fed)
+
+
+def test_each_column_of_a_text_is_read_once():
+    toy = probes.Toy(context=128)
+    generate(toy, np.ones((2, 8), np.int64), 64)
+    READ.check(columns(toy))
+
+
+def test_the_twin_that_reads_all_for_each_token_is_caught():
+    toy = probes.Toy(context=128)
+    for length in range(8, 72):
+        with no_grad():
+            toy(np.ones((1, length), np.int64))
+    READ.catches(columns(toy))
+
+
+@pytest.mark.parametrize("lengths", [[8, 8], [8, 3]], ids=str)
+def test_beyond_the_context_a_token_costs_two_columns_and_no_window(lengths):
+    """Half a window is read anew when it is full: as many columns as were written in between. Rows of two
+    lengths hop at two times, and each time all are read."""
+    toy = probes.Toy(context=64)
+    generate(toy, np.ones((2, 8), np.int64), 640, lengths=lengths)
+    SLIDE.check(columns(toy) / 640 / len(set(lengths)) ** 0.5)
+
+
+def test_the_twin_that_moves_its_window_by_one_is_caught():
+    toy = probes.Toy(context=64)
+    for length in range(8, 648):
+        toy(np.ones((1, min(length, 64)), np.int64))
+    SLIDE.catches(columns(toy) / 640)
+
+
+def test_beams_are_read_once():
+    toy = probes.Toy(context=64)
+    beam_search(toy, np.ones(8, np.int64), 32, 4)
+    SEARCH.check(sum(rows * columns for rows, columns in toy.fed) / 32)
+
+
+def test_the_twin_that_reads_all_beams_for_each_token_is_caught():
+    toy = probes.Toy(context=64)
+    for length in range(8, 40):
+        toy(np.ones((4, length), np.int64))
+    SEARCH.catches(sum(rows * columns for rows, columns in toy.fed) / 32)
+
+
+def work_of_a_token(model, length, use_cache):
+    """FLOPs of what comes after so many tokens, less those of the same without it."""
+    counts = []
+    for count in (1, 2):
+        with WorkMeter() as work:
+            for p in model.parameters():
+                p.data = work.track(p.data)
+            generate(model, np.ones((1, length), np.int64), count, use_cache=use_cache)
+        counts.append(work.flops)
+    return counts[1] - counts[0]
+
+
+def growth_of_a_token(use_cache):
+    model = probes.small_gpt(np.random.default_rng(0), vocab=16, context=600, layers=1, dim=16, heads=2)
+    short, long = (work_of_a_token(model, length, use_cache) for length in (128, 512))
+    least = 2 * sum(p.size for p in model.parameters() if p.ndim > 1 and len(p.data) != 600)
+    assert short >= least, "some of the work is not seen: every weight is multiplied and added once"
+    return math.log(long / short) / math.log(4)
+
+
+def test_the_work_of_a_token_grows_with_what_comes_before_it_and_not_faster():
+    """A part is the same for all; the rest is the attention to each that came before."""
+    GROWTH.check(growth_of_a_token(use_cache=True))
+
+
+def test_the_twin_whose_work_grows_with_the_square_is_caught():
+    """Attention of all to all, by its scores alone."""
+    GROWTH.catches(math.log((512 * 512) / (128 * 128)) / math.log(4))
+
+
+def test_a_cache_saves_most_of_the_time(rng):
+    model = probes.small_gpt(rng, vocab=64, context=128, layers=2, dim=32, heads=2)
+    ids = rng.integers(0, 64, (1, 96))
+    CACHE.check(
+        race(
+            lambda: generate(model, ids, 16),
+            lambda: generate(model, ids, 16, use_cache=False),
+            limit=CACHE.limit,
+        )
+    )
+
+
+def test_the_twin_without_a_cache_is_caught(rng):
+    model = probes.small_gpt(rng, vocab=64, context=128, layers=2, dim=32, heads=2)
+    ids = rng.integers(0, 64, (1, 96))
+
+    def plain():
+        with no_grad():
+            for _ in range(4):
+                model(ids)
+
+    CACHE.catches(race(plain, plain, limit=CACHE.limit))
+
+
+def alone(model, ids, times=1):
+    with no_grad():
+        caches = model.new_caches()
+        for _ in range(16):
+            for _ in range(times - 1):
+                model(ids)
+            model(ids, caches=caches)
+
+
+def test_the_loop_around_the_model_costs_little(rng):
+    model = probes.small_gpt(rng, vocab=64, context=64, layers=2, dim=64, heads=2)
+    ids = rng.integers(0, 64, (1, 1))
+    LOOP.check(race(lambda: generate(model, ids, 16), lambda: alone(model, ids), limit=LOOP.limit))
+
+
+def test_the_twin_that_asks_three_times_is_caught(rng):
+    model = probes.small_gpt(rng, vocab=64, context=64, layers=2, dim=64, heads=2)
+    ids = rng.integers(0, 64, (1, 1))
+    LOOP.catches(race(lambda: alone(model, ids, 4), lambda: alone(model, ids), limit=LOOP.limit))
+
+
+# 15.2 to 15.6: a choice
+
+
+def table(rng):
+    return rng.standard_normal((2, 4096), np.float32)
+
+
+def test_a_draw_is_a_few_passes(rng):
+    logits, draws = table(rng), np.random.default_rng(0)
+    DRAW.check(
+        race(lambda: sample(logits, rng=draws), lambda: softmax.forward(logits, axis=1), limit=DRAW.limit)
+    )
+
+
+def test_the_twin_that_draws_from_id_to_id_is_caught(rng):
+    logits = table(rng)
+
+    def slow():
+        for row in logits:
+            point, total = 0.5 * float(np.exp(row).sum()), 0.0
+            for one in row:
+                total += math.exp(one)
+                if total > 2 * point:
+                    break
+
+    DRAW.catches(race(slow, lambda: softmax.forward(logits, axis=1), limit=DRAW.limit))
+
+
+NO_IDS = np.zeros((2, 1), np.int64)
+
+
+def test_top_k_does_not_go_from_id_to_id(rng):
+    logits, process = table(rng), TopK(40)
+    LARGEST.check(
+        race(
+            lambda: process(logits, NO_IDS),
+            lambda: np.partition(logits, 4056, axis=1),
+            limit=LARGEST.limit,
+        )
+    )
+
+
+def keep_one_by_one(logits, least):
+    return [[x if x >= least else -math.inf for x in row] for row in logits.tolist()]
+
+
+def sorted_by_hand(logits):
+    """Each row through Python's sorted, and each id compared with the last that stays."""
+    for row in logits:
+        order = sorted(range(len(row)), key=lambda i: -row[i])
+        keep_one_by_one(row[None], float(row[order[40]]))
+
+
+def test_the_twin_of_top_k_from_id_to_id_is_caught(rng):
+    logits = table(rng)
+    LARGEST.catches(
+        race(
+            lambda: sorted_by_hand(logits),
+            lambda: np.partition(logits, 4056, axis=1),
+            limit=LARGEST.limit,
+        )
+    )
+
+
+def sorted_shares(logits):
+    return np.sort(softmax.forward(logits, axis=1), axis=1)
+
+
+def test_top_p_does_not_go_from_id_to_id(rng):
+    logits, process = table(rng), TopP(0.9)
+    LIKELIEST.check(
+        race(lambda: process(logits, NO_IDS), lambda: sorted_shares(logits), limit=LIKELIEST.limit)
+    )
+
+
+def test_the_twin_of_top_p_from_id_to_id_is_caught(rng):
+    logits = table(rng)
+    LIKELIEST.catches(
+        race(lambda: sorted_by_hand(logits), lambda: sorted_shares(logits), limit=LIKELIEST.limit)
+    )
+
+
+def test_a_penalty_does_not_go_from_id_to_id(rng):
+    logits, ids, process = table(rng), rng.integers(0, 4096, (2, 512)), RepetitionPenalty(1.3)
+    SAID.check(race(lambda: process(logits, ids), logits.copy, limit=SAID.limit))
+
+
+def test_the_twin_of_a_penalty_from_id_to_id_is_caught(rng):
+    logits, ids = table(rng), rng.integers(0, 4096, (2, 512))
+
+    def slow():
+        out = logits.copy()
+        for row, said in zip(out, ids, strict=True):
+            for one in set(said.tolist()):
+                row[one] = row[one] / 1.3 if row[one] > 0 else row[one] * 1.3
+
+    SAID.catches(race(slow, logits.copy, limit=SAID.limit))
+
+
+# 15.13 text_stream
+
+
+def test_a_text_is_told_in_time_as_it_is_long(rng):
+    tokenizer = BPETokenizer()
+    long, short = (rng.integers(97, 123, n) for n in (2048, 128))
+    TELL.check(
+        race(
+            lambda: list(text_stream(tokenizer, long)),
+            lambda: list(text_stream(tokenizer, short)),
+            limit=TELL.limit,
+        )
+    )
+
+
+def test_the_twin_that_decodes_all_for_each_id_is_caught(rng):
+    tokenizer = BPETokenizer()
+    long, short = (rng.integers(97, 123, n).tolist() for n in (2048, 128))
+
+    def tell(ids):
+        for end in range(1, len(ids) + 1):
+            b"".join(map(tokenizer.vocabulary.tokens.__getitem__, ids[:end])).decode()
+
+    TELL.catches(race(lambda: tell(long), lambda: tell(short), limit=TELL.limit))
+
+
+# 15.14 TokenDataset
+
+
+def test_a_batch_is_one_look_up(rng):
+    ids = rng.integers(0, 99, 1 << 12)
+    dataset, indices = TokenDataset(ids, 64), rng.integers(0, 4000, 64)
+    places = indices[:, None] + np.arange(65)
+    BATCH.check(race(lambda: dataset.__getitems__(indices), lambda: ids[places], limit=BATCH.limit))
+
+
+def test_the_twin_that_takes_id_by_id_is_caught(rng):
+    ids = rng.integers(0, 99, 1 << 12)
+    indices = rng.integers(0, 4000, 64)
+    places = indices[:, None] + np.arange(65)
+
+    def slow():
+        return np.array([[ids[i + j] for j in range(65)] for i in indices.tolist()])
+
+    BATCH.catches(race(slow, lambda: ids[places], limit=BATCH.limit))
+
+
+# 15.16 evaluate
+
+
+def test_windows_are_evaluated_together(rng):
+    model = probes.small_gpt(rng, vocab=32, context=16, layers=1, dim=16, heads=2)
+    ids = rng.integers(0, 32, 32 * 16 + 1)
+    SCORE.check(race(lambda: evaluate(model, ids, 16), lambda: one_by_one(model, ids), limit=SCORE.limit))
+
+
+def one_by_one(model, ids):
+    with no_grad():
+        for start in range(0, len(ids) - 1, 16):
+            model(ids[None, start : start + 16])
+
+
+def test_the_twin_that_evaluates_one_at_a_time_is_caught(rng):
+    model = probes.small_gpt(rng, vocab=32, context=16, layers=1, dim=16, heads=2)
+    ids = rng.integers(0, 32, 32 * 16 + 1)
+    SCORE.catches(race(lambda: one_by_one(model, ids), lambda: one_by_one(model, ids), limit=SCORE.limit))
