@@ -52,10 +52,16 @@ def formula(allowed=True, scale=None):
     return attend
 
 
+def moves(attend, arrays, i, step, grad):
+    """How fast <attend(arrays), grad> changes as array i goes along `step`, by a complex step: exact."""
+    out = attend(*(x + 1e-30j * step if i == j else x for j, x in enumerate(arrays)))
+    return float((out.imag * grad).sum() / 1e-30)
+
+
 # 13.6 attention_weights
 
 
-@settings(steady, max_examples=10)
+@settings(steady, max_examples=5)
 @given(SMALL, SMALL, SMALL, st.integers(1, 4), st.booleans(), SEEDS)
 def test_the_gradients_of_weights_are_the_slopes(kv_heads, group, queries, keys, masked, seed):
     rng = np.random.default_rng(seed)
@@ -76,17 +82,36 @@ def test_splitting_and_merging_have_gradients(rng):
 
 
 @each_attention
-@settings(steady, max_examples=12)
+@settings(steady, max_examples=3)
+@given(SMALL, st.integers(1, 2), st.integers(2, 4), st.integers(0, 2), SEEDS)
+def test_the_gradients_of_attention_are_the_slopes(attend, kv_heads, group, queries, more, seed):
+    rng = np.random.default_rng(seed)
+    arrays = drawn(rng, 1, kv_heads * group, kv_heads, queries, queries + more, 2)
+    mask = rng.random((1, 1, queries, queries + more)) < 0.7
+    check_gradient(attend, *arrays, mask=mask, is_causal=True, scale=None if seed % 2 else rng.normal())
+
+
+@each_attention
+@settings(steady, max_examples=40)
 @given(SMALL, SMALL, SMALL, st.integers(1, 5), st.integers(0, 3), SMALL, st.booleans(), st.booleans(), SEEDS)
-def test_the_gradients_of_attention_are_the_slopes(
+def test_a_step_of_each_input_moves_the_result_as_its_gradient_says(
     attend, batch, kv_heads, group, queries, more, value_width, is_causal, masked, seed
 ):
     rng = np.random.default_rng(seed)
     heads, keys = kv_heads * group, queries + more
     arrays = drawn(rng, batch, heads, kv_heads, queries, keys, value_width=value_width)
-    mask = rng.random(((1, batch)[seed % 2], 1, queries, keys)) < 0.6 if masked else None
+    mask = rng.random(((1, batch)[seed % 2], (1, heads)[seed % 5 == 0], queries, keys)) < 0.6
     scale = None if seed % 3 else rng.normal()
-    check_gradient(attend, *arrays, mask=mask, is_causal=is_causal, scale=scale)
+    tensors = [Tensor(x, True) for x in arrays]
+    out = attend(*tensors, mask=mask if masked else None, is_causal=is_causal, scale=scale)
+    grad = np.asarray(rng.normal(size=out.shape), order="CF"[seed % 2])
+    out.backward(grad)
+    allowed = np.logical_and(mask if masked else True, causal_mask(queries, keys) if is_causal else True)
+    for i, x in enumerate(tensors):
+        step = rng.normal(size=x.shape)
+        expect(
+            float((x.grad * step).sum()), moves(formula(allowed, scale), arrays, i, step, grad), atol=1e-12
+        )
 
 
 @each_attention
@@ -122,18 +147,14 @@ def test_a_small_cache_changes_no_gradient(cache, monkeypatch, rng):
 @pytest.mark.parametrize(("queries", "keys"), [(1, 1500), (150, 150), (140, 1300)])
 @pytest.mark.parametrize("is_causal", [True, False])
 def test_gradients_of_long_texts_are_right(queries, keys, is_causal, rng):
-    """Blocks as they come without a word: a step of each input moves the result as its gradient says."""
+    """In blocks as they come if nobody asks for others."""
     arrays = drawn(rng, 1, 2, 1, queries, keys)
     out, back = fused_attention.vjp(*arrays, is_causal=is_causal)
     grad = rng.normal(size=out.shape)
     attend = formula(causal_mask(queries, keys) if is_causal else True)
     for i, gradient in enumerate(back(grad)):
         step = rng.normal(size=gradient.shape)
-        moved = [
-            (attend(*(x + sign * 1e-5 * step if i == j else x for j, x in enumerate(arrays))) * grad).sum()
-            for sign in (1, -1)
-        ]
-        expect(float((gradient * step).sum()), float(moved[0] - moved[1]) / 2e-5, rtol=1e-5, atol=1e-6)
+        expect(float((gradient * step).sum()), moves(attend, arrays, i, step, grad), atol=1e-12)
 
 
 @each_attention
@@ -194,9 +215,8 @@ def test_queries_that_were_split_without_a_copy_have_gradients(rng):
 
 
 @pytest.mark.parametrize("fused", [True, False])
-@pytest.mark.parametrize("kv_heads", [4, 2])
-def test_gradients_flow_through_the_layer(fused, kv_heads, rng):
-    layer = MultiHeadAttention(8, 4, kv_heads, rotary=Rotary(2, 8), rng=rng)
+def test_gradients_flow_through_the_layer(fused, rng):
+    layer = MultiHeadAttention(4, 2, 1, rotary=Rotary(2, 8), rng=rng)
     layer.fused = fused
     state = {name: p.data.astype(np.float64) for name, p in layer.named_parameters()}
     mask = padding_mask([3, 2], 3)
@@ -205,4 +225,4 @@ def test_gradients_flow_through_the_layer(fused, kv_heads, rng):
         layer.qkv_proj.weight, layer.qkv_proj.bias, layer.out_proj.weight, layer.out_proj.bias = weights
         return layer(x, mask, True)
 
-    check_gradient(run, rng.normal(size=(2, 3, 8)), *state.values())
+    check_gradient(run, rng.normal(size=(2, 3, 4)), *state.values())
