@@ -132,7 +132,7 @@ KATAS: tuple[Kata, ...] = (
         "generation",
         "Sampling, caching and training a language model",
         "language",
-        ("02", "03", "04", "08", "09", "10", "11", "13", "14"),
+        ("02", "03", "04", "06", "08", "09", "10", "11", "13", "14"),
     ),
     Kata("16", "profiling", "Profilers and rooflines", "systems", ("02", "03", "06")),
     Kata("17", "kernels", "Fused and blocked kernels", "systems", ("02", "04", "06", "07", "08")),

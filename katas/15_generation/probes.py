@@ -7,7 +7,6 @@ it was asked.
 from types import SimpleNamespace
 
 import numpy as np
-from tinytorch.transformers import GPTConfig, TinyGPT
 
 from dojo.measuring import Probe
 from tinytorch import autograd
@@ -22,6 +21,7 @@ from tinytorch.generation import (
 )
 from tinytorch.layers import Module
 from tinytorch.tensor import Tensor
+from tinytorch.transformers import GPTConfig, TinyGPT
 
 VOCABULARIES = (1 << 10, 1 << 12, 1 << 14, 1 << 16)
 F32 = 4  # bytes
