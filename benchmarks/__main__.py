@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks import cifar10
+from benchmarks import cifar10, tokenization
 from benchmarks.beside import images, pairs_of, pytorch, reference
 
 activations: Any = reference("tinytorch.activations")
@@ -121,15 +121,25 @@ def chain() -> tuple[Call, ...]:
     return lambda: steps(x).backward(), lambda: steps(other).backward()
 
 
+def merges() -> tuple[Call | None, ...]:
+    """64 merges of byte-pair encoding, of 66 kB of text; PyTorch has no tokenizer."""
+    words = tokenization.ours.count_words(tokenization.text()[: 1 << 16])
+    return (
+        lambda: tokenization.ours.train_merges(words, 64),
+        None,
+        lambda: tokenization.naive.naive_train(words, 64),
+    )
+
+
 def step() -> tuple[Call, ...]:
     """A training step of milestone 2: batch, forward, backward, update."""
     runs = [cifar10.SIDES[name](1_000).run() for name in ("tinytorch", "pytorch")]
     return tuple(lambda run=run: next(run) for run in runs)
 
 
-def rows() -> dict[str, Callable[[], tuple[Call, ...]]]:
-    """By name: the reference, PyTorch and, of most, textbook numpy."""
-    table = {
+def rows() -> dict[str, Callable[[], tuple[Call | None, ...]]]:
+    """By name: the reference, PyTorch and, of most, a textbook version."""
+    table: dict[str, Callable[[], tuple[Call | None, ...]]] = {
         "conv 3x3, 64 to 64, (128, 64, 32, 32)": lambda: convolution(128, 64, 32),
         "conv 3x3, 128 to 128, (128, 128, 8, 8)": lambda: convolution(128, 128, 8),
         "max-pool 2x2, (128, 64, 32, 32)": lambda: kata_07(
@@ -147,6 +157,7 @@ def rows() -> dict[str, Callable[[], tuple[Call, ...]]]:
         "gelu, 1 M, forward": gelu,
         "Adam, 2.1 M parameters": adam,
         "autograd, 100 operations on 4 numbers": chain,
+        "64 merges of 66 kB of text": merges,
     }
     if reference("dojo.datasets").available("cifar10"):
         table["a training step of milestone 2"] = step
@@ -162,7 +173,7 @@ def main() -> None:
     print(f"{'there and back, float32':42}{'to PyTorch':24}to textbook numpy")
     for name, make in rows().items():
         mine, others, *naive = make()
-        print(f"{name:42}{words(mine, others):24}", end="", flush=True)
+        print(f"{name:42}{words(mine, others) if others else '-':24}", end="", flush=True)
         print(words(mine, naive[0]) if naive else "", flush=True)
 
 
