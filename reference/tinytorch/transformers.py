@@ -54,8 +54,8 @@ def check_norm(x: Array, *vectors: Array) -> None:
 
 def mean_square(rows: Array) -> Array:
     """The mean of the squares of each row of (n, dim), as a column (n, 1); without a second table. Given."""
-    squares: Array = np.einsum("ij,ij->i", rows, rows)[:, None]
-    return squares / max(rows.shape[1], 1)
+    mean: Array = np.einsum("ij,ij->i", rows, rows)[:, None] / max(rows.shape[1], 1)
+    return mean
 
 
 @op(saves=["mean", "inverse_std"])
@@ -266,7 +266,8 @@ class TransformerBlock(Module):
         """Both halves, where each norms what it reads. `attend` is `attn`, its options filled in."""
         # kata 14.7: who is normalised, the stream or a copy of it? What attention gives, `drop` sees first.
         x = x + self.drop(attend(self.ln1(x)))
-        return x + self.mlp(self.ln2(x))
+        out: Tensor = x + self.mlp(self.ln2(x))
+        return out
 
     def post_norm(self, x: Tensor, attend: Callable[[Tensor], Tensor]) -> Tensor:
         """Both halves, where each norms the sum."""
@@ -283,7 +284,7 @@ def gradient_flow(blocks: Sequence[Module], x: Array, grad: Array) -> list[float
     returned is the norm of the gradient at the input of block i, and the last one that of `grad`. All in
     float64 at the end; no parameter's `.grad` changes.
     """
-    # kata 14.9: give each block a leaf of its own to start from. `flow` of kata 06 yields leaves.
+    # kata 14.9: give each block a leaf of its own to start from. `flow` of kata 06 yields what leaves get.
     steps = []
     for block in blocks:
         leaf = Tensor(x, requires_grad=True)
@@ -292,7 +293,7 @@ def gradient_flow(blocks: Sequence[Module], x: Array, grad: Array) -> list[float
         x = out.data
     norms = [float(np.linalg.norm(grad.astype(np.float64)))]
     for leaf, out in reversed(steps):
-        grad = next(share for source, share in [*flow(out.node, grad)] if source is leaf)
+        grad = dict(flow(out.node or out, grad))[leaf]
         norms.append(float(np.linalg.norm(grad.astype(np.float64))))
     return norms[::-1]
 
@@ -550,27 +551,25 @@ def write_safetensors(
 ) -> None:
     """Write named arrays, and perhaps words about them, as a .safetensors file.
 
-    The file is there whole or not at all, as with `save` of kata 05. TypeError, naming the array and its
-    dtype, for what is neither bools, integers nor floats of at most 64 bits; then nothing is written.
+    Each array starts at a multiple of its numbers' size, and is not copied on its way. The file is there
+    whole or not at all, as with `save` of kata 05. TypeError, naming the array and its dtype, for what is
+    neither bools, integers nor floats of at most 64 bits; then nothing is written.
     """
-    # kata 14.17: the wide dtypes first, and a header that fills up to 8 bytes, so that all numbers are
-    # aligned. `<` is little-endian.
+    # kata 14.17: the widest numbers first, after a header that spaces fill up to 8 bytes. `newbyteorder("<")`
+    # is little-endian, and an array of bytes can be written to a file as it is.
     names = {dtype: name for name, dtype in DTYPES.items()}
-    blocks, end = [], 0
-    header: dict[str, Any] = {}
-    if metadata:
-        header["__metadata__"] = dict(metadata)
-    for name, array in sorted(arrays.items(), key=lambda item: -as_plain(item[1]).itemsize):
-        array = as_plain(array)
-        dtype = array.dtype.newbyteorder("<")
-        if dtype not in names:
+    header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
+    plain = {name: as_plain(array) for name, array in arrays.items()}
+    order = sorted(plain, key=lambda name: -plain[name].itemsize)
+    end = 0
+    for name in order:
+        array = plain[name]
+        dtype = names.get(array.dtype.newbyteorder("<"))
+        if dtype is None:
             raise TypeError(f"{name} is {array.dtype}, which a .safetensors file does not hold")
-        block = array.astype(dtype, order="C", copy=False).tobytes()
-        header[name] = {
-            "dtype": names[dtype], "shape": list(array.shape), "data_offsets": [end, end + len(block)]
-        }  # fmt: skip
-        end += len(block)
-        blocks.append(block)
+        span = [end, end + array.nbytes]
+        header[name] = {"dtype": dtype, "shape": list(array.shape), "data_offsets": span}
+        end += array.nbytes
     words = json.dumps(header).encode()
     words += b" " * (-len(words) % 8)
     path = Path(path)
@@ -578,7 +577,9 @@ def write_safetensors(
     try:
         with open(unfinished, "wb") as file:
             file.write(len(words).to_bytes(8, "little") + words)
-            file.writelines(blocks)
+            for name in order:
+                array = plain[name].astype(plain[name].dtype.newbyteorder("<"), order="C", copy=False)
+                file.write(array.reshape(-1).view(np.uint8).data)
         os.replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)
@@ -599,22 +600,24 @@ def read_safetensors(path: str | os.PathLike[str]) -> dict[str, Array]:
     # kata 14.18: np.memmap shows a file as an array of bytes. bfloat16 is the upper half of a float32.
     try:
         header, start = _header(path)
-        data = np.asarray(np.memmap(path, np.uint8, "r"))[start:]
-        arrays, end = {}, 0
         header.pop("__metadata__", None)
+        data = np.asarray(np.memmap(path, np.uint8, "r"))[start:]
+        arrays = {}
         for name, entry in header.items():
             first, last = entry["data_offsets"]
-            dtype = np.dtype("<u2") if entry["dtype"] == "BF16" else DTYPES[entry["dtype"]]
+            narrow = entry["dtype"] == "BF16"
+            dtype = np.dtype("<u2") if narrow else DTYPES[entry["dtype"]]
+            if last - first != math.prod(entry["shape"]) * dtype.itemsize:
+                raise ValueError(f"{last - first} bytes are no {entry['dtype']} of shape {entry['shape']}")
             array = data[first:last].view(dtype).reshape(entry["shape"])
-            if entry["dtype"] == "BF16":
-                array = (array.astype(np.uint32) << 16).view(np.float32)
-            arrays[name] = array
+            arrays[name] = (array.astype("<u4") << 16).view("<f4") if narrow else array
+        end = 0
         for first, last in sorted(entry["data_offsets"] for entry in header.values()):
             if first != end:
-                raise ValueError(f"there is a hole or an overlap at byte {first}")
+                raise ValueError(f"one array ends at byte {end}, and the next starts at {first}")
             end = last
         if end != len(data):
-            raise ValueError(f"its arrays have {end} bytes, and the file {len(data)}")
+            raise ValueError(f"its arrays have {end} bytes, and the file has {len(data)}")
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ValueError(f"{os.fspath(path)} is no whole .safetensors file: {error!r}") from error
     return arrays
@@ -698,7 +701,7 @@ def load_gpt2(path: str | os.PathLike[str], num_heads: int) -> TinyGPT:
         )
         model = TinyGPT(config, rng=np.random.default_rng(0))
         model.load_state_dict(state)
-    except (ValueError, KeyError) as error:
+    except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{os.fspath(path)} does not hold a GPT-2: {error}") from error
     return model
 

@@ -54,8 +54,8 @@ def check_norm(x: Array, *vectors: Array) -> None:
 
 def mean_square(rows: Array) -> Array:
     """The mean of the squares of each row of (n, dim), as a column (n, 1); without a second table. Given."""
-    squares: Array = np.einsum("ij,ij->i", rows, rows)[:, None]
-    return squares / max(rows.shape[1], 1)
+    mean: Array = np.einsum("ij,ij->i", rows, rows)[:, None] / max(rows.shape[1], 1)
+    return mean
 
 
 @op(saves=["mean", "inverse_std"])
@@ -231,7 +231,7 @@ def gradient_flow(blocks: Sequence[Module], x: Array, grad: Array) -> list[float
     returned is the norm of the gradient at the input of block i, and the last one that of `grad`. All in
     float64 at the end; no parameter's `.grad` changes.
     """
-    # TODO 14.9: give each block a leaf of its own to start from. `flow` of kata 06 yields leaves.
+    # TODO 14.9: give each block a leaf of its own to start from. `flow` of kata 06 yields what leaves get.
     raise NotImplementedError("kata 14.9: gradient_flow")
 
 
@@ -408,11 +408,12 @@ def write_safetensors(
 ) -> None:
     """Write named arrays, and perhaps words about them, as a .safetensors file.
 
-    The file is there whole or not at all, as with `save` of kata 05. TypeError, naming the array and its
-    dtype, for what is neither bools, integers nor floats of at most 64 bits; then nothing is written.
+    Each array starts at a multiple of its numbers' size, and is not copied on its way. The file is there
+    whole or not at all, as with `save` of kata 05. TypeError, naming the array and its dtype, for what is
+    neither bools, integers nor floats of at most 64 bits; then nothing is written.
     """
-    # TODO 14.17: the wide dtypes first, and a header that fills up to 8 bytes, so that all numbers are
-    # aligned. `<` is little-endian.
+    # TODO 14.17: the widest numbers first, after a header that spaces fill up to 8 bytes. `newbyteorder("<")`
+    # is little-endian, and an array of bytes can be written to a file as it is.
     raise NotImplementedError("kata 14.17: write_safetensors")
 
 
