@@ -28,9 +28,9 @@ __all__ = [
     "scaled_dot_product_attention", "score_bytes", "split_heads", "tiles",
 ]  # fmt: skip
 
-# How many scores the fused operation has in memory at once, if it is not told: 512 KiB of float32, about what
+# How many scores the fused operation has in memory at once, if it is not told: 256 KiB of float32, about what
 # a core's own cache holds. And how many rows a block of them has at most.
-BLOCK_SCORES = 1 << 17
+BLOCK_SCORES = 1 << 16
 BLOCK_ROWS = 128
 
 
