@@ -13,39 +13,17 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
-import re
-import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
-import numpy as np
-
 from benchmarks.beside import pytorch, reference
+from benchmarks.turns import Clock, peak_of, race, record, rounded
 
 compose: Any = reference("dojo.compose")
 curriculum: Any = reference("dojo.curriculum")
+torch: Any = pytorch()
 FOLDER = curriculum.ROOT / "katas/milestones/m2_vision"
-RECORD = FOLDER / "recorded.json"
 SHORT = 30  # steps, to see how much memory is taken
-
-
-class Clock:
-    """Seconds of wall and of CPU time inside of `with clock.running():`."""
-
-    def __init__(self) -> None:
-        self.wall = self.cpu = 0.0
-
-    @contextmanager
-    def running(self) -> Iterator[None]:
-        wall, cpu = time.perf_counter(), time.process_time()
-        yield
-        self.wall += time.perf_counter() - wall
-        self.cpu += time.process_time() - cpu
 
 
 def vision() -> Any:
@@ -81,7 +59,6 @@ class Theirs:
     """The same in PyTorch, on batches of the same loader."""
 
     def __init__(self, steps: int | None) -> None:
-        self.torch = torch = pytorch()
         self.ours = Ours(steps)
         nn, recipe = torch.nn, self.ours.recipe
 
@@ -129,7 +106,7 @@ class Theirs:
         )
 
     def run(self) -> Iterator[float]:
-        torch, done = self.torch, 0
+        done = 0
         while done < self.ours.steps:
             for images, labels in self.ours.loader:
                 self.optimizer.zero_grad()
@@ -147,7 +124,7 @@ class Theirs:
                     return
 
     def answers(self, images: int) -> float:
-        m2, torch, right = self.ours.m2, self.torch, 0
+        m2, right = self.ours.m2, 0
         data = m2.part(m2.dataset(self.ours.recipe, train=False), images)
         self.model.eval()
         with torch.no_grad():
@@ -159,72 +136,22 @@ class Theirs:
 SIDES: dict[str, Callable[[int | None], Any]] = {"tinytorch": Ours, "pytorch": Theirs}
 
 
-def peak_of(side: str) -> float:
-    """MiB that a process takes at most that trains so for some steps and answers 1,000 images."""
-    code = (
-        "import sys, resource; from benchmarks import cifar10\n"
-        f"one = cifar10.SIDES[{side!r}]({SHORT}); [*one.run()]; one.answers(1000)\n"
-        "used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
-        "print('peak', used / (2**20 if sys.platform == 'darwin' else 2**10))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=curriculum.ROOT, capture_output=True, text=True, check=True
-    )
-    found = re.search(r"peak ([\d.]+)", done.stdout)
-    assert found is not None
-    return float(found[1])
-
-
-def race(steps: int | None) -> dict[str, Any]:
-    """Train both in turns, and say how it went."""
+def compared(steps: int | None) -> dict[str, Any]:
+    """Train both in turns, try both, and say how it went."""
     sides = {name: make(steps) for name, make in SIDES.items()}
-    recipe, count = sides["tinytorch"].recipe, sides["tinytorch"].steps
-    clocks = {name: Clock() for name in sides}
-    losses: dict[str, list[float]] = {name: [] for name in sides}
-    runs = {name: side.run() for name, side in sides.items()}
-    ratios = []
-    for step in range(count):
-        for name in list(runs)[:: 1 if step % 2 else -1]:
-            before = clocks[name].cpu
-            with clocks[name].running():
-                losses[name].append(next(runs[name]))
-            ratios.append((name, clocks[name].cpu - before))
-        if (step + 1) % 20 == 0 or step + 1 == count:
-            shown = "  ".join(
-                f"{name} {clock.cpu / (step + 1) / recipe.batch * 1e6:.0f} us an image, "
-                f"loss {np.mean(losses[name][-20:]):.3f}"
-                for name, clock in clocks.items()
-            )
-            print(f"step {step + 1}/{count}  {shown}", flush=True)
-    spread = np.percentile(
-        np.divide(*([seconds for side, seconds in ratios if side == name] for name in sides)), [25, 50, 75]
-    )
+    one = sides["tinytorch"]
+    result = race({name: side.run() for name, side in sides.items()}, one.steps, one.recipe.batch, "images")
     images = 10_000 if steps is None else 1000
-    result: dict[str, Any] = {
-        "epochs": count / len(sides["tinytorch"].loader),
-        "ratio": clocks["tinytorch"].cpu / clocks["pytorch"].cpu,
-        "ratio quartiles": spread.tolist(),
-        "test images": images,
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-        "torch": sides["pytorch"].torch.__version__,
-        "threads": int(os.environ["OPENBLAS_NUM_THREADS"]),
-    }
-    for name, clock in clocks.items():
-        testing = Clock()
-        with testing.running():
-            right = sides[name].answers(images)
-        result[name] = {
-            "accuracy": right,
-            "wall seconds": clock.wall,
-            "cpu seconds": clock.cpu,
-            "test cpu seconds": testing.cpu,
-            "images per second": count * recipe.batch / clock.wall,
-            "images per cpu second": count * recipe.batch / clock.cpu,
-            "peak MiB": peak_of(name),
-            "first loss": losses[name][0],
-            "last loss": float(np.mean(losses[name][-50:])),
-        }
+    result |= {"epochs": one.steps / len(one.loader), "test images": images, "torch": torch.__version__}
+    for name, side in sides.items():
+        clock = Clock()
+        with clock.running():
+            result[name]["accuracy"] = side.answers(images)
+        result[name]["test cpu seconds"] = clock.cpu
+        result[name]["peak MiB"] = peak_of(
+            "from benchmarks import cifar10\n"
+            f"one = cifar10.SIDES[{name!r}]({SHORT}); [*one.run()]; one.answers(1000)"
+        )
     return result
 
 
@@ -233,21 +160,10 @@ def main() -> None:
     parser.add_argument("--steps", type=int, help="a short form of so many steps of each")
     parser.add_argument("--record", action="store_true", help="write recorded.json")
     args = parser.parse_args()
-    result = rounded(race(args.steps))
-    print(json.dumps(result, indent=1))
+    result = compared(args.steps)
+    print(json.dumps(rounded(result), indent=1))
     if args.record and args.steps is None:
-        kept = json.loads(RECORD.read_text("utf-8")) if RECORD.exists() else {}
-        kept["beside pytorch"] = result
-        RECORD.write_text(json.dumps(kept, indent=1) + "\n", encoding="utf-8", newline="\n")
-
-
-def rounded(value: Any) -> Any:
-    """Four digits of every number."""
-    if isinstance(value, dict):
-        return {key: rounded(one) for key, one in value.items()}
-    if isinstance(value, list):
-        return [rounded(one) for one in value]
-    return float(f"{value:.4g}") if isinstance(value, float) else value
+        record(FOLDER / "recorded.json", result)
 
 
 if __name__ == "__main__":
