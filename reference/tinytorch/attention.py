@@ -194,7 +194,7 @@ def absorb(scores: Array, values: Array, top: Array, total: Array, mix: Array) -
     # kata 13.8: when the top rises, what was summed relative to the old one shrinks, by how much? Mind
     # -inf - -inf.
     higher = np.maximum(top, scores.max(axis=-1, keepdims=True, initial=-np.inf))
-    ground = np.where(np.isneginf(higher), 0, higher)
+    ground = np.where(higher == -np.inf, 0, higher)
     shrink = np.exp(top - ground)
     scores -= ground
     np.exp(scores, out=scores)
@@ -340,7 +340,7 @@ def fused_attention(
     for here, some in walk(queries, k, is_causal, chunk):
         asked = stacked(queries[here] * scale)
         top = np.full((*asked.shape[:-1], 1), -np.inf, q.dtype)
-        total = np.zeros_like(top)
+        total = np.zeros(top.shape, q.dtype)
         mix = np.zeros((*asked.shape[:-1], v.shape[3]), q.dtype)
         for there in some:
             scores = scratch.product(asked, k[there])
