@@ -118,6 +118,7 @@ def test_a_temperature_divides(dtype):
 
 @pytest.mark.parametrize("t", [0, 0.0, -1.0, np.nan])
 def test_a_temperature_that_is_not_above_zero_is_an_error_that_names_it(t):
+    expect(Temperature(1.0)(f32([3, 4]), NO_IDS), f32([3, 4]))
     with expect_error(ValueError, str(t)):
         Temperature(t)
 
@@ -168,6 +169,7 @@ def test_a_penalty_below_one_invites_repetition_and_one_changes_nothing():
 
 @pytest.mark.parametrize("penalty", [0, -1.5])
 def test_a_penalty_that_is_not_above_zero_is_an_error_that_names_it(penalty):
+    expect(RepetitionPenalty(1.0)(f32([3, 4]), NO_IDS), f32([3, 4]))
     with expect_error(ValueError, str(penalty)):
         RepetitionPenalty(penalty)
 
@@ -202,6 +204,7 @@ def test_what_was_ruled_out_before_stays_so():
 
 @pytest.mark.parametrize("k", [0, -2])
 def test_a_k_below_one_is_an_error_that_names_it(k):
+    expect(TopK(2)(f32([3, 4]), NO_IDS), f32([3, 4]))
     with expect_error(ValueError, str(k)):
         TopK(k)
 
@@ -265,6 +268,7 @@ def test_what_was_ruled_out_before_has_no_share():
 
 @pytest.mark.parametrize("p", [0, -0.1, 1.01, np.nan])
 def test_a_p_that_is_no_share_is_an_error_that_names_it(p):
+    expect(TopP(1.0)(f32([3, 4]), NO_IDS), f32([3, 4]))
     with expect_error(ValueError, str(p)):
         TopP(p)
 

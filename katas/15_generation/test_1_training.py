@@ -98,6 +98,7 @@ def test_ids_may_lie_in_a_file(tmp_path, rng):
 
 @pytest.mark.parametrize(("shape", "context"), [((3,), 3), ((0,), 1), ((4, 4), 2), ((9,), 0)], ids=str)
 def test_a_row_without_a_window_is_an_error_that_names_both(shape, context):
+    assert len(TokenDataset([1, 2], 1)) == 1
     with expect_error(ValueError, str(shape), str(context)):
         TokenDataset(np.zeros(shape, np.int64), context)
 
