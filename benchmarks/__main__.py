@@ -17,6 +17,7 @@ from benchmarks import cifar10, tokenization
 from benchmarks.beside import images, pairs_of, pytorch, reference
 
 activations: Any = reference("tinytorch.activations")
+attention: Any = reference("tinytorch.attention")
 optimizers: Any = reference("tinytorch.optimizers")
 spatial: Any = reference("tinytorch.spatial")
 tensor: Any = reference("tinytorch.tensor")
@@ -131,6 +132,32 @@ def merges() -> tuple[Call | None, ...]:
     )
 
 
+def attend() -> tuple[Call, ...]:
+    """Causal attention of 4 heads, against the fused kernel; in a textbook, with all weights at once."""
+    arrays = [rng.standard_normal((1, 4, 2048, 64), np.float32) for _ in range(3)]
+    grad = rng.standard_normal((1, 4, 2048, 64), np.float32)
+    hidden = ~np.tri(2048, dtype=bool)
+
+    def naive() -> Any:
+        q, k, v = arrays
+        scores = np.where(hidden, np.float32(-np.inf), q @ k.swapaxes(2, 3) / np.float32(8))
+        weights = np.exp(scores - scores.max(axis=-1, keepdims=True))
+        weights = weights / weights.sum(axis=-1, keepdims=True)
+        slopes = grad @ v.swapaxes(2, 3)
+        slopes = weights * (slopes - (slopes * weights).sum(axis=-1, keepdims=True)) / np.float32(8)
+        return weights @ v, slopes @ k, slopes.swapaxes(2, 3) @ q, weights.swapaxes(2, 3) @ grad
+
+    return (
+        there_and_back(attention.fused_attention, arrays, grad, is_causal=True),
+        theirs(
+            lambda q, k, v: torch.nn.functional.scaled_dot_product_attention(q, k, v, is_causal=True),
+            arrays,
+            grad,
+        ),
+        naive,
+    )
+
+
 def step() -> tuple[Call, ...]:
     """A training step of milestone 2: batch, forward, backward, update."""
     runs = [cifar10.SIDES[name](1_000).run() for name in ("tinytorch", "pytorch")]
@@ -158,6 +185,7 @@ def rows() -> dict[str, Callable[[], tuple[Call | None, ...]]]:
         "Adam, 2.1 M parameters": adam,
         "autograd, 100 operations on 4 numbers": chain,
         "64 merges of 66 kB of text": merges,
+        "attention, causal, (1, 4, 2048, 64)": attend,
     }
     if reference("dojo.datasets").available("cifar10"):
         table["a training step of milestone 2"] = step
