@@ -4,8 +4,9 @@
     python -m benchmarks.language --steps 20      a short form
     python -m benchmarks.language --record        all of it, into the milestone's recorded.json
 
-Both start with the same weights. Time is that of the whole step: windows, forward, backward, update. PyTorch has its fused attention and runs eagerly, and writes with caches of the same kind: keys and values put
-into memory that was laid out before, or added at the end of those there are.
+Both start with the same weights. Time is that of the whole step: windows, forward, backward, update. PyTorch
+has its fused attention and runs eagerly, and writes with caches of the same kind: keys and values put into
+memory that was laid out before, or added at the end of those there are.
 """
 
 from __future__ import annotations

@@ -38,18 +38,19 @@ def main(args: list[str]) -> int:
     option("data", nargs="?", choices=list(M3.RECIPES), default="pydoc", help="to learn (pydoc)")
     option("--bpe", action="store_true", help="tokens are byte pairs, not characters")
     option("--steps", type=int, metavar="N", help="how many batches are learnt from")
+    option("--every", type=int, metavar="N", help="steps from one trial and checkpoint to the next")
     option("--seed", type=int, default=0, help="of weights, windows and writing (0)")
     option("--resume", action="store_true", help="go on with a training that was stopped")
     option("--to", type=Path, metavar="FOLDER", help="for checkpoint and report (runs/m3_DATA)")
     option("--prompt", default="The ", help='what the texts begin with ("The ")')
     option("--length", type=int, default=300, metavar="N", help="tokens of each text (300)")
     options = parser.parse_args(args)
-    if min(options.length, options.steps or 1) < 1:
-        parser.error("--steps and --length are 1 or more")
+    if min(options.length, options.steps or 1, options.every or 1) < 1:
+        parser.error("--steps, --every and --length are 1 or more")
     if not options.prompt:
         parser.error("--prompt is one character or more")
-    if options.resume and (options.steps or options.seed or options.bpe):
-        parser.error("a training that is resumed keeps its --bpe, --steps and --seed")
+    if options.resume and (options.steps or options.every or options.seed or options.bpe):
+        parser.error("a training that is resumed keeps its --bpe, --steps, --every and --seed")
     screen = Screen()
     if (name := NEEDS[options.data]) and (missing := why_missing(name)):
         screen.say(missing)
@@ -76,10 +77,9 @@ def chosen(options: argparse.Namespace) -> Any:
     if options.bpe:
         recipe = replace(recipe, **M3.BPE[options.data])
     if options.steps:
-        whole = options.steps % recipe.every == 0
-        every = recipe.every if whole else options.steps
-        recipe = replace(recipe, steps=options.steps, every=every, warmup=max(1, options.steps // 10))
-    return recipe
+        recipe = replace(recipe, steps=options.steps, warmup=max(1, options.steps // 10))
+    every = options.every or recipe.every
+    return replace(recipe, every=every if recipe.steps % every == 0 else recipe.steps)
 
 
 class Curve(Callback):  # type: ignore[misc]

@@ -102,6 +102,8 @@ def test_a_training_goes_step_by_step_as_in_plain_numpy():
     twin = M3.Story(replace(SMALL, **changes), TEXT)
     loader = token_batches(twin.ids, 8, 3, batches=3, rng=twin.for_windows)
     batches = [(x.copy(), y.copy()) for _ in range(2) for x, y in loader]
+    for ids, targets in batches:
+        expect(targets[:, :-1], ids[:, 1:])
     history = story.train()
     optimizer, losses = PLAIN.AdamW(state, 0.5), []
     for (ids, targets), rate in zip(batches, PLAIN.rates(0.02, 6, 2), strict=True):
