@@ -28,9 +28,9 @@ __all__ = [
     "scaled_dot_product_attention", "score_bytes", "split_heads", "tiles",
 ]  # fmt: skip
 
-# How many scores the fused operation has in memory at once, if it is not told: 256 KiB of float32, about what
+# How many scores the fused operation has in memory at once, if it is not told: 512 KiB of float32, about what
 # a core's own cache holds. And how many rows a block of them has at most.
-BLOCK_SCORES = 1 << 16
+BLOCK_SCORES = 1 << 17
 BLOCK_ROWS = 128
 
 
@@ -263,7 +263,9 @@ def walk(
     if chunk is not None:
         rows = columns = chunk
     else:
-        rows = max(1, min(queries, BLOCK_ROWS // group))
+        # Of a short text, fewer rows: half of the last block of each row is the future.
+        rows = min(BLOCK_ROWS, max(BLOCK_ROWS // 4, queries // 4)) if is_causal else BLOCK_ROWS
+        rows = max(1, min(queries, rows // group))
         columns = max(1, min(keys, max(BLOCK_ROWS, BLOCK_SCORES // (group * rows))))
     size = max(1, group * min(rows, queries) * min(columns, keys))
     heads = min(kv_heads, max(1, BLOCK_SCORES // size))
