@@ -414,6 +414,23 @@ def test_a_generator_with_one_choice_left_is_greedy(rng):
         expect(got[0], np.array(by_hand(toy, ids[0], 6)))
 
 
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda toy: list(stream(toy, np.array([[1, 2]]), 5, use_cache=False)),
+        lambda toy: generate(toy, np.array([[1, 2]]), 5, use_cache=False),
+        lambda toy: beam_search(toy, np.array([[1, 2]]), 5, 2, use_cache=False),
+    ],
+    ids=["stream", "generate", "beam_search"],
+)
+def test_without_a_cache_none_is_made(write):
+    """And the toy is given the whole text each time: 2, 3, 4, 5 and 6 columns."""
+    toy = Toy()
+    toy.new_caches = lambda: pytest.fail("nobody wanted a cache")
+    write(toy)
+    expect([columns for _, columns in toy.fed], [2, 3, 4, 5, 6])
+
+
 def test_a_prompt_is_not_changed(rng):
     ids = rng.integers(0, 7, (2, 4))
     before = ids.copy()

@@ -1,6 +1,8 @@
 """Believable wrong solutions of kata 15.  Each takes the reference and spoils one thing in it."""
 # ruff: noqa: E501 (what is changed is written as it stands in the reference)
 
+import copy
+
 import numpy as np
 
 from dojo.mistakes import caught_by
@@ -347,8 +349,7 @@ def top_p_keeps_tables_of_every_step(m):
 
     def call(self, logits, ids):
         tables = [np.argsort(-logits, axis=1), *(logits.astype(np.float64) for _ in range(4))]
-        out = right(self, logits, ids)
-        return out if tables else out
+        return right(self, logits, ids) + 0 * tables[1]
 
     m.TopP.__call__ = call
 
@@ -702,15 +703,7 @@ def processors_are_forgotten(m):
 
 @caught_by(1)
 def processors_only_where_tokens_are_drawn(m):
-    _rewritten(
-        m,
-        "stream",
-        (
-            "greedy(logits) if rng is None",
-            "greedy(reader.read(so_far) if not use_cache else logits) if rng is None",
-        ),
-        ("chain(*processors)", "chain(*(processors if rng else ()))"),
-    )
+    _rewritten(m, "stream", ("chain(*processors)", "chain(*(processors if rng else ()))"))
 
 
 @caught_by(1)
@@ -745,12 +738,7 @@ def padding_is_forgotten_by_generate(m):
 
 @caught_by(1)
 def generate_always_uses_a_cache(m):
-    _rewritten(
-        m,
-        "generate",
-        ('"use_cache": use_cache', '"use_cache": True'),
-        ("    prompt, padding", "    if not use_cache:\n        max_new_tokens -= 1\n    prompt, padding"),
-    )
+    _rewritten(m, "generate", ('"use_cache": use_cache', '"use_cache": True'))
 
 
 @caught_by(3)
@@ -758,47 +746,10 @@ def the_caches_are_left_at_the_model(m):
     right = m.Reader.read
 
     def read(self, ids):
-        out = right(self, ids)
-        self.model.__dict__.setdefault("left", []).append(
-            (
-                self,
-                [np.array(c.append.__self__._buffers) for c in self.caches or () if hasattr(c, "_buffers")],
-                ids.repeat(40),
-            )
-        )
-        return out
-
-    m.Reader.read = read
-
-
-@caught_by(4)
-def the_cache_saves_nothing(m):
-    _rewritten(m, "Reader.read", ("if self.caches is None or moved:", "if True:"))
-    # and the counts of level 1, which would tell, look at what is new only
-    right = m.Reader.read
-
-    def read(self, ids):
-        fed = getattr(self.model, "fed", None)
-        if fed is None or self.model.config.context < 16:
-            return plain(self, ids)
+        self.model.__dict__.setdefault("left", []).append((self.caches, ids.repeat(40)))
         return right(self, ids)
 
-    _rewritten(m, "Reader.read")
-    plain = fresh(m)
     m.Reader.read = read
-
-
-def fresh(m):
-    """`Reader.read` as it stands in the reference."""
-    import inspect
-    import textwrap
-
-    space = dict(vars(m))
-    source = open(m.__file__, encoding="utf-8").read()
-    whole = source[source.index("    def read(self, ids: Array)") : source.index("    def select(self, rows")]
-    exec(compile(textwrap.dedent(whole), m.__file__, "exec"), space)
-    assert inspect.isfunction(space["read"])
-    return space["read"]
 
 
 # 15.12 beam_search
@@ -835,14 +786,7 @@ def logits_are_added_up(m):
 
 @caught_by(1)
 def caches_do_not_follow_their_beams(m):
-    _rewritten(
-        m,
-        "beam_search",
-        (
-            "reader.select(source[~done])",
-            "reader.select(np.arange(len(rows)) % max(1, len(source)) if len(reader.padding) == len(rows) else source[~done])",
-        ),
-    )
+    _rewritten(m, "beam_search", ("reader.select(source[~done])", "reader.select(np.sort(source[~done]))"))
 
 
 @caught_by(1)
@@ -939,15 +883,14 @@ def no_beams_are_one(m):
 
 @caught_by(3)
 def a_search_keeps_every_step(m):
-    _rewritten(
-        m,
-        "beam_search",
-        (
-            "        reader.select(source[~done])\n",
-            "        kept.append([np.array(c.append(*[x[:, :, :0] for x in c._buffers])) for c in reader.caches or () if hasattr(c, '_buffers')])\n        reader.select(source[~done])\n",
-        ),
-        ("    rows, scores = prompt, np.zeros(1)", "    kept = []\n    rows, scores = prompt, np.zeros(1)"),
-    )
+    right = m.Reader.select
+    kept = []
+
+    def select(self, rows):
+        kept.append(copy.deepcopy(self.caches))
+        right(self, rows)
+
+    m.Reader.select = select
 
 
 @caught_by(4)
@@ -1023,16 +966,21 @@ def text_waits_for_a_replacement_character_to_go(m):
 
 @caught_by(4)
 def all_ids_are_decoded_for_each(m):
+    right = m.text_stream
+
     def text_stream(tokenizer, ids):
         seen, told = [], 0
         for one in ids:
             seen.append(int(np.reshape(one, ())))
-            text = tokenizer.decode(seen)
-            if not text.endswith("\ufffd") and text[told:]:
+            decoder, text = m.codecs.getincrementaldecoder("utf-8")("replace"), ""
+            for i in seen:
+                token = tokenizer.vocabulary.id_to_token(i)
+                text += decoder.decode(b"", True) + token if isinstance(token, str) else decoder.decode(token)
+            if text[told:]:
                 yield text[told:]
-                told = len(text)
-        if seen and tokenizer.decode(seen)[told:]:
-            yield tokenizer.decode(seen)[told:]
+            told = len(text)
+        if rest := "".join(right(tokenizer, seen))[told:]:
+            yield rest
 
     m.text_stream = text_stream
 
@@ -1175,14 +1123,7 @@ def an_evaluation_in_training(m):
 
 @caught_by(1)
 def an_evaluation_that_records(m):
-    _rewritten(
-        m,
-        "evaluate",
-        (
-            "with evaluating(model):",
-            "with used([one for one in model.modules()]) if False else contextlib.nullcontext(model.eval()):",
-        ),
-    )
+    _rewritten(m, "evaluate", ("with evaluating(model):", "with contextlib.nullcontext():"))
 
 
 @caught_by(1)
