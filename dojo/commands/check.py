@@ -35,6 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     option("--every", type=int, default=1, metavar="K", help="of the mistakes or mutants, run only each Kth")
     option("--alternatives", action="store_true", help="correct solutions in another manner pass")
     option("--coverage", action="store_true", help="the suite reaches every branch of the reference")
+    option("--shard", type=_shard, default=(1, 1), metavar="I/N", help="of the units, the Ith of N parts")
     option("--load", nargs="?", const=RUNS, type=_runs, metavar="N", help=_LOAD)
     option("--all", action="store_true", help="everything but --load")
 
@@ -49,8 +50,16 @@ def _runs(text: str) -> int:
     return int(text)
 
 
+def _shard(text: str) -> tuple[int, int]:
+    part, _, parts = text.partition("/")
+    if not (part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a part such as 1/2")
+    return int(part), int(parts)
+
+
 def run(args: argparse.Namespace) -> int:
-    units = _written(args.units)
+    part, parts = args.shard
+    units = _written(args.units)[part - 1 :: parts]
     if not units:
         raise BadInput("there is no kata to check yet")
     if args.every < 1:

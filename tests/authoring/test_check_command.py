@@ -66,6 +66,25 @@ def test_what_is_asked_for_is_run(words: str, expected: str, monkeypatch: pytest
     assert asked == expected.split()
 
 
+def test_the_parts_of_a_check_are_all_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(check, "check_basics", lambda unit: asked.append(unit.number) or [])
+    monkeypatch.setattr(check, "written", lambda katas: [find(number) for number in ("01", "02", "03")])
+    monkeypatch.setattr(check, "MILESTONES", ())
+    parser = argparse.ArgumentParser()
+    check.add_arguments(parser)
+    for part in ("--shard 1/2", "--shard 2/2"):
+        assert check.run(parser.parse_args(part.split())) == 0
+    assert asked == ["01", "03", "02"]
+
+
+@pytest.mark.parametrize("words", ["0/2", "3/2", "2", "a/b"])
+def test_a_part_that_is_none_is_refused(words: str, finished: Course) -> None:
+    done = finished.dojo("check", "--shard", words)
+    assert done.returncode == 2
+    assert f"'{words}' is not a part such as 1/2" in done.stderr
+
+
 def test_load_counts_what_went_wrong(finished: Course) -> None:
     finished.edit(f"{SUITE}/test_3_memory.py", "DOUBLE.catches(4)", "DOUBLE.catches(3)")
     # Levels 1 and 2 are not asked: were they, this would block the others.
