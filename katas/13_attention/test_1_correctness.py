@@ -294,6 +294,13 @@ def test_values_are_mixed_by_their_weights(attend):
 
 
 @each_attention
+def test_a_scale_may_be_anything(attend):
+    q, k, v, _ = drawn(0, 1, 2, 2, 3, 4, 3)
+    for scale in (0.0, -1.5, 2):
+        expect(attend(q, k, v, None, False, scale).data, slow_attention(q, k, v, True, scale))
+
+
+@each_attention
 def test_a_key_that_is_hidden_does_not_matter(attend):
     q, k, v, _ = drawn(0, 1, 1, 1, 2, 3, 4)
     mask = padding_mask([2], 3)

@@ -226,3 +226,12 @@ def test_gradients_flow_through_the_layer(fused, rng):
         return layer(x, mask, True)
 
     check_gradient(run, rng.normal(size=(2, 3, 4)), *state.values())
+
+
+def test_every_parameter_gets_a_gradient(rng):
+    for fused in (True, False):
+        layer = MultiHeadAttention(8, 4, 2, rotary=Rotary(2, 8), rng=rng)
+        layer.fused = fused
+        out = layer(Tensor(rng.normal(size=(2, 3, 8)).astype(np.float32)), is_causal=True)
+        out.backward(np.ones_like(out.data))
+        assert all(p.grad is not None and np.abs(p.grad).max() > 0 for p in layer.parameters())

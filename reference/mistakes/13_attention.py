@@ -396,7 +396,6 @@ def the_scores_are_scaled_not_the_queries(m):
     right = m.attention_weights
 
     def weights(q, k, mask=None, is_causal=False, scale=None):
-        right(m.as_array(q)[:, :, :1], m.as_array(k)[:, :, :1], None, False, scale)
         m.check_heads(q, k)
         batch, heads, queries, width = q.shape
         kv, keys = k.shape[1:3]
@@ -433,7 +432,8 @@ def heads_are_gone_through_one_by_one(m):
     from tinytorch.tensor import concatenate
 
     def attend(q, k, v, mask=None, is_causal=False, scale=None):
-        if mask is not None or q.shape[1] != k.shape[1] or 0 in q.shape or q.ndim != 4:
+        m.check_heads(q, k, v)
+        if mask is not None or q.shape[1] != k.shape[1] or 0 in q.shape:
             return right(q, k, v, mask, is_causal, scale)
         q, k, v = (x if isinstance(x, m.Tensor) else m.Tensor(x) for x in (q, k, v))
         texts = []
@@ -443,7 +443,6 @@ def heads_are_gone_through_one_by_one(m):
                 for h in range(q.shape[1])
             ]
             texts.append(concatenate(heads, axis=1))
-        m.check_heads(q, k, v)
         return concatenate(texts, axis=0)
 
     m.scaled_dot_product_attention = attend
@@ -776,6 +775,9 @@ def queries_are_gone_through_one_by_one(m):
     right = m.walk
 
     def walk(q, k, is_causal, chunk):
+        if q.shape[3] > 256:  # memory is not what is wrong with it, and long texts would take minutes
+            yield from right(q, k, is_causal, chunk)
+            return
         for here, some in right(q, k, is_causal, chunk):
             for i in range(here[-1].start, here[-1].stop):
                 end = k.shape[2] - q.shape[3] + i + 1 if is_causal else k.shape[2]
@@ -1121,15 +1123,15 @@ def a_reset_cache_holds_its_memory(m):
 
 
 @caught_by(3)
-def a_cache_grows_fourfold(m):
+def a_cache_grows_eightfold(m):
     right = m.KVCache.append
 
     def append(self, k, v):
         room = self._buffers[0].shape[2] if self._buffers else 0
         views = right(self, k, v)
         now = self._buffers[0].shape[2]
-        if room and now > room > 64 and now < 4 * room:
-            larger = [np.empty((*x.shape[:2], 4 * room, x.shape[3]), x.dtype) for x in self._buffers]
+        if room and now > room > 64 and now < 8 * room:
+            larger = [np.empty((*x.shape[:2], 8 * room, x.shape[3]), x.dtype) for x in self._buffers]
             for x, y in zip(larger, self._buffers, strict=True):
                 x[:, :, :now] = y
             self._buffers = larger
