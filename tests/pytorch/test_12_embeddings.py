@@ -1,4 +1,4 @@
-"""Kata 12: look-ups, gradients, sparse ones too, positions and rotations are PyTorch's, in float64 to 1e-10."""
+"""Kata 12: look-ups and their gradients, positions and rotations are PyTorch's, in float64 to 1e-10."""
 
 import numpy as np
 import pytest
