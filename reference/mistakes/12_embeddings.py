@@ -352,7 +352,7 @@ def _rule(m, pull):
     m.embedding.gradient(pull)
 
 
-@caught_by(2)
+@caught_by(1)
 def the_padding_learns_too(m):
     def pull(grad, ids, input_shapes):
         return m.scatter_add(m.as_rows(grad), np.reshape(ids, -1), input_shapes[0][0])
@@ -371,7 +371,7 @@ def padding_0_is_no_padding(m):
     _rule(m, pull)
 
 
-@caught_by(2)
+@caught_by(1)
 def gradients_are_averaged_over_places(m):
     right = m.embedding_back
 
