@@ -1324,14 +1324,16 @@ def logits_are_scaled(m):
 
 
 EQUIVALENT: dict[str, str] = {
-    "scatter_add: PAIRS.get(rows.dtype, rows.dtype) if rows.shape[1] % 2 == 0 else rows.dtype -> rows.dtype": (
-        "floats one by one give the same sums, in somewhat more time"
-    ),
+    "scatter_add: PAIRS.get(rows.dtype, rows.dtype) if rows.shape[1] % 2 == 0 else rows.dtype -> "
+    "rows.dtype": ("floats one by one give the same sums, in somewhat more time"),
     "scatter_add: PLACES // max(columns.nbytes, 1) -> PLACES * max(columns.nbytes, 1)": (
         "all places at once give the same sums; the budgets of memory and time allow that"
     ),
     "scatter_add: max(columns.nbytes, 1) -> max(columns.nbytes, 2)": (
         "the 1 is for rows without columns, which come in one piece either way; a column has 8 bytes"
+    ),
+    "scatter_add: max(PLACES // max(columns.nbytes, 1), 1) -> max(PLACES // max(columns.nbytes, 1), 2)": (
+        "a piece of two rows, where rows are so long that one fills the cache, gives the same sums"
     ),
     "module: 1 << 18 -> 1 << 19": "a piece of another size gives the same sums",
     "module: 1 << 18 -> 2 << 18": "a piece of another size gives the same sums",
