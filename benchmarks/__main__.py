@@ -17,6 +17,7 @@ from benchmarks import cifar10, tokenization
 from benchmarks.beside import images, pairs_of, pytorch, reference
 
 activations: Any = reference("tinytorch.activations")
+embeddings: Any = reference("tinytorch.embeddings")
 attention: Any = reference("tinytorch.attention")
 optimizers: Any = reference("tinytorch.optimizers")
 spatial: Any = reference("tinytorch.spatial")
@@ -108,6 +109,24 @@ def adam() -> tuple[Call, ...]:
     return optimizers.Adam(mine).step, torch.optim.Adam(others, fused=True).step, naive
 
 
+def look_up() -> tuple[Call, ...]:
+    """4,096 tokens, half of them frequent ones, against np.add.at."""
+    weight, grad = (
+        rng.standard_normal((5_000, 128), np.float32),
+        rng.standard_normal((4_096, 128), np.float32),
+    )
+    ids = np.where(rng.random(4_096) < 0.5, rng.integers(0, 50, 4_096), rng.integers(0, 5_000, 4_096))
+    places = torch.tensor(ids)
+
+    def naive() -> Any:
+        table = np.zeros_like(weight)
+        np.add.at(table, ids, grad)
+        return weight[ids], table
+
+    mine = there_and_back(embeddings.embedding, [weight, ids], grad)
+    return mine, theirs(lambda w: torch.nn.functional.embedding(places, w), [weight], grad), naive
+
+
 def chain() -> tuple[Call, ...]:
     """A hundred operations on four numbers, there and back."""
     reference("tinytorch.autograd")
@@ -183,6 +202,7 @@ def rows() -> dict[str, Callable[[], tuple[Call | None, ...]]]:
         "relu, 1 M": relu,
         "gelu, 1 M, forward": gelu,
         "Adam, 2.1 M parameters": adam,
+        "embedding, 4,096 tokens, (5000, 128)": look_up,
         "autograd, 100 operations on 4 numbers": chain,
         "64 merges of 66 kB of text": merges,
         "attention, causal, (1, 4, 2048, 64)": attend,
