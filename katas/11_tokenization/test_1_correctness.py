@@ -210,6 +210,22 @@ def test_all_of_no_special_tokens_are_none():
     expect(Codes().encode("AB", allowed_special="all"), ids(0, 1))
 
 
+def test_special_tokens_may_come_from_any_iterable():
+    expect(Codes(token for token in ("<a>", "<b>")).special_tokens, {"<a>": 26, "<b>": 27})
+
+
+def test_what_a_tokenizer_has_of_its_own_is_missed():
+    """`encode_ordinary` is the subclass's; a tokenizer without it says so."""
+    tokenizer = Tokenizer("ab", ["<e>"])
+    for work in (
+        lambda: tokenizer.encode("ab"),
+        lambda: tokenizer.decode([0]),
+        lambda: tokenizer.state_dict(),
+    ):
+        with expect_error(TypeError, "Tokenizer"):
+            work()
+
+
 def test_what_is_allowed_must_be_special():
     with expect_error(ValueError, "<f>"):
         Codes(["<e>"]).encode("A", allowed_special=["<e>", "<f>"])
@@ -403,10 +419,31 @@ def test_an_unknown_character_is_unk_if_there_is_one():
     expect(CharTokenizer("", ["<unk>"]).encode("ab"), ids(0, 0))
 
 
-@pytest.mark.parametrize("wrong", [[0, 3], [-1], [0, 1, 99, -5], ids(3)])
-def test_an_id_that_there_is_not_has_no_text(wrong):
-    with expect_error(ValueError, "3"):
+@pytest.mark.parametrize(
+    ("wrong", "named"), [([0, 3], "3"), ([-1], "-1"), ([0, 1, 99, -5], "99"), ([0, -5], "-5"), (ids(7), "7")]
+)
+def test_an_id_that_there_is_not_has_no_text(wrong, named):
+    with expect_error(ValueError, named):
         CharTokenizer("abc").decode(wrong)
+
+
+@pytest.mark.parametrize("wrong", [[0.0], np.array([1.0]), ["a"], [True]], ids=str)
+def test_what_is_no_integer_is_no_id(wrong):
+    with expect_error(ValueError):
+        CharTokenizer("abc").decode(wrong)
+
+
+def test_tokens_are_handed_out_as_they_are():
+    tokenizer = CharTokenizer("ab", ["<e>"])
+    expect(tokenizer.tokens_of([2, 0]), ["<e>", "a"])
+    expect(tokenizer.tokens_of([2, 0], skip_special_tokens=True), ["a"])
+
+
+@pytest.mark.parametrize("wrong", [["ab"], ["a", ""], [b"a"], [1]], ids=str)
+def test_a_character_is_one_character(wrong):
+    expect(CharTokenizer(["a", "b"]).characters, ["a", "b"])
+    with expect_error(ValueError):
+        CharTokenizer(wrong)
 
 
 def test_characters_come_back_from_a_file(tmp_path):

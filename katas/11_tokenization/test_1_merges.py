@@ -202,6 +202,7 @@ def test_a_pair_must_occur_often_enough():
     expect(merged(words, 9, 3), [AB])
     expect(merged(words, 9, 4), [])
     expect(merged(words, 9, 1), [AB, (99, 100), (101, 102)])
+    expect([tuple(pair) for pair in train_merges(words, 9)], [AB, (99, 100)])
 
 
 def test_a_pair_that_was_frequent_is_counted_again():
@@ -282,6 +283,10 @@ def test_a_merge_is_the_bytes_of_its_parts():
     expect(tokenizer.special_tokens, {"<e>": 259, "<pad>": 260})
     expect([tuple(pair) for pair in tokenizer.merges], [AB, ABC, (257, 256)])
     expect(tokenizer.pad_id, 260)
+
+
+def test_the_byte_zero_may_be_merged():
+    expect(BPETokenizer([(0, 0), (0, 256)]).encode("\0\0\0\0"), ids(256, 256))
 
 
 def test_merges_may_be_lists_or_come_from_a_generator():
@@ -441,7 +446,7 @@ def test_special_tokens_may_be_left_out_of_a_text():
     expect(tokenizer.decode([195, 257, 169], skip_special_tokens=True), "é")
 
 
-@pytest.mark.parametrize("wrong", [[257], [-1], [97, 1000], ids(97, -7)])
+@pytest.mark.parametrize("wrong", [[257], [-1], [97, 1000], [0, 300], [0, -5], ids(97, -7)])
 def test_an_id_that_there_is_not_is_named(wrong):
     with expect_error(ValueError, str(min(wrong) if min(wrong) < 0 else max(wrong))):
         BPETokenizer([AB]).decode(wrong)

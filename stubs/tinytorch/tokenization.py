@@ -136,7 +136,7 @@ class Tokenizer:
         """The token of each id. Given: `decode` puts them together.
 
         Raises:
-            ValueError: an id below 0 or not below vocab_size, which it names.
+            ValueError: what is no integer; an id below 0 or not below vocab_size, which it names.
         """
         found = np.asarray(ids if isinstance(ids, np.ndarray) else list(ids))
         if found.size and found.dtype.kind not in "iu":
