@@ -202,3 +202,16 @@ def test_each_number_is_the_norm_of_the_gradient_of_the_whole_chain(norm_first, 
         starts.append(float(np.linalg.norm(leaf.grad)))
         x = block(Tensor(x)).data
     expect(flow, [*starts, float(np.linalg.norm(cotangent))])
+
+
+def test_a_stream_carries_gradients_to_the_bottom_where_norms_in_it_do_not():
+    """In 24 blocks, norms in the stream shrink the gradient again and again; those beside it do not."""
+    x, grad = np.random.default_rng(0).normal(size=(2, 4, 6, 16)).astype(np.float32)
+    flows = {}
+    for norm_first in (True, False):
+        rng = np.random.default_rng(1)
+        blocks = [TransformerBlock(16, 4, norm_first=norm_first, rng=rng) for _ in range(24)]
+        norms = gradient_flow(blocks, x, grad)
+        flows[norm_first] = norms[0] / norms[-1]
+    assert flows[True] > 1
+    assert flows[False] < 0.8

@@ -1255,13 +1255,16 @@ def files_are_told_by_their_names(m):
 
 @caught_by(1)
 def a_loaded_model_is_as_wide_inside_as_usual(m):
-    right = m.GPTConfig
+    right, config = m.load_gpt2, m.GPTConfig
 
-    def config(*args, **options):
-        options.pop("hidden", None)
-        return right(*args, **options)
+    def load_gpt2(path, num_heads):
+        m.GPTConfig = lambda *args, hidden=None, **options: config(*args, **options)
+        try:
+            return right(path, num_heads)
+        finally:
+            m.GPTConfig = config
 
-    m.GPTConfig = config
+    m.load_gpt2 = load_gpt2
 
 
 @caught_by(1)
@@ -1375,10 +1378,10 @@ def a_norm_goes_row_by_row(m):
 
     def forward(x, weight, bias, *, eps=1e-5):
         x = m.floating(x)
+        m.check_norm(x, weight, bias)
         rows = m.as_rows(x)
         if not len(rows):
             return right(x, weight, bias, eps=eps)
-        m.check_norm(x, weight, bias)
         parts = [right(row[None], weight, bias, eps=eps) for row in rows]
         out, mean, inverse_std = (np.concatenate(some) for some in zip(*parts, strict=True))
         return out.reshape(x.shape), mean, inverse_std
@@ -1387,25 +1390,18 @@ def a_norm_goes_row_by_row(m):
 
 
 @caught_by(4)
-def a_feed_forward_goes_place_by_place(m):
-    right = m.FeedForward.forward
+def a_gradient_is_followed_from_the_end_for_each_block(m):
+    right = m.gradient_flow
 
-    def forward(self, x):
-        if x.ndim < 3:
-            return right(self, x)
-        places = [
-            m.stack([right(self, text[i : i + 1]) for i in range(text.shape[0])], axis=0)
-            for text in x_rows(x)
-        ]
-        return m.stack(places, axis=0).reshape(*x.shape)
+    def gradient_flow(blocks, x, grad):
+        norms = []
+        for i in range(len(blocks) + 1):
+            norms.append(right(blocks[i:], x, grad)[0])
+            if i < len(blocks):
+                x = blocks[i](m.Tensor(x)).data
+        return norms
 
-    def x_rows(x):
-        return [x[i] for i in range(x.shape[0])]
-
-    from tinytorch.tensor import stack
-
-    m.stack = stack
-    m.FeedForward.forward = forward
+    m.gradient_flow = gradient_flow
 
 
 @caught_by(4)

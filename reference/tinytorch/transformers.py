@@ -100,6 +100,28 @@ def layer_norm_back(
     return for_x.reshape(grad.shape), for_weight, rows.sum(axis=0)
 
 
+class LayerNorm(Module):
+    """layer_norm with a scale and a shift of its own for each column.
+
+    Attributes:
+        weight, bias: (dim,), float32; ones and zeros at first.
+        eps: as of layer_norm.
+    """
+
+    def __init__(self, dim: int, eps: float = 1e-5) -> None:
+        # kata 14.3: two Parameters.
+        self.weight = Parameter(np.ones(dim, np.float32))
+        self.bias = Parameter(np.zeros(dim, np.float32))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        # kata 14.3: one operation, whether the module learns or is used.
+        return layer_norm(x, self.weight, self.bias, eps=self.eps)
+
+    def extra_repr(self) -> str:
+        return f"{self.weight.size}, eps={self.eps}"
+
+
 @op(saves=["inverse_rms"])
 def rms_norm(x: Array, weight: Array, *, eps: float = 1e-6) -> tuple[Array, Array]:
     """Each row of x (..., dim), divided by the root of its mean square, times weight.
@@ -132,28 +154,6 @@ def rms_norm_back(
     for_x -= table * (inverse_rms * inverse_rms * tilt[:, None])
     for_x *= inverse_rms
     return for_x.reshape(grad.shape), for_weight
-
-
-class LayerNorm(Module):
-    """layer_norm with a scale and a shift of its own for each column.
-
-    Attributes:
-        weight, bias: (dim,), float32; ones and zeros at first.
-        eps: as of layer_norm.
-    """
-
-    def __init__(self, dim: int, eps: float = 1e-5) -> None:
-        # kata 14.3: two Parameters.
-        self.weight = Parameter(np.ones(dim, np.float32))
-        self.bias = Parameter(np.zeros(dim, np.float32))
-        self.eps = eps
-
-    def forward(self, x: Tensor) -> Tensor:
-        # kata 14.3: one operation, whether the module learns or is used.
-        return layer_norm(x, self.weight, self.bias, eps=self.eps)
-
-    def extra_repr(self) -> str:
-        return f"{self.weight.size}, eps={self.eps}"
 
 
 class RMSNorm(Module):

@@ -79,25 +79,6 @@ def layer_norm_back(grad: Array) -> tuple[Array, Array, Array]:
     raise NotImplementedError("kata 14.2: layer_norm_back")
 
 
-@op(saves=["inverse_rms"])
-def rms_norm(x: Array, weight: Array, *, eps: float = 1e-6) -> tuple[Array, Array]:
-    """Each row of x (..., dim), divided by the root of its mean square, times weight.
-
-    Without a mean to subtract and without a bias it is LayerNorm at half the work (Zhang and Sennrich, 2019).
-    `eps` is added to the mean square. Dtype and errors as for layer_norm; what comes beside the result is
-    1 / sqrt(mean square + eps) of each row.
-    """
-    # TODO 14.4: what is left of layer_norm.
-    raise NotImplementedError("kata 14.4: rms_norm")
-
-
-@rms_norm.gradient
-def rms_norm_back(grad: Array) -> tuple[Array, Array]:
-    """The gradients of x and weight."""
-    # TODO 14.4: as before, but a mean that was not subtracted has no say.
-    raise NotImplementedError("kata 14.4: rms_norm_back")
-
-
 class LayerNorm(Module):
     """layer_norm with a scale and a shift of its own for each column.
 
@@ -116,6 +97,25 @@ class LayerNorm(Module):
 
     def extra_repr(self) -> str:
         return f"{self.weight.size}, eps={self.eps}"
+
+
+@op(saves=["inverse_rms"])
+def rms_norm(x: Array, weight: Array, *, eps: float = 1e-6) -> tuple[Array, Array]:
+    """Each row of x (..., dim), divided by the root of its mean square, times weight.
+
+    Without a mean to subtract and without a bias it is LayerNorm at half the work (Zhang and Sennrich, 2019).
+    `eps` is added to the mean square. Dtype and errors as for layer_norm; what comes beside the result is
+    1 / sqrt(mean square + eps) of each row.
+    """
+    # TODO 14.4: what is left of layer_norm.
+    raise NotImplementedError("kata 14.4: rms_norm")
+
+
+@rms_norm.gradient
+def rms_norm_back(grad: Array) -> tuple[Array, Array]:
+    """The gradients of x and weight."""
+    # TODO 14.4: as before, but a mean that was not subtracted has no say.
+    raise NotImplementedError("kata 14.4: rms_norm_back")
 
 
 class RMSNorm(Module):
