@@ -5,6 +5,7 @@ size of blocks does not matter.
 """
 
 import math
+import warnings
 
 import numpy as np
 import pytest
@@ -218,6 +219,15 @@ def test_a_row_that_may_attend_to_nothing_is_zero_in_any_blocks(rng):
         out = fused_attention(q, k, v, mask=mask, chunk=chunk).data
         expect(out, whole(q, k, v, mask)[0])
         expect(out[:, :, 2], np.zeros((1, 2, 3)))
+
+
+def test_rows_of_nothing_give_no_warning(rng):
+    q, k, v = drawn(rng, 2, 2, 1, 3, 4)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for chunk in (None, 2):
+            out = fused_attention(q, k, v, mask=padding_mask([0, 3], 4), is_causal=True, chunk=chunk).data
+            expect(out[0], np.zeros((2, 3, 3)))
 
 
 def test_beside_the_result_comes_the_logarithm_of_each_sum(rng):

@@ -113,6 +113,16 @@ def test_what_does_not_fit_the_cache_is_refused_and_changes_nothing(k, v):
     expect(cache.append(np.ones((1, 2, 1, 4)), np.ones((1, 2, 1, 4)))[0], np.ones((1, 2, 4, 4)))
 
 
+@pytest.mark.parametrize("shape", [(1, 2, 1, 4), (3, 1, 1, 4), (3, 2, 1, 1)], ids=str)
+def test_what_numpy_would_stretch_is_refused_too(shape):
+    cache, k = KVCache(), np.ones((3, 2, 2, 4))
+    cache.append(k, k)
+    for new in ((np.zeros(shape), np.zeros(shape)), (k, np.zeros((*shape[:2], 2, shape[3])))):
+        with expect_error(ValueError, str(new[1].shape)):
+            cache.append(*new)
+    expect(cache.append(k, k)[1], np.ones((3, 2, 4, 4)))
+
+
 def test_other_dtypes_are_refused():
     cache, k = KVCache(), np.ones((1, 1, 1, 2), np.float32)
     cache.append(k, k)
@@ -250,6 +260,8 @@ def test_queries_and_keys_are_turned_and_values_are_not(rng):
     plain = MultiHeadAttention(8, 2, rng=rng)
     plain.load_state_dict(layer.state_dict())
     x = Tensor(f32(rng, 2, 3, 8))
+    q, k, _ = plain.heads(x)
+    expect([t.data for t in layer.heads(x)[:2]], [turn(q).data, turn(k).data])
     for offset in (0, 5):
         q, k, v = plain.heads(x)
         turned = layer.heads(x, offset)
@@ -312,6 +324,16 @@ def test_piece_by_piece_with_a_cache_is_as_good_as_at_once(fused, pieces, rng):
         whole = layer(Tensor(x), is_causal=True).data
     expect(np.concatenate(outs, axis=1), whole)
     expect(cache.length, 6)
+
+
+def test_a_text_may_be_as_long_as_the_tables_that_turn_it(rng):
+    layer = MultiHeadAttention(8, 2, rotary=Rotary(4, 5), rng=rng)
+    x = f32(rng, 1, 5, 8)
+    with no_grad():
+        whole = layer(Tensor(x), is_causal=True).data
+        cache = KVCache()
+        pieces = [layer(Tensor(x[:, i : i + 1]), is_causal=True, cache=cache).data for i in range(5)]
+    expect(np.concatenate(pieces, axis=1), whole)
 
 
 def test_with_a_cache_the_mask_is_about_all_keys(rng):
