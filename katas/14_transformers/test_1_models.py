@@ -162,6 +162,8 @@ def test_positions_are_of_the_kind_that_was_asked_for():
         for block in model.blocks:
             assert block.attn.rotary is (model.positions if kind is Rotary else None)
     expect(model.positions.cos.shape, (8, 2))  # 8 positions, half of a head of 4
+    with expect_error(ValueError, "absolute"):
+        of("absolute")
 
 
 @pytest.mark.parametrize("positions", POSITIONS)

@@ -144,7 +144,7 @@ def test_a_new_layer_norm_scales_by_one_and_shifts_by_nothing():
     expect([layer.weight, layer.bias], [f32(1, 1, 1), f32(0, 0, 0)])
     expect([*layer.state_dict()], ["weight", "bias"])
     assert all(isinstance(p, Parameter) for p in (layer.weight, layer.bias))
-    expect(layer.eps, 1e-5)
+    expect((layer.eps, repr(layer)), (1e-5, "LayerNorm(3, eps=1e-05)"))
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -192,7 +192,7 @@ def test_a_new_rms_norm_scales_by_one():
     expect(layer.weight, f32(1, 1, 1))
     expect([*layer.state_dict()], ["weight"])
     assert isinstance(layer.weight, Parameter)
-    expect(layer.eps, 1e-6)
+    expect((layer.eps, repr(layer)), (1e-6, "RMSNorm(3, eps=1e-06)"))
 
 
 def test_an_rms_norm_uses_what_it_holds():
