@@ -93,13 +93,13 @@ def test_words_are_counted(text):
 # 11.11 to 11.13: merges
 
 
-@settings(steady, max_examples=150)
+@settings(steady, max_examples=100)
 @given(WORDS, st.integers(0, 12), st.integers(1, 3))
 def test_merges_are_those_of_the_slow_trainer(words, count, least):
     expect([tuple(pair) for pair in train_merges(words, count, least)], slow_merges(words, count, least))
 
 
-@settings(steady, max_examples=150)
+@settings(steady, max_examples=100)
 @given(WORDS, st.text("abc", max_size=40).map(str.encode))
 def test_a_word_is_encoded_as_if_each_merge_were_made_in_turn(words, word):
     merges = slow_merges(words, 20, 1)
@@ -120,7 +120,7 @@ def test_each_token_encodes_to_itself(texts, count):
 # 11.14, 11.15: text to ids and back
 
 
-@settings(steady, max_examples=100)
+@settings(steady, max_examples=60)
 @given(st.one_of(TEXTS, LETTERS))
 def test_any_text_comes_back(text):
     for tokenizer in (learnt(), BPETokenizer(), CharTokenizer.train(text)):
