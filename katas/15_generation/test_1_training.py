@@ -132,6 +132,12 @@ def test_equal_logits_cost_the_logarithm_of_the_vocabulary_in_any_shape(shape):
             language_model_loss(Tensor(np.zeros((2, 4, 8))), np.ones((2, 3), np.int64))
 
 
+def test_targets_may_be_lists_or_a_tensor():
+    logits = Tensor(np.zeros((1, 2, 4)))
+    for targets in ([[0, 3]], Tensor(np.array([[0, 3]]))):
+        expect(language_model_loss(logits, targets).data, np.array(math.log(4)))
+
+
 def test_the_loss_keeps_the_kind_of_number():
     for dtype in (np.float32, np.float64):
         assert language_model_loss(Tensor(np.zeros((1, 2, 3), dtype)), np.zeros((1, 2), int)).dtype == dtype
@@ -313,15 +319,16 @@ def test_without_more_to_say_all_steps_are_one_epoch_and_a_twentieth_warms_up(rn
     class Spy(Callback):
         def on_batch_end(self, trainer):
             seen.append(trainer.optimizer.param_groups[0]["lr"])
+            decays.append([group["weight_decay"] for group in trainer.optimizer.param_groups])
 
+    decays = []
     model, ids = parrot(rng)
-    history = train_language_model(
-        model, ids, steps=40, batch_size=2, lr=1e-3, rng=rng, callbacks=[Spy()], weight_decay=0.0
-    )
+    history = train_language_model(model, ids, steps=40, batch_size=2, lr=1e-3, rng=rng, callbacks=[Spy()])
     assert {name: len(numbers) for name, numbers in history.items()} == {"loss": 1, "lr": 1}
     assert len(seen) == 40
     expect(seen[1], 1e-3, rtol=1e-9)  # what the third step has; two warm up
     assert seen[0] < seen[1] > seen[2]
+    expect(decays[0], [0.1, 0.0])
 
 
 def test_batches_are_drawn_from_the_generator(rng):
@@ -399,9 +406,17 @@ def test_a_run_that_was_killed_goes_on_to_the_same_weights(tmp_path):
         history = train_language_model(model, ids, **how, checkpoint=tmp_path / name, callbacks=[callback])
         return b"".join(p.data.tobytes() for p in model.parameters()), history
 
+    class Counter(Callback):
+        steps = 0
+
+        def on_batch_end(self, trainer):
+            self.steps += 1
+
     with pytest.raises(Killed):
         run("killed.npz", Killer())
-    assert run("killed.npz", Callback()) == run("whole.npz", Callback())
+    rest, whole = Counter(), Counter()
+    assert run("killed.npz", rest) == run("whole.npz", whole)
+    expect((rest.steps, whole.steps), (4, 8))
 
 
 # 15.20 training_bytes, generation_bytes

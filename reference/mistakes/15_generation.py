@@ -526,8 +526,8 @@ def only_new_columns_without_a_cache(m):
         m,
         "Reader.read",
         (
-            "if self.caches is None or moved:",
-            "if (self.use_cache and self.caches is None) or moved or not self.read_until:",
+            "if self.caches is None or length - self.begin > context:",
+            "if (self.use_cache and self.caches is None) or length - self.begin > context:",
         ),
     )
 
@@ -565,8 +565,8 @@ def selecting_forgets_the_padding(m):
         m,
         "Reader.select",
         (
-            "self.padding, self.starts = self.padding[rows], self.starts[rows]",
-            "self.starts = self.starts[rows]",
+            "self.padding = self.padding[rows]",
+            "pass",
         ),
     )
 
@@ -577,8 +577,12 @@ def selecting_throws_the_caches_away(m):
 
 
 @caught_by(1)
-def more_columns_than_fit_when_the_longest_row_has_gone(m):
-    _rewritten(m, "Reader.read", (" or length - self.begin > context", ""))
+def the_window_never_moves_once_it_is_cached(m):
+    _rewritten(
+        m,
+        "Reader.read",
+        ("if self.caches is None or length - self.begin > context:", "if self.caches is None:"),
+    )
 
 
 @caught_by(1)
@@ -1374,4 +1378,24 @@ def buffers_are_counted_as_weights(m):
     _rewritten(m, "generation_bytes", ('"weights": total,', '"weights": total + buffers,'))
 
 
-EQUIVALENT: dict[str, str] = {}
+LAST = "of two axes the last is axis 1, and the last is what numpy, or kata 04, takes without a word"
+EQUIVALENT: dict[str, str] = {
+    "sample: line <= points -> line < points": (
+        "a point that is one of the sums to the last bit comes once in 2**53 draws"
+    ),
+    "RepetitionPenalty.__call__: np.take_along_axis(logits, ids, axis=1) -> np.take_along_axis(logits, ids)": LAST,
+    "RepetitionPenalty.__call__: seen > 0 -> seen >= 0": "0 divided by the penalty is 0 times the penalty",
+    "TopK.__call__: np.partition(logits, place, axis=1) -> np.partition(logits, place)": LAST,
+    "TopP.__call__: np.take_along_axis(largest_first, count - 1, axis=1) -> "
+    "np.take_along_axis(largest_first, count - 1)": LAST,
+    "left_padded: np.take_along_axis(ids, source, axis=1) -> np.take_along_axis(ids, source)": LAST,
+    "Reader.__init__: self.begin = self.read_until = 0 -> self.begin = self.read_until = 1": (
+        "the first call, which finds no caches, sets both"
+    ),
+    "beam_search: log_softmax.forward(reader.read(rows).astype(np.float64), axis=1) -> "
+    "log_softmax.forward(reader.read(rows).astype(np.float64))": LAST,
+    "beam_search: zip(rows, scores.tolist(), strict=True) -> zip(rows, scores.tolist(), strict=False)": (
+        "each row has a score"
+    ),
+    "generation_bytes: weights[0] -> weights[1]": "the weights of a model are of one dtype",
+}

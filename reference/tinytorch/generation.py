@@ -243,21 +243,19 @@ class Reader:
     def __init__(self, model: LanguageModel, padding: Array, use_cache: bool = True) -> None:
         self.model, self.padding, self.use_cache = model, padding, use_cache
         self.modules = list(model.modules())
-        self.starts = padding  # the first column of each row's window
         self.caches: list[KVCache] | None = None
         self.begin = self.read_until = 0  # in the caches are the columns from the one to before the other
 
     def read(self, ids: Array) -> Array:
         """The logits (B, V) after ids (B, T), which are those of the last call and more on the right."""
-        # kata 15.9: where does each row's window begin (window_start of its own length)? If the windows have
-        # moved, or there is no cache, begin with new caches at the first column of all windows; else go on
-        # where you were. Rows that begin later need a mask (kata 13's padding_mask), and positions. When the
-        # row that began first was not selected, there may be more columns than fit, of which nobody sees all.
+        # kata 15.9: each row's window begins at window_start of its own length. If there are more columns than
+        # fit, from the first that was read on, or without a cache, read anew, from the first of all windows,
+        # with new caches; else go on. Rows whose window begins later need a mask (kata 13's padding_mask) and
+        # positions.
         length, context = ids.shape[1], self.model.config.context
         starts = self.padding + window_start(length - self.padding, context)
-        moved = (starts != self.starts).any() or length - self.begin > context
-        if self.caches is None or moved:
-            self.starts, self.begin, self.read_until = starts, int(starts.min()), int(starts.min())
+        if self.caches is None or length - self.begin > context:
+            self.begin = self.read_until = int(starts.min())
             self.caches = self.model.new_caches() if self.use_cache else None
         mask = positions = None
         if (starts > self.begin).any():
@@ -272,8 +270,8 @@ class Reader:
 
     def select(self, rows: Array) -> None:
         """Go on with these rows, in this order; one may come more than once. The next ids have them so."""
-        # kata 15.9: everything that has rows: padding, windows, and each cache (`KVCache.select`).
-        self.padding, self.starts = self.padding[rows], self.starts[rows]
+        # kata 15.9: everything that has rows: padding, and each cache (`KVCache.select`).
+        self.padding = self.padding[rows]
         for cache in self.caches or ():
             cache.select(rows)
 
