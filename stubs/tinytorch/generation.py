@@ -208,8 +208,8 @@ class Reader:
 
     def read(self, ids: Array) -> Array:
         """The logits (B, V) after ids (B, T), which are those of the last call and more on the right."""
-        # TODO 15.9: each row's window begins at window_start of its own length. If there are more columns than
-        # fit, from the first that was read on, or without a cache, read anew, from the first of all windows,
+        # TODO 15.9: each row's window begins at window_start of its own length. If more columns than fit have
+        # come since the first that was read, or without a cache, read anew, from the first of all windows,
         # with new caches; else go on. Rows whose window begins later need a mask (kata 13's padding_mask) and
         # positions.
         raise NotImplementedError("kata 15.9: Reader.read")
