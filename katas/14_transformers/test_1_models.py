@@ -164,6 +164,8 @@ def test_positions_are_of_the_kind_that_was_asked_for():
     expect(model.positions.cos.shape, (8, 2))  # 8 positions, half of a head of 4
     with expect_error(ValueError, "absolute"):
         of("absolute")
+    with expect_error(dataclasses.FrozenInstanceError):  # a config is not changed under a model
+        model.config.dim = 32
 
 
 @pytest.mark.parametrize("positions", POSITIONS)
@@ -294,6 +296,14 @@ def test_no_place_sees_what_follows(name):
     expect(model(other).data[:, :5], model(ids).data[:, :5], rtol=1e-5)
 
 
+def test_a_model_of_one_block_has_one_cache():
+    model = with_weights(TinyGPT(dataclasses.replace(SMALL, num_layers=1), rng=new()))
+    with no_grad():
+        caches, ids = model.new_caches(), np.array([[3, 1, 4]])
+        parts = [model(ids[:, i : i + 1], caches=caches).data for i in range(3)]
+        expect(np.concatenate(parts, axis=1), model(ids).data, rtol=1e-4)
+
+
 def test_a_new_model_has_new_caches_for_each_block():
     model = TinyGPT(SMALL, rng=new())
     one, other = model.new_caches(), model.new_caches()
@@ -377,6 +387,7 @@ def test_padding_changes_nothing_of_a_text(norm_first):
     for row, length, text in zip(got, lengths, ids, strict=True):
         expect(row[:length], model(text[None, :length]).data[0], rtol=1e-4)
     expect(model(ids, np.array([7, 7, 7])), model(ids).data, rtol=1e-5)
+    expect(model(ids.tolist(), lengths), got)
 
 
 def test_each_place_of_an_encoder_sees_the_whole_text():
