@@ -1319,4 +1319,57 @@ def scores_are_counted_for_one_head(m):
     )
 
 
-EQUIVALENT: dict[str, str] = {}
+TUNING = (
+    "Blocks of another size or grouping: the same numbers, with memory and time within the limits; given."
+)
+SCRATCH = "Where a block of scores lies: the same numbers, and one block at a time; given."
+PAIRS = "Both always have two arrays."
+HIDE = "Looks at keys that all rows may see, too, or at none: `seen` says the same of them; given."
+AXES = "Of four axes, axis 2 is the last but one."
+NOTHING = "A row that has seen nothing: exp(-inf) is 0 less any number, and 0 is 0 by any number."
+GROWTH = "Grows by another factor, or one token earlier: held memory and copies stay within the limits."
+SAME = "The same answer: the operation is symmetric, the lengths are equal, or only a message changes."
+
+EQUIVALENT: dict[str, str] = {
+    "allowed_pairs: shape[-2:] -> shape[2:]": SAME,
+    "check_heads: dtypes[0] -> dtypes[1]": SAME,
+    "allowed_pairs: np.broadcast_shapes(mask.shape, shape) -> np.broadcast_shapes(shape, mask.shape)": SAME,
+    "attention_weights: mul(q, width ** (-0.5) if scale is None else scale) -> mul(width ** (-0.5) if scale is None else scale, q)": SAME,  # noqa: E501
+    "attention_weights: transpose(k, axis0=-1, axis1=-2) -> transpose(k, axis0=-1, axis1=2)": AXES,
+    "absorb: np.where(higher == -np.inf, 0, higher) -> np.where(higher == -np.inf, 1, higher)": NOTHING,
+    "walk: rows = max(1, min(queries, rows // group)) -> pass": TUNING,
+    "walk: max(1, min(queries, rows // group)) -> max(2, min(queries, rows // group))": TUNING,
+    "walk: BLOCK_SCORES // (group * rows) -> BLOCK_SCORES * (group * rows)": TUNING,
+    "walk: max(BLOCK_ROWS, BLOCK_SCORES // (group * rows)) -> min(BLOCK_ROWS, BLOCK_SCORES // (group * rows))": TUNING,  # noqa: E501
+    "walk: min(columns, keys) -> max(columns, keys)": TUNING,
+    "walk: max(1, BLOCK_SCORES // size) -> max(2, BLOCK_SCORES // size)": TUNING,
+    "walk: BLOCK_SCORES // size -> BLOCK_SCORES * size": TUNING,
+    "walk: max(1, BLOCK_SCORES // (size * kv_heads)) -> max(2, BLOCK_SCORES // (size * kv_heads))": TUNING,
+    "Scratch.__init__: np.empty(0, dtype) -> np.empty(1, dtype)": SCRATCH,
+    "Scratch.product: b.shape[-2] -> b.shape[2]": SCRATCH,
+    "Scratch.product: size > self.memory.size -> size >= self.memory.size": SCRATCH,
+    "Scratch.product: if size > self.memory.size: -> if True:": SCRATCH,
+    "Scratch.product: np.swapaxes(b, -1, -2) -> np.swapaxes(b, -1, 2)": SCRATCH,
+    "Scratch.product: np.matmul(a, np.swapaxes(b, -1, -2), out=self.memory[:size].reshape(shape)) -> np.matmul(a, np.swapaxes(b, -1, -2))": SCRATCH,  # noqa: E501
+    "hide: rows.start + ahead + 1 -> rows.start + ahead - 1": HIDE,
+    "hide: rows.start + ahead -> rows.start - ahead": HIDE,
+    "hide: if first < columns.stop: -> if True:": HIDE,
+    "hide: first < columns.stop -> first <= columns.stop": HIDE,
+    "fused_attention: np.where(total == 0, 1, total) -> np.where(total == 0, 2, total)": NOTHING,
+    "fused_attention_back: np.where(np.isneginf(base), 0, base) -> np.where(np.isneginf(base), 1, base)": NOTHING,  # noqa: E501
+    "fused_attention_back: np.swapaxes(weights, -1, -2) -> np.swapaxes(weights, -1, 2)": AXES,
+    "KVCache.append: np.empty_like(x, order='C') -> np.empty_like(x)": SAME,
+    "fused_attention_back: np.swapaxes(slopes, -1, -2) -> np.swapaxes(slopes, -1, 2)": AXES,
+    "KVCache.append: zip(new, held, strict=True) -> zip(new, held, strict=False)": PAIRS,
+    "KVCache.append: buffer.shape[:2] -> buffer.shape[:]": SAME,
+    "KVCache.append: new[0] -> new[1] #2": SAME,
+    "KVCache.append: held[0] -> held[1]": SAME,
+    "KVCache.append: end > room -> end >= room": GROWTH,
+    "KVCache.append: 2 * room -> 3 * room": GROWTH,
+    "KVCache.append: zip(full, held, strict=True) -> zip(full, held, strict=False)": PAIRS,
+    "KVCache.append: zip(new, held, strict=True) -> zip(new, held, strict=False) #2": PAIRS,
+    "module: 1 << 17 -> 2 << 17": TUNING,
+    "module: BLOCK_ROWS = 128 -> BLOCK_ROWS = 129": TUNING,
+    "module: 1 << 17 -> 1 << 18": TUNING,
+    "walk: max(1, group * rows * min(columns, keys)) -> max(2, group * rows * min(columns, keys))": TUNING,
+}

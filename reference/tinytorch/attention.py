@@ -263,12 +263,10 @@ def walk(
     if chunk is not None:
         rows = columns = chunk
     else:
-        # Of a short text, fewer rows: half of the last block of each row is the future.
-        rows = min(BLOCK_ROWS, max(BLOCK_ROWS // 4, queries // 4)) if is_causal else BLOCK_ROWS
-        rows = max(1, min(queries, rows // group))
-        columns = max(1, min(keys, max(BLOCK_ROWS, BLOCK_SCORES // (group * rows))))
-    size = max(1, group * min(rows, queries) * min(columns, keys))
-    heads = min(kv_heads, max(1, BLOCK_SCORES // size))
+        rows = max(1, min(queries, BLOCK_ROWS // group))
+        columns = max(BLOCK_ROWS, BLOCK_SCORES // (group * rows))
+    size = max(1, group * rows * min(columns, keys))
+    heads = max(1, BLOCK_SCORES // size)
     texts = max(1, BLOCK_SCORES // (size * kv_heads))
     for text in range(0, batch, texts):
         for head in range(0, kv_heads, heads):
