@@ -57,7 +57,7 @@ class Recipe:
     positions: str = "rotary"
 
 
-LONG = {"steps": 1600, "every": 200, "context": 128, "dim": 128, "layers": 4, "batch": 32, "warmup": 100}
+LONG = {"steps": 1000, "every": 200, "context": 128, "dim": 128, "layers": 4, "batch": 32, "warmup": 100}
 RECIPES = {
     "pydoc": Recipe("pydoc"),
     "shakespeare": Recipe("shakespeare", **LONG),
