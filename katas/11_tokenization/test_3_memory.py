@@ -240,8 +240,8 @@ def test_the_twin_that_pads_each_row_is_caught(rng):
 @pytest.mark.parametrize("kind", ["letters", "one letter"])
 def test_a_long_word_needs_memory_by_its_length(kind, rng):
     ranks = {(97, 97): 256, **{(i, i): i + 1 for i in range(256, 270)}, **probes.learnt().ranks}
-    word = probes.letters(2_048, rng) if kind == "letters" else b"a" * 2_048
-    small, large = (peak_bytes(lambda part=part: apply_merges(part, ranks)) for part in (word[:1_024], word))
+    word = probes.letters(1_024, rng) if kind == "letters" else b"a" * 1_024
+    small, large = (peak_bytes(lambda part=part: apply_merges(part, ranks)) for part in (word[:512], word))
     GROWTH.check(np.log2(large / small))
 
 
