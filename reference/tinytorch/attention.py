@@ -507,10 +507,11 @@ class MultiHeadAttention(Module):
         # kata 13.15: all heads at once, then cut between them.
         h, kv = self.num_heads, self.num_kv_heads
         every = split_heads(self.qkv_proj(x), h + 2 * kv)
-        q, k, v = every[:, :h], every[:, h : h + kv], every[:, h + kv :]
-        if self.rotary is not None:
-            q, k = self.rotary(q, offset=offset), self.rotary(k, offset=offset)
-        return q, k, v
+        v = every[:, h + kv :]
+        if self.rotary is None:
+            return every[:, :h], every[:, h : h + kv], v
+        turned = self.rotary(every[:, : h + kv], offset=offset)
+        return turned[:, :h], turned[:, h:], v
 
     def forward(
         self, x: Tensor, mask: Any = None, is_causal: bool = False, cache: KVCache | None = None
