@@ -331,6 +331,12 @@ def test_without_more_to_say_all_steps_are_one_epoch_and_a_twentieth_warms_up(rn
     expect(decays[0], [0.1, 0.0])
 
 
+def test_of_few_steps_one_warms_up(rng):
+    model, ids = parrot(rng)
+    history = train_language_model(model, ids, steps=2, batch_size=2, lr=0.5, rng=rng)
+    expect(history["lr"], [0.05])
+
+
 def test_batches_are_drawn_from_the_generator(rng):
     weights = []
     for seed in (1, 1, 2):

@@ -202,6 +202,13 @@ def test_while_reading_nothing_trains_and_nothing_is_recorded(use_cache, rng):
     assert autograd.is_grad_enabled()
 
 
+def test_a_model_that_does_not_train_does_not_afterwards(rng):
+    toy = Toy()
+    toy.eval()
+    Reader(toy, none(1)).read(np.array([[1, 2]]))
+    assert not toy.training
+
+
 def test_what_is_read_is_not_changed(rng):
     toy, ids = Toy(context=4), rng.integers(0, 7, (2, 6))
     ids.flags.writeable = False

@@ -1397,5 +1397,13 @@ EQUIVALENT: dict[str, str] = {
     "beam_search: zip(rows, scores.tolist(), strict=True) -> zip(rows, scores.tolist(), strict=False)": (
         "each row has a score"
     ),
+    "beam_search: zip(rows[done], scores[done].tolist(), strict=True) -> "
+    "zip(rows[done], scores[done].tolist(), strict=False)": "each row has a score",
+    "Reader.__init__: self.begin = self.read_until = 0 -> pass": (
+        "the first call, which finds no caches, sets both before it looks at them"
+    ),
+    "Reader.read: starts > self.begin -> starts >= self.begin": (
+        "a mask that hides nothing, and the positions that the model counts by itself"
+    ),
     "generation_bytes: weights[0] -> weights[1]": "the weights of a model are of one dtype",
 }
