@@ -1419,6 +1419,9 @@ def an_encoder_reads_text_by_text(m):
 
 
 EQUIVALENT: dict[str, str] = {
+    "as_plain: array.data if isinstance(array, Tensor) else np.asarray(array) -> np.asarray(array)": (
+        "numpy makes the same array of a Tensor, number by number"
+    ),
     "Transformer.draw: increment_version(last.weight.data) -> pass": (
         "normal_ noted a write over the same weights a moment ago"
     ),
