@@ -397,7 +397,7 @@ def test_a_single_key_is_heeded_wholly(attend):
 
 MISFITS = {
     "three axes": ((1, 3, 4), (1, 3, 4), (1, 3, 4)),
-    "keys of three axes": ((1, 2, 3, 4), (2, 3, 4), (2, 3, 4)),
+    "keys of three axes": ((1, 2, 3, 4), (1, 3, 4), (1, 3, 4)),
     "other batch": ((2, 2, 3, 4), (1, 2, 3, 4), (1, 2, 3, 4)),
     "other width": ((1, 2, 3, 4), (1, 2, 3, 5), (1, 2, 3, 5)),
     "heads do not divide": ((1, 4, 3, 4), (1, 3, 3, 4), (1, 3, 3, 4)),

@@ -151,6 +151,14 @@ def test_a_cache_knows_the_memory_it_holds(rng):
     assert 2 * 3 * 5 * (4 + 6) * 4 <= cache.nbytes <= 2 * 2 * 3 * 5 * (4 + 6) * 4
 
 
+def test_a_cache_never_holds_more_than_twice_what_is_in_it(rng):
+    """It doubles when it is full, so right after that nearly half of it is empty."""
+    cache = KVCache()
+    for length in range(1, 41):
+        cache.append(f32(rng, 1, 1, 1, 2), f32(rng, 1, 1, 1, 3))
+        assert length * 5 * 4 <= cache.nbytes <= 2 * length * 5 * 4, f"{cache.nbytes} bytes for {length}"
+
+
 @pytest.mark.parametrize("rows", [[1], [2, 0], [0, 0, 2, 2], [], np.array([2, 1])], ids=str)
 def test_rows_of_the_batch_are_kept_in_any_order(rows, rng):
     """Beam search goes on from some of its texts, and drops others."""

@@ -1337,11 +1337,8 @@ EQUIVALENT: dict[str, str] = {
     "attention_weights: mul(q, width ** (-0.5) if scale is None else scale) -> mul(width ** (-0.5) if scale is None else scale, q)": SAME,  # noqa: E501
     "attention_weights: transpose(k, axis0=-1, axis1=-2) -> transpose(k, axis0=-1, axis1=2)": AXES,
     "absorb: np.where(higher == -np.inf, 0, higher) -> np.where(higher == -np.inf, 1, higher)": NOTHING,
-    "walk: rows = max(1, min(queries, rows // group)) -> pass": TUNING,
-    "walk: max(1, min(queries, rows // group)) -> max(2, min(queries, rows // group))": TUNING,
+    "walk: max(1, min(queries, BLOCK_ROWS // group)) -> max(2, min(queries, BLOCK_ROWS // group))": TUNING,
     "walk: BLOCK_SCORES // (group * rows) -> BLOCK_SCORES * (group * rows)": TUNING,
-    "walk: max(BLOCK_ROWS, BLOCK_SCORES // (group * rows)) -> min(BLOCK_ROWS, BLOCK_SCORES // (group * rows))": TUNING,  # noqa: E501
-    "walk: min(columns, keys) -> max(columns, keys)": TUNING,
     "walk: max(1, BLOCK_SCORES // size) -> max(2, BLOCK_SCORES // size)": TUNING,
     "walk: BLOCK_SCORES // size -> BLOCK_SCORES * size": TUNING,
     "walk: max(1, BLOCK_SCORES // (size * kv_heads)) -> max(2, BLOCK_SCORES // (size * kv_heads))": TUNING,
@@ -1365,7 +1362,6 @@ EQUIVALENT: dict[str, str] = {
     "KVCache.append: new[0] -> new[1] #2": SAME,
     "KVCache.append: held[0] -> held[1]": SAME,
     "KVCache.append: end > room -> end >= room": GROWTH,
-    "KVCache.append: 2 * room -> 3 * room": GROWTH,
     "KVCache.append: zip(full, held, strict=True) -> zip(full, held, strict=False)": PAIRS,
     "KVCache.append: zip(new, held, strict=True) -> zip(new, held, strict=False) #2": PAIRS,
     "module: 1 << 17 -> 2 << 17": TUNING,

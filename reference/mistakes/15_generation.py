@@ -1388,7 +1388,25 @@ EQUIVALENT: dict[str, str] = {
     "TopK.__call__: np.partition(logits, place, axis=1) -> np.partition(logits, place)": LAST,
     "TopP.__call__: np.take_along_axis(largest_first, count - 1, axis=1) -> "
     "np.take_along_axis(largest_first, count - 1)": LAST,
+    "TopP.__call__: np.sort(-logits, axis=1) -> np.sort(-logits)": LAST,
+    "TopP.__call__: sums[:, :-1] < self.p * sums[:, -1:] -> sums[:, :-1] <= self.p * sums[:, -1:]": (
+        "a sum that is p to the last bit is a matter of rounding, which differs between right ways to add up"
+    ),
+    "TopP.__call__: sums[:, :-1] -> sums[:, :]": "the whole sum is not below its pth part",
     "left_padded: np.take_along_axis(ids, source, axis=1) -> np.take_along_axis(ids, source)": LAST,
+    "left_padded: np.take_along_axis(ids, source, axis=1).astype(np.int64, copy=False) -> "
+    "np.take_along_axis(ids, source, axis=1).astype(np.int64, copy=True)": "one copy more, of a prompt",
+    "Reader.read: if (starts > self.begin).any(): -> if True:": (
+        "a mask that hides nothing, and the positions that the model counts by itself"
+    ),
+    "evaluate: batch_size=16 -> batch_size=17": "how much is read at once, which changes nothing",
+    "beam_search: np.argsort(-table, axis=None, kind='stable') -> np.argsort(-table, axis=None)": (
+        "which of equally likely rows comes first is not promised"
+    ),
+    "generation_bytes: cache_bytes(batch, config.num_kv_heads or config.num_heads, min(length, config.context), "
+    "config.dim // config.num_heads, config.num_layers, weights[0].itemsize) -> "
+    "cache_bytes(config.num_kv_heads or config.num_heads, batch, min(length, config.context), "
+    "config.dim // config.num_heads, config.num_layers, weights[0].itemsize)": "factors in another order",
     "Reader.__init__: self.begin = self.read_until = 0 -> self.begin = self.read_until = 1": (
         "the first call, which finds no caches, sets both"
     ),
