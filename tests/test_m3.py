@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import signal
 import subprocess
@@ -19,6 +20,18 @@ from tests.conftest import HERE, Course, copied
 
 M3 = MILESTONES[2]
 FOLDER = HERE / M3.shown
+
+
+def test_what_was_recorded_is_what_the_course_promises() -> None:
+    """1.65 nats a character of unseen text, in one and a half times PyTorch's time at most."""
+    run = json.loads((FOLDER / "recorded.json").read_text("utf-8"))["beside pytorch"]
+    assert run["tinytorch"]["unseen nats"] <= 1.65
+    assert run["ratio"] <= 1.5
+    assert run["tinytorch"]["first loss"] == run["pytorch"]["first loss"]
+    assert run["tinytorch"]["last loss"] == pytest.approx(run["pytorch"]["last loss"], rel=0.01)
+    assert run["tinytorch"]["cpu seconds"] / run["pytorch"]["cpu seconds"] == pytest.approx(
+        run["ratio"], rel=0.01
+    )
 
 
 def test_the_page_shows_texts_as_they_are_and_a_picture_of_each_map() -> None:
