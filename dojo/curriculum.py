@@ -134,11 +134,23 @@ KATAS: tuple[Kata, ...] = (
         "language",
         ("02", "03", "04", "06", "08", "09", "10", "11", "13", "14"),
     ),
-    Kata("16", "profiling", "Profilers and rooflines", "systems", ("02", "03", "06")),
-    Kata("17", "kernels", "Fused and blocked kernels", "systems", ("02", "04", "06", "07", "08")),
-    Kata("18", "compression", "Pruning, quantisation and distillation", "systems", ("02", "03", "06", "10")),
-    Kata("19", "kvcache", "Caches for generation", "systems", ("02", "13", "14", "15")),
-    Kata("20", "competition", "One model, four metrics", "systems", ("16", "17", "18", "19")),
+    Kata("16", "profiling", "Profilers and rooflines", "systems", ("01", "02", "03", "06")),
+    Kata(
+        "17",
+        "kernels",
+        "Fused and blocked kernels",
+        "systems",
+        ("02", "03", "04", "05", "06", "07", "08", "10"),
+    ),
+    Kata(
+        "18",
+        "compression",
+        "Pruning, quantisation and distillation",
+        "systems",
+        ("02", "03", "04", "05", "06", "07", "08", "10"),
+    ),
+    Kata("19", "kvcache", "Caches for generation", "systems", ("02", "06", "13", "14", "15")),
+    Kata("20", "competition", "One model, four metrics", "systems", ("02", "03", "05", "06", "16", "17", "18", "19")),
 )
 
 MILESTONES: tuple[Milestone, ...] = (
