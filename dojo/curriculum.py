@@ -150,7 +150,13 @@ KATAS: tuple[Kata, ...] = (
         ("02", "03", "04", "05", "06", "07", "08", "10"),
     ),
     Kata("19", "kvcache", "Caches for generation", "systems", ("02", "06", "13", "14", "15")),
-    Kata("20", "competition", "One model, four metrics", "systems", ("02", "03", "05", "06", "16", "17", "18", "19")),
+    Kata(
+        "20",
+        "competition",
+        "One model, four metrics",
+        "systems",
+        ("02", "03", "05", "06", "16", "17", "18", "19"),
+    ),
 )
 
 MILESTONES: tuple[Milestone, ...] = (
