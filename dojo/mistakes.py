@@ -8,14 +8,22 @@
 
 The function gets the freshly loaded reference module and spoils it; its name is the misconception, and the
 number is the level that must catch it.  `dojo check --mistakes` plants each one in a process of its own.
+Where the mistake is a word or two of the reference's own text, `rewritten` says so: each change is what stood
+there and what stands there now.
+
+    rewritten(m, "KVCache.append", ("max(end, 2 * room)", "end"))
+
 The mistakes of a milestone (reference/mistakes/m1_inference.py) also say which kata's module they spoil:
 `@caught_by(1, kata="04")`.
 """
 
 from __future__ import annotations
 
+import inspect
+import textwrap
 from collections.abc import Callable
 from types import ModuleType
+from typing import Any
 
 Mistake = Callable[[ModuleType], None]
 
@@ -42,6 +50,43 @@ def caught_by(level: int, *, kata: str = "") -> Callable[[Mistake], Mistake]:
         return mistake
 
     return mark
+
+
+def rewritten(m: ModuleType, name: str, *changes: tuple[str, str]) -> Any:
+    """Put a function of `m` into other words, and return what it has become.
+
+    Args:
+        name: a function, a method as "Reader.read", an op (whose forward it then is), or a gradient rule.
+        changes: what stood in its source, wherever it stands there, and what stands there now.
+
+    Raises:
+        ValueError: its source has no such words.
+    """
+    owner, _, own = name.rpartition(".")
+    place = getattr(m, owner) if owner else m
+    before = getattr(place, own)
+    is_op = hasattr(before, "forward") and hasattr(before, "pull")
+    source = textwrap.dedent(inspect.getsource(before.forward if is_op else before))
+    for old, new in changes:
+        if old not in source:
+            raise ValueError(f"{name} has no {old!r} to be rewritten")
+        source = source.replace(old, new)
+    if is_op or not owner:
+        source = source[
+            source.index("def ") :
+        ]  # an op stays the op that it is: its decorators have done their work
+    made: dict[str, Any] = {}
+    code = compile("from __future__ import annotations\n" + source, f"<{name}, spoilt>", "exec")
+    exec(code, vars(m), made)
+    after = made[own]
+    if is_op:
+        before.forward = after
+        return before
+    for op in vars(m).values():
+        if getattr(op, "pull", None) is before:
+            op.gradient(after)
+    setattr(place, own, after)
+    return after
 
 
 def level_of(mistake: object) -> int | None:

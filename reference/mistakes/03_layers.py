@@ -1,25 +1,11 @@
 """Believable wrong solutions of kata 03.  Each takes the reference and spoils one thing in it."""
 
 import functools
-import inspect
 import math
-import textwrap
 
 import numpy as np
 
-from dojo.mistakes import caught_by
-
-
-def edit(m, name, *changes):
-    owner, _, last = name.rpartition(".")
-    holder = getattr(m, owner) if owner else m
-    source = textwrap.dedent(inspect.getsource(getattr(holder, last)))
-    for old, new in changes:
-        assert source.count(old) == 1, f"{name} has {old!r} {source.count(old)} times"
-        source = source.replace(old, new)
-    exec(compile("from __future__ import annotations\n" + source, f"<{name}, spoilt>", "exec"), vars(m))
-    setattr(holder, last, vars(m)[last])
-
+from dojo.mistakes import caught_by, rewritten
 
 # affine.
 
@@ -552,7 +538,7 @@ def private_attributes_are_no_members(m):
 
 @caught_by(1)
 def tuples_are_not_looked_into(m):
-    edit(m, "Module.named_members", ("(list, tuple, dict)", "(list, dict)"))
+    rewritten(m, "Module.named_members", ("(list, tuple, dict)", "(list, dict)"))
 
 
 @caught_by(1)
@@ -1310,7 +1296,7 @@ def _summary(m, parameters_of=None, order=lambda rows, module: rows, tidy=True, 
 
 @caught_by(1)
 def a_summary_counts_buffers(m):
-    edit(m, "summary", ("isinstance(member, Parameter)", "isinstance(member, (Parameter, Buffer))"))
+    rewritten(m, "summary", ("isinstance(member, Parameter)", "isinstance(member, (Parameter, Buffer))"))
 
 
 @caught_by(3)

@@ -1,32 +1,17 @@
 """Believable wrong solutions of kata 05.  Each takes the reference and spoils one thing in it."""
 
 import copy
-import inspect
 import io
 import os
 import pickle
 import tempfile
-import textwrap
 import traceback
 import zipfile
 from pathlib import Path
 
 import numpy as np
 
-from dojo.mistakes import caught_by
-
-
-def edit(m, name, *changes):
-    """Put another version of a function or method into `m`: its source, with some words changed."""
-    owner, _, last = name.rpartition(".")
-    holder = getattr(m, owner) if owner else m
-    source = textwrap.dedent(inspect.getsource(getattr(holder, last)))
-    for old, new in changes:
-        assert source.count(old) == 1, f"{name} has {old!r} {source.count(old)} times"
-        source = source.replace(old, new)
-    exec(compile("from __future__ import annotations\n" + source, f"<{name}, spoilt>", "exec"), vars(m))
-    setattr(holder, last, vars(m)[last])
-
+from dojo.mistakes import caught_by, rewritten
 
 # Networks.
 
@@ -85,7 +70,9 @@ def layers_dot_goes_wherever_it_is(m):
 
 @caught_by(1)
 def a_slice_is_of_the_subclass(m):
-    edit(m, "Sequential.__getitem__", ("Sequential(*self.layers[index])", "type(self)(*self.layers[index])"))
+    rewritten(
+        m, "Sequential.__getitem__", ("Sequential(*self.layers[index])", "type(self)(*self.layers[index])")
+    )
 
 
 @caught_by(3)
@@ -101,7 +88,7 @@ def a_network_remembers_what_came_in(m):
 
 @caught_by(1)
 def forward_skips_the_last_layer(m):
-    edit(m, "Sequential.forward", ("in self.layers:", "in self.layers[:-1] or self.layers:"))
+    rewritten(m, "Sequential.forward", ("in self.layers:", "in self.layers[:-1] or self.layers:"))
 
 
 @caught_by(3)
@@ -142,7 +129,7 @@ def one_activation_is_used_everywhere(m):
 
 @caught_by(1)
 def dropout_comes_before_the_activation(m):
-    edit(
+    rewritten(
         m,
         "MLP",
         ("        net.append(activation())\n", ""),
@@ -175,7 +162,7 @@ def fans_are_the_wrong_way_round(m):
 
 @caught_by(1)
 def fans_forget_the_kernel(m):
-    edit(m, "fans", ("math.prod(shape[2:])", "1"))
+    rewritten(m, "fans", ("math.prod(shape[2:])", "1"))
 
 
 @caught_by(1)
@@ -186,7 +173,7 @@ def a_vector_has_fans(m):
 
 @caught_by(1)
 def a_slope_of_zero_counts_as_none(m):
-    edit(m, "calculate_gain", ("0.01 if param is None else param", "param or 0.01"))
+    rewritten(m, "calculate_gain", ("0.01 if param is None else param", "param or 0.01"))
 
 
 @caught_by(1)
@@ -198,48 +185,48 @@ def an_unknown_gain_is_one(m):
 
 @caught_by(1)
 def fans_are_halved_in_integers(m):
-    edit(m, "xavier_normal_", ("sum(fans(tensor.shape)) / 2", "sum(fans(tensor.shape)) // 2"))
-    edit(m, "xavier_uniform_", ("sum(fans(tensor.shape)) / 2", "sum(fans(tensor.shape)) // 2"))
+    rewritten(m, "xavier_normal_", ("sum(fans(tensor.shape)) / 2", "sum(fans(tensor.shape)) // 2"))
+    rewritten(m, "xavier_uniform_", ("sum(fans(tensor.shape)) / 2", "sum(fans(tensor.shape)) // 2"))
 
 
 @caught_by(1)
 def the_bound_is_taken_for_the_spread(m):
-    edit(m, "_uniform", ("math.sqrt(3 / max(fan, 1))", "math.sqrt(1 / max(fan, 1))"))
+    rewritten(m, "_uniform", ("math.sqrt(3 / max(fan, 1))", "math.sqrt(1 / max(fan, 1))"))
 
 
 @caught_by(1)
 def uniform_weights_are_never_negative(m):
-    edit(m, "_uniform", ("    drawn -= bound\n", ""))
+    rewritten(m, "_uniform", ("    drawn -= bound\n", ""))
 
 
 @caught_by(1)
 def xavier_counts_inputs_only(m):
-    edit(m, "xavier_normal_", ("sum(fans(tensor.shape)) / 2", "fans(tensor.shape)[0]"))
+    rewritten(m, "xavier_normal_", ("sum(fans(tensor.shape)) / 2", "fans(tensor.shape)[0]"))
 
 
 @caught_by(1)
 def xavier_forgets_the_gain(m):
-    edit(m, "xavier_uniform_", ("_uniform(tensor, gain,", "_uniform(tensor, 1.0,"))
+    rewritten(m, "xavier_uniform_", ("_uniform(tensor, gain,", "_uniform(tensor, 1.0,"))
 
 
 @caught_by(1)
 def kaiming_is_always_for_relu(m):
-    edit(m, "kaiming_normal_", ("calculate_gain(nonlinearity, a)", 'calculate_gain("relu")'))
+    rewritten(m, "kaiming_normal_", ("calculate_gain(nonlinearity, a)", 'calculate_gain("relu")'))
 
 
 @caught_by(1)
 def the_mode_is_ignored(m):
-    edit(m, "_fan", ("[modes.index(mode)]", "[0]"))
+    rewritten(m, "_fan", ("[modes.index(mode)]", "[0]"))
 
 
 @caught_by(1)
 def a_variance_is_taken_for_a_spread(m):
-    edit(m, "_normal", ("gain / math.sqrt(max(fan, 1))", "gain / max(fan, 1)"))
+    rewritten(m, "_normal", ("gain / math.sqrt(max(fan, 1))", "gain / max(fan, 1)"))
 
 
 @caught_by(1)
 def every_row_is_the_same(m):
-    edit(m, "_normal", ("rng.standard_normal(tensor.shape,", "rng.standard_normal(tensor.shape[1:],"))
+    rewritten(m, "_normal", ("rng.standard_normal(tensor.shape,", "rng.standard_normal(tensor.shape[1:],"))
 
 
 @caught_by(1)
@@ -269,12 +256,12 @@ def weights_come_out_in_float64(m):
 
 @caught_by(1)
 def writes_are_not_noted(m):
-    edit(m, "_write", ("    increment_version(tensor.data)\n", ""))
+    rewritten(m, "_write", ("    increment_version(tensor.data)\n", ""))
 
 
 @caught_by(1)
 def the_generator_is_ignored(m):
-    edit(m, "_normal", ("rng.standard_normal", "np.random.default_rng().standard_normal"))
+    rewritten(m, "_normal", ("rng.standard_normal", "np.random.default_rng().standard_normal"))
 
 
 @caught_by(3)
@@ -301,12 +288,12 @@ def weights_are_drawn_one_by_one(m):
 
 @caught_by(1)
 def orthogonal_leaves_the_signs_to_the_factorisation(m):
-    edit(m, "orthogonal_", ("gain * np.sign(np.diagonal(r))", "gain"))
+    rewritten(m, "orthogonal_", ("gain * np.sign(np.diagonal(r))", "gain"))
 
 
 @caught_by(1)
 def a_wide_matrix_is_filled_row_by_row(m):
-    edit(m, "orthogonal_", ("(q if rows >= columns else q.T)", "q"))
+    rewritten(m, "orthogonal_", ("(q if rows >= columns else q.T)", "q"))
 
 
 @caught_by(1)
@@ -343,22 +330,24 @@ def orthogonal_by_gram_and_schmidt(m):
 
 @caught_by(1)
 def biases_are_left_as_they_are(m):
-    edit(m, "initialise", ("_write(parameter, 0)", "pass"))
+    rewritten(m, "initialise", ("_write(parameter, 0)", "pass"))
 
 
 @caught_by(1)
 def all_that_has_one_axis_is_a_bias(m):
-    edit(m, "initialise", ('elif name.endswith("bias")', "elif parameter.ndim == 1"))
+    rewritten(m, "initialise", ('elif name.endswith("bias")', "elif parameter.ndim == 1"))
 
 
 @caught_by(1)
 def all_that_has_two_axes_is_a_weight(m):
-    edit(m, "initialise", ('if name.endswith("weight") and parameter.ndim >= 2', "if parameter.ndim >= 2"))
+    rewritten(
+        m, "initialise", ('if name.endswith("weight") and parameter.ndim >= 2', "if parameter.ndim >= 2")
+    )
 
 
 @caught_by(1)
 def statistics_count_networks_too(m):
-    edit(
+    rewritten(
         m,
         "activation_stats",
         (
@@ -398,12 +387,12 @@ def statistics_are_computed_at_the_end(m):
 
 @caught_by(1)
 def statistics_overflow(m):
-    edit(m, "activation_stats", ("of(out.data, dtype=np.float64)", "of(out.data)"))
+    rewritten(m, "activation_stats", ("of(out.data, dtype=np.float64)", "of(out.data)"))
 
 
 @caught_by(1)
 def hooks_stay_when_a_layer_fails(m):
-    edit(
+    rewritten(
         m,
         "activation_stats",
         (
@@ -454,7 +443,7 @@ LEAVES_THE_LINE = "if entry is None or any(x.node is not None or x is start for 
 
 @caught_by(1)
 def any_computation_counts_as_a_line(m):
-    edit(
+    rewritten(
         m,
         "Tape.note",
         (
@@ -466,17 +455,19 @@ def any_computation_counts_as_a_line(m):
 
 @caught_by(1)
 def a_residual_connection_is_let_through(m):
-    edit(m, "Tape.note", (LEAVES_THE_LINE, "if entry is None:"))
+    rewritten(m, "Tape.note", (LEAVES_THE_LINE, "if entry is None:"))
 
 
 @caught_by(1)
 def a_residual_around_everything_is_let_through(m):
-    edit(m, "Tape.note", (LEAVES_THE_LINE, "if entry is None or any(x.node is not None for x in aside):"))
+    rewritten(
+        m, "Tape.note", (LEAVES_THE_LINE, "if entry is None or any(x.node is not None for x in aside):")
+    )
 
 
 @caught_by(1)
 def a_second_line_is_let_through(m):
-    edit(
+    rewritten(
         m,
         "Tape.note",
         (LEAVES_THE_LINE, "entry = entry or 0\n    if any(x.node is not None for x in aside[1:]):"),
@@ -485,7 +476,7 @@ def a_second_line_is_let_through(m):
 
 @caught_by(1)
 def the_line_is_always_the_first_input(m):
-    edit(
+    rewritten(
         m,
         "Tape.note",
         (
@@ -497,7 +488,7 @@ def the_line_is_always_the_first_input(m):
 
 @caught_by(1)
 def results_of_elsewhere_are_leaves(m):
-    edit(
+    rewritten(
         m,
         "Tape.note",
         ("if x.node is None}", "if x.node is not last or last is None}"),
@@ -507,12 +498,12 @@ def results_of_elsewhere_are_leaves(m):
 
 @caught_by(1)
 def a_constant_that_is_written_over_becomes_a_leaf(m):
-    edit(m, "Tape.note", ("if out.node is None:", "if False:"))
+    rewritten(m, "Tape.note", ("if out.node is None:", "if False:"))
 
 
 @caught_by(1)
 def a_rule_that_gives_a_list_is_taken_for_one_that_gives_an_array(m):
-    edit(m, "_pull", ("isinstance(shares, (tuple, list))", "isinstance(shares, tuple)"))
+    rewritten(m, "_pull", ("isinstance(shares, (tuple, list))", "isinstance(shares, tuple)"))
 
 
 @caught_by(1)
@@ -548,18 +539,18 @@ def a_tape_holds_all_that_it_hears_of(m):
 
 @caught_by(3)
 def steps_are_let_go_at_the_end(m):
-    edit(
+    rewritten(
         m,
         "Tape.walk_back",
         ("while steps:", "for step in reversed(steps):"),
         ("_pull(steps.pop(), grad)", "_pull(step, grad)"),
     )
-    edit(m, "_pull", ("kept, step.kept = step.kept, []", "kept = step.kept"))
+    rewritten(m, "_pull", ("kept, step.kept = step.kept, []", "kept = step.kept"))
 
 
 @caught_by(3)
 def the_result_keeps_its_step(m):
-    edit(m, "_pull", ("kept, step.kept = step.kept, []", "kept = step.kept"))
+    rewritten(m, "_pull", ("kept, step.kept = step.kept, []", "kept = step.kept"))
 
 
 @caught_by(1)
@@ -581,33 +572,33 @@ def a_line_is_walked_by_recursion(m):
 
 @caught_by(1)
 def a_line_is_walked_forwards(m):
-    edit(m, "Tape.walk_back", ("steps.pop()", "steps.pop(0)"))
+    rewritten(m, "Tape.walk_back", ("steps.pop()", "steps.pop(0)"))
 
 
 @caught_by(1)
 def a_line_can_be_walked_again(m):
-    edit(m, "Tape.walk_back", ("steps, self.steps = self.steps, []", "steps = [*self.steps]"))
+    rewritten(m, "Tape.walk_back", ("steps, self.steps = self.steps, []", "steps = [*self.steps]"))
 
 
 @caught_by(1)
 def gradients_are_written_over(m):
-    edit(m, "_pull", ("share if leaf.grad is None else np.asarray(leaf.grad + share)", "share"))
+    rewritten(m, "_pull", ("share if leaf.grad is None else np.asarray(leaf.grad + share)", "share"))
 
 
 @caught_by(1)
 def gradients_are_the_arrays_that_rules_gave(m):
-    edit(m, "_pull", (".astype(leaf.dtype)", ".astype(leaf.dtype, copy=False)"))
+    rewritten(m, "_pull", (".astype(leaf.dtype)", ".astype(leaf.dtype, copy=False)"))
 
 
 @caught_by(1)
 def gradients_widen(m):
-    edit(m, "Tape.walk_back", ("np.asarray(grad, last.dtype)", "np.asarray(grad)"))
-    edit(m, "_pull", (".astype(leaf.dtype)", ".copy()"))
+    rewritten(m, "Tape.walk_back", ("np.asarray(grad, last.dtype)", "np.asarray(grad)"))
+    rewritten(m, "_pull", (".astype(leaf.dtype)", ".copy()"))
 
 
 @caught_by(1)
 def frozen_parameters_get_gradients(m):
-    edit(
+    rewritten(
         m,
         "Tape.note",
         (
@@ -625,7 +616,7 @@ def the_gradient_of_the_input_gets_lost(m):
 
 @caught_by(1)
 def inputs_get_no_grad(m):
-    edit(
+    rewritten(
         m,
         "_pull",
         ("in step.leaves.items():", "in step.leaves.items() if step.entry else [*step.leaves.items()][1:]:"),
@@ -648,7 +639,7 @@ def a_refused_gradient_empties_the_tape(m):
 
 @caught_by(1)
 def a_leaf_has_one_place(m):
-    edit(
+    rewritten(
         m,
         "Tape.note",
         (
@@ -660,12 +651,12 @@ def a_leaf_has_one_place(m):
 
 @caught_by(1)
 def any_shape_of_gradient_will_do(m):
-    edit(m, "Tape.walk_back", ("if grad.shape != last.shape:", "if False:"))
+    rewritten(m, "Tape.walk_back", ("if grad.shape != last.shape:", "if False:"))
 
 
 @caught_by(1)
 def stretched_inputs_get_stretched_gradients(m):
-    edit(m, "_fitting", ("if share is None or np.shape(share) != shape:", "if share is None:"))
+    rewritten(m, "_fitting", ("if share is None or np.shape(share) != shape:", "if share is None:"))
 
 
 @caught_by(1)
@@ -676,12 +667,12 @@ def a_missing_gradient_counts_as_zero(m):
 
 @caught_by(1)
 def what_was_written_over_goes_unnoticed(m):
-    edit(m, "_pull", ("version(array) > step.made", "False"))
+    rewritten(m, "_pull", ("version(array) > step.made", "False"))
 
 
 @caught_by(1)
 def any_write_ever_is_an_error(m):
-    edit(m, "_pull", ("version(array) > step.made", "version(array) > 0"))
+    rewritten(m, "_pull", ("version(array) > step.made", "version(array) > 0"))
 
 
 @caught_by(4)
@@ -709,7 +700,7 @@ def a_tape_looks_through_its_steps(m):
 
 @caught_by(1)
 def norms_overflow(m):
-    edit(m, "gradient_norms", ("parameter.grad.astype(np.float64)", "parameter.grad"))
+    rewritten(m, "gradient_norms", ("parameter.grad.astype(np.float64)", "parameter.grad"))
 
 
 @caught_by(1)
@@ -734,22 +725,22 @@ def what_has_no_gradient_has_the_norm_zero(m):
 
 @caught_by(1)
 def the_loss_is_a_sum(m):
-    edit(m, "loss_and_gradient", ("].mean())", "].sum())"))
+    rewritten(m, "loss_and_gradient", ("].mean())", "].sum())"))
 
 
 @caught_by(1)
 def the_gradient_is_that_of_a_sum(m):
-    edit(m, "loss_and_gradient", ("-1 / len(labels)", "-1"))
+    rewritten(m, "loss_and_gradient", ("-1 / len(labels)", "-1"))
 
 
 @caught_by(1)
 def the_gradient_goes_uphill(m):
-    edit(m, "loss_and_gradient", ("-1 / len(labels)", "1 / len(labels)"))
+    rewritten(m, "loss_and_gradient", ("-1 / len(labels)", "1 / len(labels)"))
 
 
 @caught_by(1)
 def labels_count_from_the_end_too(m):
-    edit(m, "loss_and_gradient", ("if not 0 <= label <", "if not -label.dtype.type(99) <= label <"))
+    rewritten(m, "loss_and_gradient", ("if not 0 <= label <", "if not -label.dtype.type(99) <= label <"))
 
 
 @caught_by(1)
@@ -858,17 +849,17 @@ def a_step_fills_gradients_with_zeros(m):
 
 @caught_by(1)
 def a_step_adds_to_old_gradients(m):
-    edit(m, "train_step", ("    net.zero_grad()\n", ""))
+    rewritten(m, "train_step", ("    net.zero_grad()\n", ""))
 
 
 @caught_by(1)
 def a_step_forgets_its_gradients(m):
-    edit(m, "train_step", ("    return loss\n", "    net.zero_grad()\n    return loss\n"))
+    rewritten(m, "train_step", ("    return loss\n", "    net.zero_grad()\n    return loss\n"))
 
 
 @caught_by(1)
 def a_step_makes_new_parameters(m):
-    edit(
+    rewritten(
         m,
         "train_step",
         ("parameter.data -= lr * parameter.grad", "parameter.data = parameter.data - lr * parameter.grad"),
@@ -877,12 +868,12 @@ def a_step_makes_new_parameters(m):
 
 @caught_by(1)
 def a_step_stumbles_over_frozen_parameters(m):
-    edit(m, "train_step", ("if parameter.grad is not None:", "if True:"))
+    rewritten(m, "train_step", ("if parameter.grad is not None:", "if True:"))
 
 
 @caught_by(1)
 def the_loss_of_a_step_is_the_one_after_it(m):
-    edit(
+    rewritten(
         m,
         "train_step",
         ("    return loss\n", "    return loss_and_gradient(net(x).data, labels)[0]\n"),
@@ -897,7 +888,7 @@ def training_switches_the_mode(m):
 
 @caught_by(1)
 def every_epoch_has_the_same_order(m):
-    edit(
+    rewritten(
         m,
         "train_classifier",
         (
@@ -909,12 +900,12 @@ def every_epoch_has_the_same_order(m):
 
 @caught_by(1)
 def rows_are_never_shuffled(m):
-    edit(m, "train_classifier", ("rng.permutation(len(x))", "np.arange(len(x))"))
+    rewritten(m, "train_classifier", ("rng.permutation(len(x))", "np.arange(len(x))"))
 
 
 @caught_by(1)
 def the_last_rows_are_left_out(m):
-    edit(
+    rewritten(
         m,
         "train_classifier",
         ("range(0, len(x), batch_size)", "range(0, len(x) - batch_size + 1, batch_size)"),
@@ -923,17 +914,17 @@ def the_last_rows_are_left_out(m):
 
 @caught_by(1)
 def labels_are_not_shuffled_along(m):
-    edit(m, "train_classifier", ("labels[rows]", "labels[: len(rows)]"))
+    rewritten(m, "train_classifier", ("labels[rows]", "labels[: len(rows)]"))
 
 
 @caught_by(1)
 def rows_are_drawn_with_replacement(m):
-    edit(m, "train_classifier", ("rng.permutation(len(x))", "rng.integers(0, len(x), len(x))"))
+    rewritten(m, "train_classifier", ("rng.permutation(len(x))", "rng.integers(0, len(x), len(x))"))
 
 
 @caught_by(1)
 def an_epoch_has_the_loss_of_its_last_step(m):
-    edit(m, "train_classifier", ("sum(steps) / len(steps)", "steps[-1]"))
+    rewritten(m, "train_classifier", ("sum(steps) / len(steps)", "steps[-1]"))
 
 
 # Weights on disk.
@@ -950,7 +941,7 @@ def the_old_file_is_written_over(m):
 
 @caught_by(1)
 def the_old_file_is_removed_first(m):
-    edit(
+    rewritten(
         m,
         "save",
         ("os.replace(unfinished, path)", "path.unlink(missing_ok=True); os.rename(unfinished, path)"),
@@ -959,7 +950,7 @@ def the_old_file_is_removed_first(m):
 
 @caught_by(1)
 def the_new_file_is_copied_over_the_old(m):
-    edit(m, "save", ("os.replace(unfinished, path)", "path.write_bytes(unfinished.read_bytes())"))
+    rewritten(m, "save", ("os.replace(unfinished, path)", "path.write_bytes(unfinished.read_bytes())"))
 
 
 @caught_by(1)
@@ -996,7 +987,7 @@ def names_are_arguments_of_savez(m):
 
 @caught_by(1)
 def the_unfinished_file_stays(m):
-    edit(m, "save", ("unfinished.unlink(missing_ok=True)", "pass"))
+    rewritten(m, "save", ("unfinished.unlink(missing_ok=True)", "pass"))
 
 
 @caught_by(1)
@@ -1047,7 +1038,7 @@ def loading_ends_training(m):
 
 @caught_by(1)
 def pickles_are_loaded(m):
-    edit(m, "load", ("allow_pickle=False", "allow_pickle=True"))
+    rewritten(m, "load", ("allow_pickle=False", "allow_pickle=True"))
 
 
 @caught_by(1)
@@ -1073,17 +1064,17 @@ def arrays_are_copied_as_they_are_read(m):
 
 @caught_by(1)
 def errors_do_not_say_which_file(m):
-    edit(m, "load", ('raise ValueError(f"{os.fspath(path)} does not fit: {error}") from error', "raise"))
+    rewritten(m, "load", ('raise ValueError(f"{os.fspath(path)} does not fit: {error}") from error', "raise"))
 
 
 @caught_by(1)
 def a_damaged_file_raises_what_numpy_raises(m):
-    edit(m, "load", ("except Exception as error:", "except KeyError as error:"))
+    rewritten(m, "load", ("except Exception as error:", "except KeyError as error:"))
 
 
 @caught_by(1)
 def what_is_missing_is_not_missed(m):
-    edit(m, "load", ("module.load_state_dict(state)", "module.load_state_dict(state, strict=False)"))
+    rewritten(m, "load", ("module.load_state_dict(state)", "module.load_state_dict(state, strict=False)"))
 
 
 @caught_by(1)

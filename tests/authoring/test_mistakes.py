@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from types import ModuleType
+
 import pytest
 
 from dojo.authoring import mistakes
 from dojo.authoring.suites import Outcome, SuiteRun
+from dojo.compose import load_file
 from dojo.curriculum import Kata
-from dojo.mistakes import caught_by, level_of
+from dojo.mistakes import caught_by, level_of, rewritten
 from tests.authoring.conftest import MISTAKES
 from tests.conftest import Course
 
@@ -26,6 +30,67 @@ def test_a_mistake_keeps_its_level_and_stays_a_function() -> None:
 def test_there_are_four_levels(level: int) -> None:
     with pytest.raises(ValueError, match="levels 1 to 4"):
         caught_by(level)
+
+
+WORDS = """
+ONE = 1
+
+
+class op:  # as kata 02's
+    def __init__(self, forward):
+        self.forward, self.pull = forward, None
+
+    def gradient(self, pull):
+        self.pull = pull
+        return pull
+
+
+def more(x):
+    return x + ONE
+
+
+class Pair:
+    def first(self, x):
+        return more(x) + ONE
+
+
+@op
+def square(x):
+    return x * x
+
+
+@square.gradient
+def square_back(grad, x):
+    return 2 * grad * x
+"""
+
+
+@pytest.fixture
+def words(tmp_path: Path) -> ModuleType:
+    file = tmp_path / "words.py"
+    file.write_text(WORDS, encoding="utf-8")
+    return load_file(file)
+
+
+def test_a_function_or_method_is_put_into_other_words(words: ModuleType) -> None:
+    rewritten(words, "Pair.first", ("more(x)", "10 * more(x)"), ("ONE", "2 * ONE"))
+    assert words.Pair().first(3) == 42
+    rewritten(words, "more", ("+", "*"))
+    words.ONE = 3
+    assert words.Pair().first(3) == 96, "it looks its names up in the module, as before"
+
+
+def test_an_op_stays_the_same_op_with_another_forward_or_rule(words: ModuleType) -> None:
+    square = words.square
+    rewritten(words, "square", ("x * x", "x * x * x"))
+    rewritten(words, "square_back", ("2 * grad * x", "3 * grad * x"))
+    assert words.square is square
+    assert (square.forward(2), square.pull(1, 2)) == (8, 6)
+
+
+def test_words_that_are_not_there_are_an_error(words: ModuleType) -> None:
+    with pytest.raises(ValueError, match="more has no 'y'"):
+        rewritten(words, "more", ("y", "x"))
 
 
 GREEN = Outcome("test_1_correctness.py::test_a", 1, "passed")
