@@ -791,6 +791,15 @@ def test_frozen_weights_have_no_gradient_and_buffers_are_counted_apart():
     expect((got["weights"], got["gradients"], got["buffers"]), (4 * 6 + 8, 8, 4 * 6 + 8))
 
 
+def test_a_parameter_with_two_names_is_counted_once_and_is_no_buffer():
+    """One number of 8 bytes, as in tied weights."""
+    net = Sequential(Scale(), Scale())
+    net[1].weight = net[0].weight
+    optimizer = SGD(net.parameters(), lr=1.0)
+    got = memory_by_part(net, optimizer, lambda o, t: total(o), np.ones((2, 1)), None)
+    expect((got["weights"], got["gradients"], got["buffers"]), (8, 8, 0))
+
+
 def test_memory_by_part_changes_no_weight_and_leaves_no_gradient():
     model, batch = Scale(), (np.ones((3, 1)), np.zeros(3))
     memory_by_part(model, SGD(model.parameters(), lr=1.0), product, *batch)

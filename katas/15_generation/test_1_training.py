@@ -23,7 +23,7 @@ from tinytorch.generation import (
     training_bytes,
     warmup_cosine,
 )
-from tinytorch.layers import Module, Parameter
+from tinytorch.layers import Buffer, Module, Parameter
 from tinytorch.optimizers import SGD, AdamW
 from tinytorch.tensor import Tensor
 from tinytorch.training import Callback
@@ -479,8 +479,13 @@ def test_a_cache_is_no_longer_than_the_context(rng):
     expect(more, full)
 
 
-def test_tables_of_positions_are_buffers(rng):
-    model = small_gpt(rng, positions="rotary")
-    state = sum(array.nbytes for array in model.state_dict().values())
-    for parts in (generation_bytes(model, 1, 4), training_bytes(model, 1, 4)):
-        expect(parts["weights"] + parts["buffers"], state)
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("positions", ["learned", "rotary"])
+def test_a_tied_table_is_a_weight_with_two_names_and_no_buffer(positions, tied, rng):
+    model = small_gpt(rng, positions=positions, tied=tied)
+    weights = sum(p.data.nbytes for p in model.parameters())
+    for extra in (0, 24):
+        for of in (generation_bytes, training_bytes):
+            parts = of(model, 1, 4)
+            expect((parts["weights"], parts["buffers"]), (weights, extra))
+        model.seen = Buffer(np.zeros(6, np.float32))

@@ -94,10 +94,10 @@ LIKELIEST = Budget(
 )
 SAID = Budget(
     "a penalty on 512 ids among 4,096",
-    limit=9,
-    reference=3,
-    naive=23,
-    unit="times the time of looking them up",
+    limit=1.9,  # a right version that sorts them first needs 1.1
+    reference=0.3,
+    naive=3.4,
+    unit="times the time of sorting them and looking them up",
     naively="a version that goes from id to id",
 )
 BATCH = Budget(
@@ -315,13 +315,15 @@ def test_the_twin_of_top_p_from_id_to_id_is_caught(rng):
     )
 
 
-def looked_up(logits, ids):
-    return logits.copy(), np.take_along_axis(logits, ids, axis=1)
+def sorted_and_looked_up(logits, ids):
+    return [row[np.unique(said)] for row, said in zip(logits.copy(), ids, strict=True)]
 
 
 def test_a_penalty_does_not_go_from_id_to_id(rng):
     logits, ids, process = table(rng), rng.integers(0, 4096, (2, 512)), RepetitionPenalty(1.3)
-    SAID.check(race(lambda: process(logits, ids), lambda: looked_up(logits, ids), limit=SAID.limit))
+    SAID.check(
+        race(lambda: process(logits, ids), lambda: sorted_and_looked_up(logits, ids), limit=SAID.limit)
+    )
 
 
 def test_the_twin_of_a_penalty_from_id_to_id_is_caught(rng):
@@ -333,7 +335,7 @@ def test_the_twin_of_a_penalty_from_id_to_id_is_caught(rng):
             for one in set(said.tolist()):
                 row[one] = row[one] / 1.3 if row[one] > 0 else row[one] * 1.3
 
-    SAID.catches(race(slow, lambda: looked_up(logits, ids), limit=SAID.limit))
+    SAID.catches(race(slow, lambda: sorted_and_looked_up(logits, ids), limit=SAID.limit))
 
 
 # 15.13 text_stream

@@ -11,73 +11,24 @@ from pathlib import Path
 
 import numpy as np
 
-from dojo.mistakes import caught_by
+from dojo.mistakes import caught_by, rewritten
 
 # Losses.
 
 
-def _rewritten(m, name, *changes, owner=None):
-    """A function of the reference, in other words: each of `changes` is (what stood there, what stands now)."""
-    import inspect
-    import textwrap
-
-    owner = owner or m
-    function = getattr(owner, name)
-    source = textwrap.dedent(inspect.getsource(function))
-    for old, new in changes:
-        assert source.count(old), old
-        source = source.replace(old, new)
-    exec(compile(source, m.__file__, "exec"), vars(m))
-    made = vars(m)[name]
-    setattr(owner, name, made)
-    return made
-
-
-def _forward(m, name, *changes):
-    """Another forward of an op: the function under its decorator, in other words."""
-    import inspect
-    import textwrap
-
-    op = getattr(m, name)
-    source = textwrap.dedent(inspect.getsource(op.forward))
-    source = source[source.index("def ") :]
-    for old, new in changes:
-        assert source.count(old), old
-        source = source.replace(old, new)
-    space = dict(vars(m))
-    exec(compile(source, m.__file__, "exec"), space)
-    op.forward = space[name]
-
-
-def _rule(m, name, *changes):
-    """Another gradient rule of an op."""
-    import inspect
-    import textwrap
-
-    op = getattr(m, name)
-    source = textwrap.dedent(inspect.getsource(op.pull))
-    source = source[source.index("def ") :]
-    for old, new in changes:
-        assert source.count(old), old
-        source = source.replace(old, new)
-    space = dict(vars(m))
-    exec(compile(source, m.__file__, "exec"), space)
-    op.gradient(space[f"{name}_back"])
-
-
 @caught_by(1)
 def predictions_broadcast_against_targets(m):
-    _forward(m, "mse_loss", ("if predictions.shape != targets.shape:", "if False:"))
+    rewritten(m, "mse_loss", ("if predictions.shape != targets.shape:", "if False:"))
 
 
 @caught_by(1)
 def small_integers_are_subtracted_as_they_are(m):
-    _forward(m, "mse_loss", ("floating(predictions) - floating(targets)", "floating(predictions - targets)"))
+    rewritten(m, "mse_loss", ("floating(predictions) - floating(targets)", "floating(predictions - targets)"))
 
 
 @caught_by(1)
 def squares_are_averaged_over_rows_only(m):
-    _forward(
+    rewritten(
         m,
         "mse_loss",
         (
@@ -90,27 +41,29 @@ def squares_are_averaged_over_rows_only(m):
 
 @caught_by(1)
 def differences_are_not_squared_but_made_positive(m):
-    _forward(m, "mse_loss", ("difference * difference", "abs(difference)"))
+    rewritten(m, "mse_loss", ("difference * difference", "abs(difference)"))
 
 
 @caught_by(2)
 def the_two_of_the_square_is_forgotten(m):
-    _rule(m, "mse_loss", ("2 / difference.size if", "1 / difference.size if"))
+    rewritten(m, "mse_loss_back", ("2 / difference.size if", "1 / difference.size if"))
 
 
 @caught_by(2)
 def the_gradient_of_a_mean_is_divided_by_rows(m):
-    _rule(m, "mse_loss", ("2 / difference.size", "2 / max(len(np.atleast_1d(difference)), 1)"))
+    rewritten(m, "mse_loss_back", ("2 / difference.size", "2 / max(len(np.atleast_1d(difference)), 1)"))
 
 
 @caught_by(2)
 def targets_get_the_gradient_of_predictions(m):
-    _rule(m, "mse_loss", ("-back if", "back if"))
+    rewritten(m, "mse_loss_back", ("-back if", "back if"))
 
 
 @caught_by(2)
 def a_rule_works_in_what_was_kept(m):
-    _rule(m, "mse_loss", ("back = difference * (grad * scale)", "back = difference; back *= grad * scale"))
+    rewritten(
+        m, "mse_loss_back", ("back = difference * (grad * scale)", "back = difference; back *= grad * scale")
+    )
 
 
 @caught_by(3)
@@ -143,7 +96,7 @@ def softmax_is_taken_of_a_softmax(m):
 
 @caught_by(1)
 def softmax_goes_down_the_columns(m):
-    _forward(
+    rewritten(
         m,
         "cross_entropy",
         ("below_largest(logits, axis=1)", "below_largest(logits, axis=0)"),
@@ -157,7 +110,7 @@ def the_largest_is_not_subtracted_first(m):
 
 @caught_by(1)
 def the_logarithm_is_taken_of_rounded_probabilities(m):
-    _forward(
+    rewritten(
         m,
         "cross_entropy",
         ("losses += np.log(sums)", "losses = -np.log((array / sums[:, None])[np.arange(n), labels])"),
@@ -167,7 +120,7 @@ def the_logarithm_is_taken_of_rounded_probabilities(m):
 
 @caught_by(1)
 def smoothing_is_spread_over_the_other_classes(m):
-    _forward(
+    rewritten(
         m,
         "cross_entropy",
         (
@@ -180,12 +133,12 @@ def smoothing_is_spread_over_the_other_classes(m):
 
 @caught_by(1)
 def the_label_keeps_all_of_its_weight_when_smoothed(m):
-    _forward(m, "cross_entropy", ("* (label_smoothing - 1)", "* -1"))
+    rewritten(m, "cross_entropy", ("* (label_smoothing - 1)", "* -1"))
 
 
 @caught_by(1)
 def the_mean_is_taken_over_all_elements(m):
-    _forward(
+    rewritten(
         m,
         "cross_entropy",
         (
@@ -202,54 +155,59 @@ def a_negative_label_counts_from_the_end(m):
 
 @caught_by(1)
 def labels_may_be_floats(m):
-    _rewritten(
+    rewritten(
         m, "check_labels", ('if labels.dtype.kind not in "iu":', "labels = labels.astype(int)\n    if False:")
     )
 
 
 @caught_by(1)
 def float32_logits_make_a_float64_loss(m):
-    _forward(
+    rewritten(
         m, "cross_entropy", ("below_largest(logits, axis=1)", "below_largest(logits, axis=1) + np.zeros(1)")
     )
 
 
 @caught_by(2)
 def the_gradient_of_cross_entropy_is_not_divided_by_the_batch(m):
-    _rule(m, "cross_entropy", ("grad = grad / n", "pass"))
+    rewritten(m, "cross_entropy_back", ("grad = grad / n", "pass"))
 
 
 @caught_by(2)
 def smoothing_is_forgotten_on_the_way_back(m):
-    _rule(
-        m, "cross_entropy", ("if label_smoothing:", "if False:"), ("scale * (1 - label_smoothing)", "scale")
+    rewritten(
+        m,
+        "cross_entropy_back",
+        ("if label_smoothing:", "if False:"),
+        ("scale * (1 - label_smoothing)", "scale"),
     )
 
 
 @caught_by(2)
 def the_label_gets_its_own_share_of_the_smoothing_no_more(m):
-    _rule(m, "cross_entropy", ("scale * (1 - label_smoothing)\n", "scale * (1 - label_smoothing * 1.1)\n"))
+    rewritten(
+        m, "cross_entropy_back", ("scale * (1 - label_smoothing)\n", "scale * (1 - label_smoothing * 1.1)\n")
+    )
 
 
 @caught_by(2)
 def the_gradient_has_the_wrong_sign(m):
-    _rule(m, "cross_entropy", ("return back, None", "return -back, None"))
+    rewritten(m, "cross_entropy_back", ("return back, None", "return -back, None"))
 
 
 @caught_by(2)
 def the_incoming_gradient_is_taken_for_one(m):
-    _rule(
+    rewritten(
         m,
-        "cross_entropy",
+        "cross_entropy_back",
         ('    if reduction == "mean":', '    grad = np.ones_like(grad)\n    if reduction == "mean":'),
     )
 
 
 @caught_by(2)
 def a_softmax_is_spoilt_on_the_way_back(m):
-    _rule(
+    rewritten(
         m,
-        "cross_entropy",
+        "cross_entropy_back",
         ("probabilities * scale[:, None]", "np.multiply(probabilities, scale[:, None], out=probabilities)"),
     )
 
@@ -308,17 +266,17 @@ def losses_go_row_by_row(m):
 
 @caught_by(1)
 def accuracy_counts_rows_and_does_not_divide(m):
-    _rewritten(m, "accuracy", ("np.mean(", "np.sum("))
+    rewritten(m, "accuracy", ("np.mean(", "np.sum("))
 
 
 @caught_by(1)
 def accuracy_looks_down_the_columns(m):
-    _rewritten(m, "accuracy", ("argmax(axis=1) == labels)", "argmax(axis=0)[0] == labels)"))
+    rewritten(m, "accuracy", ("argmax(axis=1) == labels)", "argmax(axis=0)[0] == labels)"))
 
 
 @caught_by(1)
 def accuracy_is_an_array(m):
-    _rewritten(m, "accuracy", ("return float(", "return np.float64("))
+    rewritten(m, "accuracy", ("return float(", "return np.float64("))
 
 
 @caught_by(4)
@@ -343,7 +301,7 @@ def rows_are_answers_and_columns_labels(m):
 
 @caught_by(1)
 def pairs_overflow_in_the_dtype_of_labels(m):
-    _rewritten(
+    rewritten(
         m, "confusion_matrix", ("labels.astype(np.intp) * classes", "labels * labels.dtype.type(classes)")
     )
 
@@ -397,7 +355,7 @@ def answers_are_counted_one_by_one(m):
 
 @caught_by(1)
 def names_are_joined_and_meet(m):
-    _rewritten(m, "pack", ('name = f"{len(arrays)}{path}"', "name = path"))
+    rewritten(m, "pack", ('name = f"{len(arrays)}{path}"', "name = path"))
 
 
 @caught_by(1)
@@ -415,7 +373,7 @@ def anything_odd_becomes_text(m):
 
 @caught_by(1)
 def numbers_are_rounded_to_ten_digits(m):
-    _rewritten(
+    rewritten(
         m,
         "pack",
         (
@@ -468,39 +426,39 @@ def numpy_adds_npz_to_the_name(m):
 
 @caught_by(1)
 def the_one_before_is_not_kept(m):
-    _rewritten(m, "save_checkpoint", ("if zipfile.is_zipfile(path):", "if False:"))
+    rewritten(m, "save_checkpoint", ("if zipfile.is_zipfile(path):", "if False:"))
 
 
 @caught_by(1)
 def a_torn_file_becomes_the_one_before(m):
-    _rewritten(m, "save_checkpoint", ("if zipfile.is_zipfile(path):", "if path.exists():"))
+    rewritten(m, "save_checkpoint", ("if zipfile.is_zipfile(path):", "if path.exists():"))
 
 
 @caught_by(1)
 def the_name_comes_before_the_numbers(m):
-    _rewritten(m, "save_checkpoint", ("os.fsync(stream.fileno())", "pass"))
+    rewritten(m, "save_checkpoint", ("os.fsync(stream.fileno())", "pass"))
 
 
 @caught_by(1)
 def what_could_not_be_written_is_left_behind(m):
-    _rewritten(m, "save_checkpoint", ("unfinished.unlink(missing_ok=True)", "pass"))
+    rewritten(m, "save_checkpoint", ("unfinished.unlink(missing_ok=True)", "pass"))
 
 
 @caught_by(1)
 def no_checksum_is_compared(m):
-    _rewritten(
+    rewritten(
         m, "read_checkpoint", ('if checksum(header["state"], arrays) != header["sha256"]:', "if False:")
     )
 
 
 @caught_by(1)
 def a_checksum_of_bytes_alone(m):
-    _rewritten(m, "checksum", ('digest.update(f"{name} {array.dtype.str} {array.shape}".encode())', "pass"))
+    rewritten(m, "checksum", ('digest.update(f"{name} {array.dtype.str} {array.shape}".encode())', "pass"))
 
 
 @caught_by(1)
 def a_checksum_of_arrays_alone(m):
-    _rewritten(m, "checksum", ("hashlib.sha256(text.encode())", "hashlib.sha256()"))
+    rewritten(m, "checksum", ("hashlib.sha256(text.encode())", "hashlib.sha256()"))
 
 
 @caught_by(1)
@@ -510,17 +468,17 @@ def a_damaged_file_is_an_error_though_there_is_another(m):
 
 @caught_by(1)
 def nobody_is_told_that_the_one_before_is_used(m):
-    _rewritten(m, "load_checkpoint", ("warnings.warn(", "str("), (", RuntimeWarning, stacklevel=2", ""))
+    rewritten(m, "load_checkpoint", ("warnings.warn(", "str("), (", RuntimeWarning, stacklevel=2", ""))
 
 
 @caught_by(1)
 def the_one_before_is_only_used_if_the_last_is_gone(m):
-    _rewritten(m, "load_checkpoint", ("except (OSError, ValueError) as error:", "except OSError as error:"))
+    rewritten(m, "load_checkpoint", ("except (OSError, ValueError) as error:", "except OSError as error:"))
 
 
 @caught_by(1)
 def the_error_of_the_one_before_hides_the_first(m):
-    _rewritten(m, "load_checkpoint", ("raise error from None", "raise"))
+    rewritten(m, "load_checkpoint", ("raise error from None", "raise"))
 
 
 @caught_by(3)
@@ -541,7 +499,7 @@ def the_file_is_made_in_memory_first(m):
 
 @caught_by(3)
 def the_whole_file_is_read_first(m):
-    _rewritten(
+    rewritten(
         m,
         "read_checkpoint",
         ("np.load(stream, allow_pickle=False)", "np.load(io.BytesIO(stream.read()), allow_pickle=False)"),
@@ -571,7 +529,7 @@ def the_shadow_is_the_weights(m):
 
 @caught_by(1)
 def decay_is_what_the_new_weights_get(m):
-    _rewritten(m, "update", ("way *= 1 - self.decay", "way *= self.decay"), owner=m.EMA)
+    rewritten(m, "EMA.update", ("way *= 1 - self.decay", "way *= self.decay"))
 
 
 @caught_by(1)
@@ -610,12 +568,12 @@ def a_swap_exchanges_names_not_numbers(m):
 
 @caught_by(1)
 def a_swap_copies_one_way(m):
-    _rewritten(m, "swap", ("np.copyto(shadow, room)", "pass"), owner=m.EMA)
+    rewritten(m, "EMA.swap", ("np.copyto(shadow, room)", "pass"))
 
 
 @caught_by(1)
 def a_write_over_weights_is_not_noted(m):
-    _rewritten(m, "swap", ("increment_version(weight)", "pass"), owner=m.EMA)
+    rewritten(m, "EMA.swap", ("increment_version(weight)", "pass"))
 
 
 @caught_by(1)
@@ -679,7 +637,7 @@ def a_running_mean_goes_row_by_row(m):
 
 
 def _stopping(m, *changes):
-    _rewritten(m, "on_epoch_end", *changes, owner=m.EarlyStopping)
+    rewritten(m, "EarlyStopping.on_epoch_end", *changes)
 
 
 @caught_by(1)
@@ -732,11 +690,10 @@ def a_bar_goes_on_after_an_error(m):
 
 @caught_by(1)
 def a_bar_counts_batches_that_make_no_step(m):
-    _rewritten(
+    rewritten(
         m,
-        "on_fit_begin",
+        "Progress.on_fit_begin",
         ("trainer.epochs * trainer.batches", "trainer.epochs * trainer.batches * trainer.accumulate"),
-        owner=m.Progress,
     )
 
 
@@ -744,7 +701,7 @@ def a_bar_counts_batches_that_make_no_step(m):
 
 
 def _evaluating(m, *changes):
-    _rewritten(m, "evaluating", *changes)
+    rewritten(m, "evaluating", *changes)
 
 
 @caught_by(1)
@@ -783,11 +740,11 @@ def a_failing_validation_leaves_eval_mode_on(m):
 
 @caught_by(1)
 def validation_is_a_mean_of_means(m):
-    _rewritten(m, "validate", ("tally.add(len(targets),", "tally.add(1,"), owner=m.Trainer)
+    rewritten(m, "Trainer.validate", ("tally.add(len(targets),", "tally.add(1,"))
 
 
 def _batch(m, *changes):
-    _rewritten(m, "train_batch", *changes, owner=m.Trainer)
+    rewritten(m, "Trainer.train_batch", *changes)
 
 
 @caught_by(1)
@@ -892,11 +849,11 @@ def each_batch_is_judged_three_times(m):
 
 
 def _fit(m, *changes):
-    _rewritten(m, "fit", *changes, owner=m.Trainer)
+    rewritten(m, "Trainer.fit", *changes)
 
 
 def _end(m, *changes):
-    _rewritten(m, "end_epoch", *changes, owner=m.Trainer)
+    rewritten(m, "Trainer.end_epoch", *changes)
 
 
 @caught_by(1)
@@ -984,7 +941,7 @@ def _state(m, change):
 
 
 def _load(m, *changes):
-    _rewritten(m, "load_state_dict", *changes, owner=m.Trainer)
+    rewritten(m, "Trainer.load_state_dict", *changes)
 
 
 @caught_by(2)
@@ -1040,9 +997,7 @@ def generators_begin_anew(m):
 
 @caught_by(1)
 def only_the_generators_of_the_model_itself_are_found(m):
-    _rewritten(
-        m, "generators", ("for module in self.model.modules()", "for module in [self.model]"), owner=m.Trainer
-    )
+    rewritten(m, "Trainer.generators", ("for module in self.model.modules()", "for module in [self.model]"))
 
 
 @caught_by(2)
@@ -1061,7 +1016,7 @@ def a_fit_that_was_stopped_is_gone_on_with_after_a_kill(m):
 
 
 def _resume(m, *changes):
-    _rewritten(m, "resume", *changes, owner=m.Trainer)
+    rewritten(m, "Trainer.resume", *changes)
 
 
 @caught_by(2)
@@ -1084,19 +1039,24 @@ def a_view_counts_as_memory_of_its_own(m):
 
 @caught_by(1)
 def what_is_kept_twice_counts_twice(m):
-    _rewritten(
+    rewritten(
         m, "memory_by_part", ("kept[id(owner(array))] = owner(array)", "kept[len(kept)] = owner(array)")
     )
 
 
 @caught_by(1)
 def weights_and_inputs_count_as_activations(m):
-    _rewritten(m, "memory_by_part", ("and id(owner(array)) not in own", ""))
+    rewritten(m, "memory_by_part", ("and id(owner(array)) not in own", ""))
 
 
 @caught_by(1)
 def frozen_weights_have_gradients(m):
-    _rewritten(m, "memory_by_part", (" if p.requires_grad)", ")"))
+    rewritten(m, "memory_by_part", (" if p.requires_grad)", ")"))
+
+
+@caught_by(1)
+def the_second_name_of_a_weight_counts_as_a_buffer(m):
+    m.parameter_bytes = lambda model: sum(array.nbytes for array in model.state_dict().values())
 
 
 @caught_by(1)

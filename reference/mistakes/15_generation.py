@@ -5,25 +5,7 @@ import copy
 
 import numpy as np
 
-from dojo.mistakes import caught_by
-
-
-def _rewritten(m, name, *changes):
-    """A function or method ("Reader.read") of the reference, in other words: each of `changes` is (what stood
-    there, what stands now)."""
-    import inspect
-    import textwrap
-
-    owner, _, own = name.rpartition(".")
-    place = getattr(m, owner) if owner else m
-    source = textwrap.dedent(inspect.getsource(getattr(place, own)))
-    for old, new in changes:
-        assert source.count(old), old
-        source = source.replace(old, new)
-    space = dict(vars(m)) if owner else vars(m)
-    exec(compile(source, m.__file__, "exec"), space)
-    setattr(place, own, space[own])
-
+from dojo.mistakes import caught_by, rewritten
 
 # 15.1, 15.2: choosing
 
@@ -35,22 +17,22 @@ def greedy_takes_the_last_of_equals(m):
 
 @caught_by(1)
 def greedy_over_the_batch(m):
-    _rewritten(m, "greedy", (".argmax(axis=1)", ".argmax(axis=0)"))
+    rewritten(m, "greedy", (".argmax(axis=1)", ".argmax(axis=0)"))
 
 
 @caught_by(1)
 def one_random_number_for_all_rows(m):
-    _rewritten(m, "sample", ("rng.random((len(line), 1))", "rng.random()"))
+    rewritten(m, "sample", ("rng.random((len(line), 1))", "rng.random()"))
 
 
 @caught_by(2)
 def every_id_is_equally_likely(m):
-    _rewritten(m, "sample", ("np.exp(line, out=line)", "line[...] = line > -np.inf"))
+    rewritten(m, "sample", ("np.exp(line, out=line)", "line[...] = line > -np.inf"))
 
 
 @caught_by(1)
 def a_generator_of_its_own(m):
-    _rewritten(m, "sample", ("rng.random(", "np.random.random("))
+    rewritten(m, "sample", ("rng.random(", "np.random.random("))
 
 
 @caught_by(1)
@@ -65,32 +47,32 @@ def an_id_of_no_length_is_drawn_at_a_point_on_its_border(m):
 
 @caught_by(1)
 def exp_without_the_largest_taken_off(m):
-    _rewritten(m, "sample", ("below_largest(logits.astype(np.float64), axis=1)", "logits.astype(np.float64)"))
+    rewritten(m, "sample", ("below_largest(logits.astype(np.float64), axis=1)", "logits.astype(np.float64)"))
 
 
 @caught_by(2)
 def sums_do_not_reach_the_point(m):
-    _rewritten(m, "sample", ("* line[:, -1:]", "* line[:, -1:] * 0.95"))
+    rewritten(m, "sample", ("* line[:, -1:]", "* line[:, -1:] * 0.95"))
 
 
 @caught_by(1)
 def the_id_before_the_one_that_was_drawn(m):
-    _rewritten(m, "sample", ("(line <= points).sum(axis=1)", "((line <= points).sum(axis=1) - 1).clip(0)"))
+    rewritten(m, "sample", ("(line <= points).sum(axis=1)", "((line <= points).sum(axis=1) - 1).clip(0)"))
 
 
 @caught_by(1)
 def nothing_to_draw_from_is_drawn_from(m):
-    _rewritten(m, "sample", ("if not largest > -np.inf:", "if False:"))
+    rewritten(m, "sample", ("if not largest > -np.inf:", "if False:"))
 
 
 @caught_by(1)
 def nan_is_drawn_from(m):
-    _rewritten(m, "sample", ("if not largest > -np.inf:", "if largest == -np.inf:"))
+    rewritten(m, "sample", ("if not largest > -np.inf:", "if largest == -np.inf:"))
 
 
 @caught_by(1)
 def the_logit_is_named_instead_of_the_row(m):
-    _rewritten(m, "sample", ('f"row {row} has', 'f"a row has'))
+    rewritten(m, "sample", ('f"row {row} has', 'f"a row has'))
 
 
 @caught_by(4)
@@ -112,7 +94,7 @@ def ids_are_looked_at_one_by_one(m):
 
 @caught_by(1)
 def temperature_multiplies(m):
-    _rewritten(m, "Temperature.__call__", ("logits / self.t", "logits * self.t"))
+    rewritten(m, "Temperature.__call__", ("logits / self.t", "logits * self.t"))
 
 
 @caught_by(1)
@@ -126,37 +108,37 @@ def temperature_works_in_place(m):
 
 @caught_by(1)
 def temperature_makes_float64(m):
-    _rewritten(m, "Temperature.__call__", ("logits / self.t", "logits / np.float64(self.t)"))
+    rewritten(m, "Temperature.__call__", ("logits / self.t", "logits / np.float64(self.t)"))
 
 
 @caught_by(1)
 def temperature_of_zero_is_accepted(m):
-    _rewritten(m, "Temperature.__init__", ("if not t > 0:", "if t < 0:"))
+    rewritten(m, "Temperature.__init__", ("if not t > 0:", "if t < 0:"))
 
 
 @caught_by(1)
 def temperature_of_nan_is_accepted(m):
-    _rewritten(m, "Temperature.__init__", ("if not t > 0:", "if t <= 0:"))
+    rewritten(m, "Temperature.__init__", ("if not t > 0:", "if t <= 0:"))
 
 
 @caught_by(1)
 def a_chain_begins_at_its_end(m):
-    _rewritten(m, "chain", ("in processors:", "in processors[::-1]:"))
+    rewritten(m, "chain", ("in processors:", "in processors[::-1]:"))
 
 
 @caught_by(1)
 def a_chain_stops_after_one(m):
-    _rewritten(m, "chain", ("in processors:", "in processors[:1]:"))
+    rewritten(m, "chain", ("in processors:", "in processors[:1]:"))
 
 
 @caught_by(1)
 def penalty_divides_what_is_below_zero_too(m):
-    _rewritten(m, "RepetitionPenalty.__call__", ("seen * self.penalty", "seen / self.penalty"))
+    rewritten(m, "RepetitionPenalty.__call__", ("seen * self.penalty", "seen / self.penalty"))
 
 
 @caught_by(1)
 def penalty_is_subtracted(m):
-    _rewritten(
+    rewritten(
         m,
         "RepetitionPenalty.__call__",
         ("np.where(seen > 0, seen / self.penalty, seen * self.penalty)", "seen - self.penalty"),
@@ -177,7 +159,7 @@ def penalty_for_each_time(m):
 
 @caught_by(1)
 def penalty_changes_the_logits_it_was_given(m):
-    _rewritten(m, "RepetitionPenalty.__call__", ("logits.copy()", "logits"))
+    rewritten(m, "RepetitionPenalty.__call__", ("logits.copy()", "logits"))
 
 
 @caught_by(1)
@@ -222,7 +204,7 @@ def top_k_of_equals_keeps_exactly_k(m):
 
 @caught_by(1)
 def top_k_keeps_one_more(m):
-    _rewritten(
+    rewritten(
         m,
         "TopK.__call__",
         ("logits.shape[1] - min(self.k, logits.shape[1])", "max(0, logits.shape[1] - self.k - 1)"),
@@ -231,14 +213,14 @@ def top_k_keeps_one_more(m):
 
 @caught_by(1)
 def top_k_above_the_vocabulary_fails(m):
-    _rewritten(
+    rewritten(
         m, "TopK.__call__", ("logits.shape[1] - min(self.k, logits.shape[1])", "logits.shape[1] - self.k")
     )
 
 
 @caught_by(1)
 def top_k_sets_zero(m):
-    _rewritten(m, "TopK.__call__", ("-np.inf", "0"))
+    rewritten(m, "TopK.__call__", ("-np.inf", "0"))
 
 
 @caught_by(1)
@@ -252,7 +234,7 @@ def top_k_over_all_rows(m):
 
 @caught_by(1)
 def a_k_of_zero_is_accepted(m):
-    _rewritten(m, "TopK.__init__", ("k < 1", "k < 0"))
+    rewritten(m, "TopK.__init__", ("k < 1", "k < 0"))
 
 
 @caught_by(4)
@@ -271,7 +253,7 @@ def top_k_by_python_lists(m):
 
 @caught_by(1)
 def top_p_drops_the_one_that_reaches_p(m):
-    _rewritten(
+    rewritten(
         m,
         "TopP.__call__",
         ("1 + (sums[:, :-1] < self.p * sums[:, -1:])", "np.maximum(1, (sums < self.p * sums[:, -1:])"),
@@ -281,7 +263,7 @@ def top_p_drops_the_one_that_reaches_p(m):
 
 @caught_by(1)
 def top_p_keeps_one_more(m):
-    _rewritten(
+    rewritten(
         m,
         "TopP.__call__",
         ("count - 1, axis=1", "np.minimum(count, logits.shape[1] - 1), axis=1"),
@@ -290,7 +272,7 @@ def top_p_keeps_one_more(m):
 
 @caught_by(1)
 def top_p_by_shares_of_logits(m):
-    _rewritten(
+    rewritten(
         m,
         "TopP.__call__",
         (
@@ -302,17 +284,17 @@ def top_p_by_shares_of_logits(m):
 
 @caught_by(1)
 def top_p_sorts_the_smallest_first(m):
-    _rewritten(m, "TopP.__call__", ("-np.sort(-logits, axis=1)", "np.sort(logits, axis=1)"))
+    rewritten(m, "TopP.__call__", ("-np.sort(-logits, axis=1)", "np.sort(logits, axis=1)"))
 
 
 @caught_by(1)
 def top_p_of_one_loses_the_tail(m):
-    _rewritten(m, "TopP.__call__", ("if self.p == 1:", "if False:"))
+    rewritten(m, "TopP.__call__", ("if self.p == 1:", "if False:"))
 
 
 @caught_by(1)
 def top_p_forgets_that_sums_are_not_one(m):
-    _rewritten(m, "TopP.__call__", ("self.p * sums[:, -1:]", "self.p"))
+    rewritten(m, "TopP.__call__", ("self.p * sums[:, -1:]", "self.p"))
 
 
 @caught_by(1)
@@ -335,12 +317,12 @@ def top_p_of_equals_keeps_as_few_as_it_can(m):
 
 @caught_by(1)
 def a_p_above_one_is_accepted(m):
-    _rewritten(m, "TopP.__init__", ("0 < p <= 1", "0 < p"))
+    rewritten(m, "TopP.__init__", ("0 < p <= 1", "0 < p"))
 
 
 @caught_by(1)
 def a_p_of_zero_is_accepted(m):
-    _rewritten(m, "TopP.__init__", ("0 < p <= 1", "0 <= p <= 1"))
+    rewritten(m, "TopP.__init__", ("0 < p <= 1", "0 <= p <= 1"))
 
 
 @caught_by(3)
@@ -359,34 +341,34 @@ def top_p_keeps_tables_of_every_step(m):
 
 @caught_by(1)
 def the_window_moves_by_one(m):
-    _rewritten(m, "window_start", ("hop = max(1, context // 2)", "hop = 1"))
+    rewritten(m, "window_start", ("hop = max(1, context // 2)", "hop = 1"))
 
 
 @caught_by(1)
 def the_window_moves_by_all_of_itself(m):
-    _rewritten(m, "window_start", ("context // 2", "context"))
+    rewritten(m, "window_start", ("context // 2", "context"))
 
 
 @caught_by(1)
 def the_window_moves_before_it_is_full(m):
-    _rewritten(m, "window_start", ("(context - length)", "(context - length - 1)"))
+    rewritten(m, "window_start", ("(context - length)", "(context - length - 1)"))
 
 
 @caught_by(1)
 def a_context_of_one_has_no_hop(m):
-    _rewritten(m, "window_start", ("max(1, context // 2)", "context // 2"))
+    rewritten(m, "window_start", ("max(1, context // 2)", "context // 2"))
 
 
 @caught_by(1)
 def the_window_begins_before_the_text(m):
-    _rewritten(
+    rewritten(
         m, "window_start", ("np.maximum(0, -((context - length) // hop))", "-((context - length) // hop)")
     )
 
 
 @caught_by(1)
 def padding_stays_on_the_right(m):
-    _rewritten(
+    rewritten(
         m,
         "left_padded",
         (
@@ -398,7 +380,7 @@ def padding_stays_on_the_right(m):
 
 @caught_by(1)
 def padding_is_the_end_of_the_row(m):
-    _rewritten(
+    rewritten(
         m,
         "left_padded",
         ("np.maximum(np.arange(columns) - padding[:, None], 0)", "(np.arange(columns) - padding[:, None])"),
@@ -407,7 +389,7 @@ def padding_is_the_end_of_the_row(m):
 
 @caught_by(1)
 def padding_is_zeros(m):
-    _rewritten(
+    rewritten(
         m,
         "left_padded",
         (
@@ -419,27 +401,27 @@ def padding_is_zeros(m):
 
 @caught_by(1)
 def a_length_of_zero_is_accepted(m):
-    _rewritten(m, "left_padded", ("1 <= length <= columns", "0 <= length <= columns"))
+    rewritten(m, "left_padded", ("1 <= length <= columns", "0 <= length <= columns"))
 
 
 @caught_by(1)
 def a_length_beyond_the_columns_is_accepted(m):
-    _rewritten(m, "left_padded", ("1 <= length <= columns", "1 <= length"))
+    rewritten(m, "left_padded", ("1 <= length <= columns", "1 <= length"))
 
 
 @caught_by(1)
 def lengths_of_any_shape_are_accepted(m):
-    _rewritten(m, "left_padded", ("if lengths.shape != (rows,):", "if False:"))
+    rewritten(m, "left_padded", ("if lengths.shape != (rows,):", "if False:"))
 
 
 @caught_by(1)
 def floats_are_taken_for_ids(m):
-    _rewritten(m, "left_padded", ('if ids.dtype.kind not in "iu":', "if False:"))
+    rewritten(m, "left_padded", ('if ids.dtype.kind not in "iu":', "if False:"))
 
 
 @caught_by(1)
 def ids_keep_their_small_type(m):
-    _rewritten(m, "left_padded", (".astype(np.int64, copy=False)", ""))
+    rewritten(m, "left_padded", (".astype(np.int64, copy=False)", ""))
 
 
 # 15.9 Reader
@@ -447,7 +429,7 @@ def ids_keep_their_small_type(m):
 
 @caught_by(1)
 def the_cache_is_kept_when_the_window_moves(m):
-    _rewritten(
+    rewritten(
         m,
         "Reader.read",
         (
@@ -459,22 +441,22 @@ def the_cache_is_kept_when_the_window_moves(m):
 
 @caught_by(1)
 def all_is_read_again_into_the_cache(m):
-    _rewritten(m, "Reader.read", ("ids[:, self.read_until :]", "ids[:, self.begin :]"))
+    rewritten(m, "Reader.read", ("ids[:, self.read_until :]", "ids[:, self.begin :]"))
 
 
 @caught_by(1)
 def logits_of_the_first_new_column(m):
-    _rewritten(m, "Reader.read", ("[:, -1]", "[:, 0]"))
+    rewritten(m, "Reader.read", ("[:, -1]", "[:, 0]"))
 
 
 @caught_by(3)
 def all_logits_are_kept_by_a_view(m):
-    _rewritten(m, "Reader.read", ("[:, -1].copy()", "[:, -1]"))
+    rewritten(m, "Reader.read", ("[:, -1].copy()", "[:, -1]"))
 
 
 @caught_by(1)
 def padding_is_seen(m):
-    _rewritten(
+    rewritten(
         m,
         "Reader.read",
         ('mask = padding_mask(length - starts, length - self.begin, side="left")', "mask = None"),
@@ -483,12 +465,12 @@ def padding_is_seen(m):
 
 @caught_by(1)
 def the_mask_is_that_of_padding_on_the_right(m):
-    _rewritten(m, "Reader.read", ('side="left"', 'side="right"'))
+    rewritten(m, "Reader.read", ('side="left"', 'side="right"'))
 
 
 @caught_by(1)
 def positions_count_from_the_padding(m):
-    _rewritten(
+    rewritten(
         m,
         "Reader.read",
         (
@@ -500,12 +482,12 @@ def positions_count_from_the_padding(m):
 
 @caught_by(1)
 def positions_go_on_beyond_the_window(m):
-    _rewritten(m, "Reader.read", ("- starts[:, None], 0)", "- self.padding[:, None], 0)"))
+    rewritten(m, "Reader.read", ("- starts[:, None], 0)", "- self.padding[:, None], 0)"))
 
 
 @caught_by(1)
 def one_window_for_all_rows(m):
-    _rewritten(
+    rewritten(
         m,
         "Reader.read",
         (
@@ -517,12 +499,12 @@ def one_window_for_all_rows(m):
 
 @caught_by(1)
 def the_context_is_forgotten(m):
-    _rewritten(m, "Reader.read", ("window_start(length - self.padding, context)", "0"))
+    rewritten(m, "Reader.read", ("window_start(length - self.padding, context)", "0"))
 
 
 @caught_by(1)
 def only_new_columns_without_a_cache(m):
-    _rewritten(
+    rewritten(
         m,
         "Reader.read",
         (
@@ -534,34 +516,34 @@ def only_new_columns_without_a_cache(m):
 
 @caught_by(1)
 def a_cache_although_none_was_wanted(m):
-    _rewritten(
+    rewritten(
         m, "Reader.read", ("self.model.new_caches() if self.use_cache else None", "self.model.new_caches()")
     )
 
 
 @caught_by(1)
 def dropout_while_reading(m):
-    _rewritten(m, "used", ("module.training = False", "pass"))
+    rewritten(m, "used", ("module.training = False", "pass"))
 
 
 @caught_by(1)
 def the_model_is_left_in_evaluation(m):
-    _rewritten(m, "used", ("module.training = True", "pass"))
+    rewritten(m, "used", ("module.training = True", "pass"))
 
 
 @caught_by(1)
 def a_graph_is_recorded_while_reading(m):
-    _rewritten(m, "used", ("with no_grad():", "with contextlib.nullcontext():"))
+    rewritten(m, "used", ("with no_grad():", "with contextlib.nullcontext():"))
 
 
 @caught_by(1)
 def selecting_forgets_the_caches(m):
-    _rewritten(m, "Reader.select", ("cache.select(rows)", "pass"))
+    rewritten(m, "Reader.select", ("cache.select(rows)", "pass"))
 
 
 @caught_by(1)
 def selecting_forgets_the_padding(m):
-    _rewritten(
+    rewritten(
         m,
         "Reader.select",
         (
@@ -573,12 +555,12 @@ def selecting_forgets_the_padding(m):
 
 @caught_by(1)
 def selecting_throws_the_caches_away(m):
-    _rewritten(m, "Reader.select", ("cache.select(rows)", "self.caches = None"))
+    rewritten(m, "Reader.select", ("cache.select(rows)", "self.caches = None"))
 
 
 @caught_by(1)
 def the_window_never_moves_once_it_is_cached(m):
-    _rewritten(
+    rewritten(
         m,
         "Reader.read",
         ("if self.caches is None or length - self.begin > context:", "if self.caches is None:"),
@@ -587,12 +569,12 @@ def the_window_never_moves_once_it_is_cached(m):
 
 @caught_by(1)
 def the_first_column_is_that_of_the_rows_that_are_left(m):
-    _rewritten(
+    rewritten(
         m,
         "Reader.read",
         (
-            "        mask = positions = None\n",
-            "        self.begin = int(starts.min())\n        mask = positions = None\n",
+            "    mask = positions = None\n",
+            "    self.begin = int(starts.min())\n    mask = positions = None\n",
         ),
     )
 
@@ -636,22 +618,22 @@ def the_model_evaluates_while_a_stream_is_open(m):
 
 @caught_by(1)
 def the_caller_gets_the_column_itself(m):
-    _rewritten(m, "stream", ("yield written[:, end].copy()", "yield written[:, end]"))
+    rewritten(m, "stream", ("yield written[:, end].copy()", "yield written[:, end]"))
 
 
 @caught_by(1)
 def the_first_row_that_stops_ends_all(m):
-    _rewritten(m, "stream", ("if done.all():", "if done.any():"))
+    rewritten(m, "stream", ("if done.all():", "if done.any():"))
 
 
 @caught_by(1)
 def a_row_that_stopped_goes_on(m):
-    _rewritten(m, "stream", ("np.where(done, filler, chosen)", "chosen"))
+    rewritten(m, "stream", ("np.where(done, filler, chosen)", "chosen"))
 
 
 @caught_by(1)
 def the_token_that_stops_is_not_shown(m):
-    _rewritten(
+    rewritten(
         m,
         "stream",
         (
@@ -663,34 +645,34 @@ def the_token_that_stops_is_not_shown(m):
 
 @caught_by(1)
 def only_the_last_token_says_who_is_done(m):
-    _rewritten(m, "stream", ("done |= np.isin(chosen, stops)", "done = np.isin(written[:, end], stops)"))
+    rewritten(m, "stream", ("done |= np.isin(chosen, stops)", "done = np.isin(written[:, end], stops)"))
 
 
 @caught_by(1)
 def one_of_several_stops(m):
-    _rewritten(m, "stream", ("list(stop)", "list(stop)[:1]"))
+    rewritten(m, "stream", ("list(stop)", "list(stop)[:1]"))
 
 
 @caught_by(1)
 def a_stop_in_the_prompt_stops(m):
-    _rewritten(m, "stream", ("done = np.zeros(rows, bool)", "done = np.isin(prompt, stops).any(axis=1)"))
+    rewritten(m, "stream", ("done = np.zeros(rows, bool)", "done = np.isin(prompt, stops).any(axis=1)"))
 
 
 @caught_by(1)
 def a_pad_id_of_zero_is_taken_for_none(m):
-    _rewritten(m, "stream", ("so_far[:, -1] if pad_id is None else pad_id", "pad_id or so_far[:, -1]"))
+    rewritten(m, "stream", ("so_far[:, -1] if pad_id is None else pad_id", "pad_id or so_far[:, -1]"))
 
 
 @caught_by(1)
 def processors_see_the_new_token_only(m):
-    _rewritten(
+    rewritten(
         m, "stream", ("process(reader.read(so_far), so_far)", "process(reader.read(so_far), so_far[:, -1:])")
     )
 
 
 @caught_by(1)
 def processors_see_the_window_only(m):
-    _rewritten(
+    rewritten(
         m,
         "stream",
         (
@@ -702,22 +684,22 @@ def processors_see_the_window_only(m):
 
 @caught_by(1)
 def processors_are_forgotten(m):
-    _rewritten(m, "stream", ("chain(*processors)", "chain()"))
+    rewritten(m, "stream", ("chain(*processors)", "chain()"))
 
 
 @caught_by(1)
 def processors_only_where_tokens_are_drawn(m):
-    _rewritten(m, "stream", ("chain(*processors)", "chain(*(processors if rng else ()))"))
+    rewritten(m, "stream", ("chain(*processors)", "chain(*(processors if rng else ()))"))
 
 
 @caught_by(1)
 def always_greedy(m):
-    _rewritten(m, "stream", ("greedy(logits) if rng is None else sample(logits, rng=rng)", "greedy(logits)"))
+    rewritten(m, "stream", ("greedy(logits) if rng is None else sample(logits, rng=rng)", "greedy(logits)"))
 
 
 @caught_by(1)
 def one_token_too_many(m):
-    _rewritten(
+    rewritten(
         m,
         "stream",
         ("range(length, length + max_new_tokens)", "range(length, length + max_new_tokens + 1)"),
@@ -727,22 +709,22 @@ def one_token_too_many(m):
 
 @caught_by(1)
 def the_prompt_is_left_out(m):
-    _rewritten(m, "generate", ("[prompt, *(column", "[prompt[:, :0], *(column"))
+    rewritten(m, "generate", ("[prompt, *(column", "[prompt[:, :0], *(column"))
 
 
 @caught_by(1)
 def pad_id_is_not_shown_before_the_prompt(m):
-    _rewritten(m, "generate", ("if pad_id is not None:", "if False:"))
+    rewritten(m, "generate", ("if pad_id is not None:", "if False:"))
 
 
 @caught_by(1)
 def padding_is_forgotten_by_generate(m):
-    _rewritten(m, "generate", ('"lengths": lengths', '"lengths": None'))
+    rewritten(m, "generate", ('"lengths": lengths', '"lengths": None'))
 
 
 @caught_by(1)
 def generate_always_uses_a_cache(m):
-    _rewritten(m, "generate", ('"use_cache": use_cache', '"use_cache": True'))
+    rewritten(m, "generate", ('"use_cache": use_cache', '"use_cache": True'))
 
 
 @caught_by(3)
@@ -761,7 +743,7 @@ def the_caches_are_left_at_the_model(m):
 
 @caught_by(1)
 def every_row_keeps_its_own_best(m):
-    _rewritten(
+    rewritten(
         m,
         "beam_search",
         (
@@ -773,12 +755,12 @@ def every_row_keeps_its_own_best(m):
 
 @caught_by(1)
 def scores_are_of_the_last_token_only(m):
-    _rewritten(m, "beam_search", (" + scores[:, None]", ""))
+    rewritten(m, "beam_search", (" + scores[:, None]", ""))
 
 
 @caught_by(1)
 def logits_are_added_up(m):
-    _rewritten(
+    rewritten(
         m,
         "beam_search",
         (
@@ -790,22 +772,22 @@ def logits_are_added_up(m):
 
 @caught_by(1)
 def caches_do_not_follow_their_beams(m):
-    _rewritten(m, "beam_search", ("reader.select(source[~done])", "reader.select(np.sort(source[~done]))"))
+    rewritten(m, "beam_search", ("reader.select(source[~done])", "reader.select(np.sort(source[~done]))"))
 
 
 @caught_by(1)
 def a_beam_that_stopped_is_read_on(m):
-    _rewritten(m, "beam_search", ("rows, scores = rows[~done], scores[~done]", "done[:] = False"))
+    rewritten(m, "beam_search", ("rows, scores = rows[~done], scores[~done]", "done[:] = False"))
 
 
 @caught_by(1)
 def a_beam_that_stopped_leaves_its_place(m):
-    _rewritten(m, "beam_search", ("[: beams - len(found)]", "[:beams]"))
+    rewritten(m, "beam_search", ("[: beams - len(found)]", "[:beams]"))
 
 
 @caught_by(1)
 def beams_that_did_not_stop_are_lost(m):
-    _rewritten(
+    rewritten(
         m,
         "beam_search",
         (
@@ -817,17 +799,17 @@ def beams_that_did_not_stop_are_lost(m):
 
 @caught_by(1)
 def the_length_is_not_looked_at(m):
-    _rewritten(m, "beam_search", ("** length_penalty", "** 0"))
+    rewritten(m, "beam_search", ("** length_penalty", "** 0"))
 
 
 @caught_by(1)
 def the_length_counts_the_prompt(m):
-    _rewritten(m, "beam_search", ("max(1, len(one[0]) - length)", "max(1, len(one[0]))"))
+    rewritten(m, "beam_search", ("max(1, len(one[0]) - length)", "max(1, len(one[0]))"))
 
 
 @caught_by(1)
 def the_score_is_divided_before_it_is_told(m):
-    _rewritten(
+    rewritten(
         m,
         "beam_search",
         (
@@ -839,17 +821,17 @@ def the_score_is_divided_before_it_is_told(m):
 
 @caught_by(1)
 def the_worst_comes_first(m):
-    _rewritten(m, "beam_search", ("key=value, reverse=True", "key=value"))
+    rewritten(m, "beam_search", ("key=value, reverse=True", "key=value"))
 
 
 @caught_by(1)
 def the_impossible_is_a_beam(m):
-    _rewritten(m, "beam_search", ("best = best[table.ravel()[best] > -np.inf]", "pass"))
+    rewritten(m, "beam_search", ("best = best[table.ravel()[best] > -np.inf]", "pass"))
 
 
 @caught_by(1)
 def the_prompt_is_not_part_of_what_is_found(m):
-    _rewritten(
+    rewritten(
         m,
         "beam_search",
         (
@@ -861,7 +843,7 @@ def the_prompt_is_not_part_of_what_is_found(m):
 
 @caught_by(1)
 def a_search_goes_on_when_all_have_stopped(m):
-    _rewritten(
+    rewritten(
         m,
         "beam_search",
         (
@@ -873,12 +855,12 @@ def a_search_goes_on_when_all_have_stopped(m):
 
 @caught_by(1)
 def several_rows_are_searched_as_one(m):
-    _rewritten(m, "beam_search", ("if beams < 1 or len(prompt) != 1:", "if beams < 1:"))
+    rewritten(m, "beam_search", ("if beams < 1 or len(prompt) != 1:", "if beams < 1:"))
 
 
 @caught_by(1)
 def no_beams_are_one(m):
-    _rewritten(
+    rewritten(
         m,
         "beam_search",
         ("if beams < 1 or len(prompt) != 1:", "beams = max(1, beams)\n    if len(prompt) != 1:"),
@@ -899,7 +881,7 @@ def a_search_keeps_every_step(m):
 
 @caught_by(4)
 def a_search_reads_all_rows_again(m):
-    _rewritten(
+    rewritten(
         m,
         "beam_search",
         ("reader.read(rows)", "Reader(model, np.zeros(len(rows), np.int64), use_cache).read(rows)"),
@@ -929,27 +911,27 @@ def all_text_comes_at_the_end(m):
 
 @caught_by(1)
 def half_a_character_at_the_end_is_lost(m):
-    _rewritten(m, "text_stream", ('if rest := decoder.decode(b"", True):', "if rest := '':"))
+    rewritten(m, "text_stream", ('if rest := decoder.decode(b"", True):', "if rest := '':"))
 
 
 @caught_by(1)
 def half_a_character_before_a_special_token_is_told_later(m):
-    _rewritten(m, "text_stream", ('decoder.decode(b"", True) + token', "token"))
+    rewritten(m, "text_stream", ('decoder.decode(b"", True) + token', "token"))
 
 
 @caught_by(1)
 def empty_pieces_are_told(m):
-    _rewritten(m, "text_stream", ("        if text:\n", "        if True:\n"))
+    rewritten(m, "text_stream", ("        if text:\n", "        if True:\n"))
 
 
 @caught_by(1)
 def what_is_no_character_is_an_error(m):
-    _rewritten(m, "text_stream", ('("replace")', '("strict")'))
+    rewritten(m, "text_stream", ('("replace")', '("strict")'))
 
 
 @caught_by(1)
 def what_is_no_character_is_dropped(m):
-    _rewritten(m, "text_stream", ('("replace")', '("ignore")'))
+    rewritten(m, "text_stream", ('("replace")', '("ignore")'))
 
 
 @caught_by(1)
@@ -994,12 +976,12 @@ def all_ids_are_decoded_for_each(m):
 
 @caught_by(1)
 def the_last_window_has_nothing_after_it(m):
-    _rewritten(m, "TokenDataset.__len__", ("- self.context", "- self.context + 1"))
+    rewritten(m, "TokenDataset.__len__", ("- self.context", "- self.context + 1"))
 
 
 @caught_by(1)
 def the_last_window_is_lost(m):
-    _rewritten(m, "TokenDataset.__len__", ("- self.context", "- self.context - 1"))
+    rewritten(m, "TokenDataset.__len__", ("- self.context", "- self.context - 1"))
 
 
 @caught_by(1)
@@ -1009,17 +991,17 @@ def windows_do_not_overlap(m):
 
 @caught_by(1)
 def targets_are_the_inputs(m):
-    _rewritten(m, "TokenDataset.__getitem__", ("window[1:]", "window[:-1]"))
+    rewritten(m, "TokenDataset.__getitem__", ("window[1:]", "window[:-1]"))
 
 
 @caught_by(1)
 def targets_of_a_batch_are_the_inputs(m):
-    _rewritten(m, "TokenDataset.__getitems__", ("windows[:, 1:]", "windows[:, :-1]"))
+    rewritten(m, "TokenDataset.__getitems__", ("windows[:, 1:]", "windows[:, :-1]"))
 
 
 @caught_by(1)
 def windows_are_copies(m):
-    _rewritten(
+    rewritten(
         m,
         "TokenDataset.__getitem__",
         ("return window[:-1], window[1:]", "return window[:-1].copy(), window[1:].copy()"),
@@ -1028,22 +1010,22 @@ def windows_are_copies(m):
 
 @caught_by(1)
 def windows_are_of_int64(m):
-    _rewritten(m, "TokenDataset.__init__", ("as_array(ids)", "as_array(ids).astype(np.int64)"))
+    rewritten(m, "TokenDataset.__init__", ("as_array(ids)", "as_array(ids).astype(np.int64)"))
 
 
 @caught_by(1)
 def a_negative_index_is_a_window(m):
-    _rewritten(m, "TokenDataset.__getitem__", ("if not 0 <= index < len(self):", "if index >= len(self):"))
+    rewritten(m, "TokenDataset.__getitem__", ("if not 0 <= index < len(self):", "if index >= len(self):"))
 
 
 @caught_by(1)
 def an_index_beyond_the_end_is_a_short_window(m):
-    _rewritten(m, "TokenDataset.__getitem__", ("if not 0 <= index < len(self):", "if index < 0:"))
+    rewritten(m, "TokenDataset.__getitem__", ("if not 0 <= index < len(self):", "if index < 0:"))
 
 
 @caught_by(1)
 def a_row_as_long_as_the_context_has_windows(m):
-    _rewritten(m, "TokenDataset.__init__", ("len(self.ids) <= context", "len(self.ids) < context"))
+    rewritten(m, "TokenDataset.__init__", ("len(self.ids) <= context", "len(self.ids) < context"))
 
 
 @caught_by(3)
@@ -1084,7 +1066,7 @@ def the_loss_is_of_the_last_token(m):
 
 @caught_by(1)
 def shapes_are_not_compared(m):
-    _rewritten(m, "language_model_loss", ("if logits.shape[:-1] != targets.shape:", "if False:"))
+    rewritten(m, "language_model_loss", ("if logits.shape[:-1] != targets.shape:", "if False:"))
 
 
 @caught_by(2)
@@ -1095,12 +1077,12 @@ def the_loss_has_no_gradient(m):
 
 @caught_by(1)
 def the_last_window_is_not_evaluated(m):
-    _rewritten(m, "evaluate", ("if whole < count:", "if False:"))
+    rewritten(m, "evaluate", ("if whole < count:", "if False:"))
 
 
 @caught_by(1)
 def windows_count_alike_whatever_their_length(m):
-    _rewritten(
+    rewritten(
         m,
         "evaluate",
         (
@@ -1112,27 +1094,27 @@ def windows_count_alike_whatever_their_length(m):
 
 @caught_by(1)
 def the_mean_counts_the_first_token(m):
-    _rewritten(m, "evaluate", ("return sum(nats) / count", "return sum(nats) / len(ids)"))
+    rewritten(m, "evaluate", ("return sum(nats) / count", "return sum(nats) / len(ids)"))
 
 
 @caught_by(1)
 def each_window_loses_its_first_prediction(m):
-    _rewritten(m, "evaluate", ("ids[1 : whole + 1].reshape", "ids[:whole].reshape"))
+    rewritten(m, "evaluate", ("ids[1 : whole + 1].reshape", "ids[:whole].reshape"))
 
 
 @caught_by(1)
 def an_evaluation_in_training(m):
-    _rewritten(m, "evaluate", ("with evaluating(model):", "with no_grad():"))
+    rewritten(m, "evaluate", ("with evaluating(model):", "with no_grad():"))
 
 
 @caught_by(1)
 def an_evaluation_that_records(m):
-    _rewritten(m, "evaluate", ("with evaluating(model):", "with contextlib.nullcontext():"))
+    rewritten(m, "evaluate", ("with evaluating(model):", "with contextlib.nullcontext():"))
 
 
 @caught_by(1)
 def a_batch_of_all_windows(m):
-    _rewritten(
+    rewritten(
         m,
         "evaluate",
         (
@@ -1144,7 +1126,7 @@ def a_batch_of_all_windows(m):
 
 @caught_by(1)
 def one_id_is_enough_to_evaluate(m):
-    _rewritten(
+    rewritten(
         m,
         "evaluate",
         ("len(ids) < 2", "len(ids) < 1"),
@@ -1154,7 +1136,7 @@ def one_id_is_enough_to_evaluate(m):
 
 @caught_by(3)
 def all_logits_of_an_evaluation_are_kept(m):
-    _rewritten(
+    rewritten(
         m,
         "evaluate",
         (
@@ -1181,17 +1163,17 @@ def perplexity_in_base_two(m):
 
 @caught_by(1)
 def bits_are_nats(m):
-    _rewritten(m, "bits_per_character", (" / math.log(2)", ""))
+    rewritten(m, "bits_per_character", (" / math.log(2)", ""))
 
 
 @caught_by(1)
 def bits_of_a_token_not_of_a_character(m):
-    _rewritten(m, "bits_per_character", ("nats * tokens / characters", "nats"))
+    rewritten(m, "bits_per_character", ("nats * tokens / characters", "nats"))
 
 
 @caught_by(1)
 def characters_and_tokens_change_places(m):
-    _rewritten(m, "bits_per_character", ("nats * tokens / characters", "nats * characters / tokens"))
+    rewritten(m, "bits_per_character", ("nats * tokens / characters", "nats * characters / tokens"))
 
 
 # 15.18, 15.19: training
@@ -1199,49 +1181,49 @@ def characters_and_tokens_change_places(m):
 
 @caught_by(1)
 def biases_decay_too(m):
-    _rewritten(m, "decay_groups", ("(p.ndim >= 2) == matrices", "(p.ndim >= 1) == matrices"))
+    rewritten(m, "decay_groups", ("(p.ndim >= 2) == matrices", "(p.ndim >= 1) == matrices"))
 
 
 @caught_by(1)
 def only_what_has_two_axes_decays(m):
-    _rewritten(m, "decay_groups", ("(p.ndim >= 2) == matrices", "(p.ndim == 2) == matrices"))
+    rewritten(m, "decay_groups", ("(p.ndim >= 2) == matrices", "(p.ndim == 2) == matrices"))
 
 
 @caught_by(1)
 def an_empty_group_is_a_group(m):
-    _rewritten(m, "decay_groups", ("if chosen:", "if True:"))
+    rewritten(m, "decay_groups", ("if chosen:", "if True:"))
 
 
 @caught_by(1)
 def vectors_decay_and_matrices_do_not(m):
-    _rewritten(
+    rewritten(
         m, "decay_groups", ("((True, weight_decay), (False, 0.0))", "((False, weight_decay), (True, 0.0))")
     )
 
 
 @caught_by(1)
 def the_rate_begins_at_zero(m):
-    _rewritten(m, "warmup_cosine", ("start_factor=1 / warmup", "start_factor=0.0"))
+    rewritten(m, "warmup_cosine", ("start_factor=1 / warmup", "start_factor=0.0"))
 
 
 @caught_by(1)
 def the_wave_goes_over_all_steps(m):
-    _rewritten(m, "warmup_cosine", ("steps - warmup, eta_min", "steps, eta_min"))
+    rewritten(m, "warmup_cosine", ("steps - warmup, eta_min", "steps, eta_min"))
 
 
 @caught_by(1)
 def the_rate_falls_to_zero(m):
-    _rewritten(m, "warmup_cosine", ("eta_min=least * lr", "eta_min=0.0"))
+    rewritten(m, "warmup_cosine", ("eta_min=least * lr", "eta_min=0.0"))
 
 
 @caught_by(1)
 def the_least_rate_is_no_part_of_the_rate(m):
-    _rewritten(m, "warmup_cosine", ("eta_min=least * lr", "eta_min=least"))
+    rewritten(m, "warmup_cosine", ("eta_min=least * lr", "eta_min=least"))
 
 
 @caught_by(1)
 def a_warm_up_may_take_all_steps(m):
-    _rewritten(
+    rewritten(
         m,
         "warmup_cosine",
         ("1 <= warmup < steps", "1 <= warmup <= steps"),
@@ -1251,22 +1233,22 @@ def a_warm_up_may_take_all_steps(m):
 
 @caught_by(1)
 def the_schedule_goes_by_epochs(m):
-    _rewritten(m, "train_language_model", ('scheduler_per="step"', 'scheduler_per="epoch"'))
+    rewritten(m, "train_language_model", ('scheduler_per="step"', 'scheduler_per="epoch"'))
 
 
 @caught_by(1)
 def gradients_are_not_clipped(m):
-    _rewritten(m, "train_language_model", ("max_norm=1.0", "max_norm=None"))
+    rewritten(m, "train_language_model", ("max_norm=1.0", "max_norm=None"))
 
 
 @caught_by(1)
 def the_usual_betas(m):
-    _rewritten(m, "train_language_model", (", betas=(0.9, 0.95)", ""))
+    rewritten(m, "train_language_model", (", betas=(0.9, 0.95)", ""))
 
 
 @caught_by(1)
 def everything_decays(m):
-    _rewritten(
+    rewritten(
         m,
         "train_language_model",
         (
@@ -1278,7 +1260,7 @@ def everything_decays(m):
 
 @caught_by(1)
 def the_validation_comes_last(m):
-    _rewritten(
+    rewritten(
         m,
         "train_language_model",
         (
@@ -1290,27 +1272,27 @@ def the_validation_comes_last(m):
 
 @caught_by(1)
 def other_callbacks_are_forgotten(m):
-    _rewritten(m, "train_language_model", (", *callbacks]", "]"))
+    rewritten(m, "train_language_model", (", *callbacks]", "]"))
 
 
 @caught_by(1)
 def the_checkpoint_is_forgotten(m):
-    _rewritten(m, "train_language_model", (", checkpoint=checkpoint)", ")"))
+    rewritten(m, "train_language_model", (", checkpoint=checkpoint)", ")"))
 
 
 @caught_by(1)
 def steps_that_make_no_epoch_are_dropped(m):
-    _rewritten(m, "train_language_model", ("if steps % every:", "if False:"))
+    rewritten(m, "train_language_model", ("if steps % every:", "if False:"))
 
 
 @caught_by(1)
 def always_the_same_warm_up(m):
-    _rewritten(m, "train_language_model", ("max(1, steps // 20) if warmup is None else warmup", "1"))
+    rewritten(m, "train_language_model", ("max(1, steps // 20) if warmup is None else warmup", "1"))
 
 
 @caught_by(1)
 def batches_from_a_generator_of_its_own(m):
-    _rewritten(m, "train_language_model", ("rng=rng)", "rng=np.random.default_rng(0))"))
+    rewritten(m, "train_language_model", ("rng=rng)", "rng=np.random.default_rng(0))"))
 
 
 @caught_by(1)
@@ -1326,24 +1308,22 @@ def the_same_windows_each_epoch(m):
 
 @caught_by(1)
 def an_optimizer_that_has_not_begun(m):
-    _rewritten(m, "training_bytes", ('return {**parts, "optimizer": 2 * parts["weights"]}', "return parts"))
+    rewritten(m, "training_bytes", ('return {**parts, "optimizer": 2 * parts["weights"]}', "return parts"))
 
 
 @caught_by(1)
 def one_moment_of_two(m):
-    _rewritten(m, "training_bytes", ('2 * parts["weights"]', 'parts["weights"]'))
+    rewritten(m, "training_bytes", ('2 * parts["weights"]', 'parts["weights"]'))
 
 
 @caught_by(1)
 def activations_of_one_row(m):
-    _rewritten(
-        m, "training_bytes", ("np.zeros((batch, length), np.int64)", "np.zeros((1, length), np.int64)")
-    )
+    rewritten(m, "training_bytes", ("np.zeros((batch, length), np.int64)", "np.zeros((1, length), np.int64)"))
 
 
 @caught_by(3)
 def activations_by_a_rule_of_thumb(m):
-    _rewritten(
+    rewritten(
         m,
         "training_bytes",
         (
@@ -1355,27 +1335,32 @@ def activations_by_a_rule_of_thumb(m):
 
 @caught_by(1)
 def a_cache_of_all_heads(m):
-    _rewritten(m, "generation_bytes", ("config.num_kv_heads or config.num_heads", "config.num_heads"))
+    rewritten(m, "generation_bytes", ("config.num_kv_heads or config.num_heads", "config.num_heads"))
 
 
 @caught_by(1)
 def a_cache_of_one_layer(m):
-    _rewritten(m, "generation_bytes", ("        config.num_layers,\n", "        1,\n"))
+    rewritten(m, "generation_bytes", ("        config.num_layers,\n", "        1,\n"))
 
 
 @caught_by(1)
 def a_cache_always_of_float32(m):
-    _rewritten(m, "generation_bytes", ("weights[0].itemsize", "4"))
+    rewritten(m, "generation_bytes", ("weights[0].itemsize", "4"))
 
 
 @caught_by(1)
 def a_cache_that_grows_beyond_the_context(m):
-    _rewritten(m, "generation_bytes", ("min(length, config.context)", "length"))
+    rewritten(m, "generation_bytes", ("min(length, config.context)", "length"))
 
 
 @caught_by(1)
 def buffers_are_counted_as_weights(m):
-    _rewritten(m, "generation_bytes", ('"weights": total,', '"weights": total + buffers,'))
+    rewritten(m, "generation_bytes", ('"weights": total,', '"weights": parameter_bytes(model),'))
+
+
+@caught_by(1)
+def the_second_name_of_a_table_is_a_buffer(m):
+    m.parameter_bytes = lambda model: sum(array.nbytes for array in model.state_dict().values())
 
 
 LAST = "of two axes the last is axis 1, and the last is what numpy, or kata 04, takes without a word"

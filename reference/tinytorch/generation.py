@@ -25,7 +25,7 @@ from tinytorch.activations import below_largest, log_softmax
 from tinytorch.attention import KVCache, cache_bytes, padding_mask
 from tinytorch.autograd import no_grad
 from tinytorch.dataloader import DataLoader, Dataset
-from tinytorch.layers import Module, Parameter
+from tinytorch.layers import Module, Parameter, parameter_bytes
 from tinytorch.optimizers import AdamW, CosineAnnealingLR, LinearLR, Optimizer, SequentialLR
 from tinytorch.tensor import Array, Tensor, as_array
 from tinytorch.tokenization import Tokenizer
@@ -628,7 +628,8 @@ def training_bytes(model: LanguageModel, batch: int, length: int) -> dict[str, i
 
 def generation_bytes(model: LanguageModel, batch: int, length: int) -> dict[str, int]:
     """Bytes of generating `batch` rows up to `length` tokens: "weights", "buffers", and "cache": the keys and
-    values of all tokens in all layers, as far as they are within the context, without room to grow."""
+    values of all tokens in all layers, as far as they are within the context, without room to grow. A tied
+    table counts once, as a weight."""
     # kata 15.20: kata 13's cache_bytes, of the weights' dtype; the config says how many heads.
     config, weights = model.config, [p.data for p in model.parameters()]
     cache = cache_bytes(
@@ -640,5 +641,4 @@ def generation_bytes(model: LanguageModel, batch: int, length: int) -> dict[str,
         weights[0].itemsize,
     )
     total = sum(array.nbytes for array in weights)
-    buffers = sum(array.nbytes for array in model.state_dict().values()) - total
-    return {"weights": total, "buffers": buffers, "cache": cache}
+    return {"weights": total, "buffers": parameter_bytes(model) - total, "cache": cache}

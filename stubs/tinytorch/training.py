@@ -28,7 +28,7 @@ import rich.progress
 
 from tinytorch.activations import below_largest
 from tinytorch.autograd import Node, no_grad, source_of, topological
-from tinytorch.layers import Module
+from tinytorch.layers import Module, parameter_bytes
 from tinytorch.optimizers import LRScheduler, OneCycleLR, Optimizer, clip_grad_norm_
 from tinytorch.tensor import Array, Tensor, as_array, floating, increment_version, op, promote
 
@@ -537,7 +537,8 @@ def memory_by_part(
     """Bytes that training on a batch takes: "weights", "gradients", "optimizer", "buffers", "activations".
 
     Activations are what the gradient rules keep of one forward pass, each piece of memory once, without the
-    weights and the inputs; the optimizer's part is what it remembers by now. The model makes one forward
+    weights and the inputs; the optimizer's part is what it remembers by now. Each
+    array counts once, also one with two names, as of tied weights. The model makes one forward
     pass as it is, in training or not, and no step.
     """
     # TODO 10.19: from the loss, `topological` leads to all nodes; in `kept` are numbers, arrays and lists. A

@@ -738,7 +738,7 @@ def memory_by_part(
         "weights": weights,
         "gradients": sum(p.data.nbytes for p in optimizer.parameters() if p.requires_grad),
         "optimizer": sum(a.nbytes for a in remembered if isinstance(a, np.ndarray)),
-        "buffers": sum(array.nbytes for array in model.state_dict().values()) - weights,
+        "buffers": sum({id(a): a.nbytes for a in model.state_dict().values()}.values()) - weights,
         "activations": sum(array.nbytes for array in kept.values()),
     }
 

@@ -19,7 +19,7 @@ import rich.progress
 
 from tinytorch.activations import below_largest
 from tinytorch.autograd import no_grad
-from tinytorch.layers import Module
+from tinytorch.layers import Module, parameter_bytes
 from tinytorch.optimizers import LRScheduler, OneCycleLR, Optimizer, clip_grad_norm_
 from tinytorch.tensor import Array, Tensor, as_array, floating, increment_version, op, promote, set_recorder
 
@@ -767,7 +767,7 @@ def memory_by_part(
         "weights": weights,
         "gradients": sum(p.data.nbytes for p in optimizer.parameters() if p.requires_grad),
         "optimizer": sum(a.nbytes for a in remembered if isinstance(a, np.ndarray)),
-        "buffers": sum(array.nbytes for array in model.state_dict().values()) - weights,
+        "buffers": parameter_bytes(model) - weights,
         "activations": sum(array.nbytes for array in kept.values()),
     }
 

@@ -533,11 +533,12 @@ def training_bytes(model: LanguageModel, batch: int, length: int) -> dict[str, i
 
 def generation_bytes(model: LanguageModel, batch: int, length: int) -> dict[str, int]:
     config, parameters = model.config, list(model.parameters())
-    state = model.state_dict()
-    named = {name for name, _ in model.named_parameters()}
+    every = {id(array): array.nbytes for array in model.state_dict().values()}
+    for p in parameters:
+        del every[id(p.data)]
     numbers = 2 * config.num_layers * batch * min(length, config.context) * config.kv_dim
     return {
         "weights": sum(p.data.nbytes for p in parameters),
-        "buffers": sum(array.nbytes for name, array in state.items() if name not in named),
+        "buffers": sum(every.values()),
         "cache": numbers * parameters[0].dtype.itemsize,
     }

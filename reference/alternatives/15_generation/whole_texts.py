@@ -558,5 +558,6 @@ def generation_bytes(model: LanguageModel, batch: int, length: int) -> dict[str,
         weights[0].itemsize,
     )
     total = sum(array.nbytes for array in weights)
-    buffers = sum(array.nbytes for array in model.state_dict().values()) - total
+    of_weights = {id(p.data) for p in model.parameters()}
+    buffers = sum(array.nbytes for array in model.state_dict().values() if id(array) not in of_weights)
     return {"weights": total, "buffers": buffers, "cache": cache}
