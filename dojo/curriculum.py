@@ -149,7 +149,13 @@ KATAS: tuple[Kata, ...] = (
         "systems",
         ("02", "03", "04", "05", "06", "07", "08", "10"),
     ),
-    Kata("19", "kvcache", "Caches for generation", "systems", ("02", "06", "13", "14", "15")),
+    Kata(
+        "19",
+        "kvcache",
+        "Caches for generation",
+        "systems",
+        ("02", "03", "04", "06", "10", "13", "14", "15"),
+    ),
     Kata(
         "20",
         "competition",
