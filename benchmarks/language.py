@@ -11,14 +11,12 @@ memory that was laid out before, or added at the end of those there are.
 
 from __future__ import annotations
 
-import argparse
-import json
 import statistics
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from benchmarks.beside import pairs_of, pytorch, reference
-from benchmarks.turns import peak_of, race, record, rounded
+from benchmarks.turns import command, peak_of, race
 
 compose: Any = reference("dojo.compose")
 curriculum: Any = reference("dojo.curriculum")
@@ -242,16 +240,5 @@ def compared(steps: int | None) -> dict[str, Any]:
     return result
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--steps", type=int, help="a short form of so many steps of each")
-    parser.add_argument("--record", action="store_true", help="write recorded.json")
-    args = parser.parse_args()
-    result = compared(args.steps)
-    print(json.dumps(rounded(result), indent=1))
-    if args.record and args.steps is None:
-        record(FOLDER / "recorded.json", result)
-
-
 if __name__ == "__main__":
-    main()
+    command(__doc__, compared, FOLDER)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import platform
@@ -9,7 +10,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -92,6 +93,18 @@ def peak_of(work: str) -> float:
     found = re.search(r"VmHWM:\s*(\d+) kB", done.stdout)
     assert found is not None
     return int(found[1]) / 1024
+
+
+def command(doc: str | None, compared: Callable[[int | None], dict[str, Any]], milestone: Path) -> None:
+    """The command line of a comparison: shows its result, and records it if it is to, and was run in full."""
+    parser = argparse.ArgumentParser(description=(doc or "").partition("\n")[0])
+    parser.add_argument("--steps", type=int, help="a short form of so many steps of each")
+    parser.add_argument("--record", action="store_true", help="write recorded.json")
+    args = parser.parse_args()
+    result = compared(args.steps)
+    print(json.dumps(rounded(result), indent=1))
+    if args.record and args.steps is None:
+        record(milestone / "recorded.json", result)
 
 
 def record(path: Path, result: Mapping[str, Any]) -> None:
