@@ -16,6 +16,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -458,3 +459,14 @@ def course(pristine_course: Course, tmp_path: Path) -> Course:
     root = tmp_path / "course"
     shutil.copytree(pristine_course.root, root)
     return Course(root)
+
+
+def interrupted(command: list[str], sign: Path, options: dict[str, Any]) -> str:
+    """What a command says that gets Ctrl-C as soon as the file `sign` is there; it must end as shells expect."""
+    running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **options)
+    while not sign.exists() and running.poll() is None:
+        time.sleep(0.05)
+    running.send_signal(signal.SIGINT)
+    out, _ = running.communicate()
+    assert running.returncode == 130, out
+    return str(out)

@@ -5,10 +5,8 @@ from __future__ import annotations
 import html.parser
 import json
 import re
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +15,7 @@ import pytest
 
 from dojo.compose import load_file
 from dojo.curriculum import MILESTONES
-from tests.conftest import HERE, Course, copied
+from tests.conftest import HERE, Course, copied, interrupted
 
 FOLDER = HERE / MILESTONES[1].shown
 RECORDED: dict[str, Any] = json.loads((FOLDER / "recorded.json").read_text("utf-8"))
@@ -91,15 +89,9 @@ def test_the_demo_is_stopped_resumed_and_reported(course: Course) -> None:
     checkpoint = course.path("runs/m2_tinyshapes/checkpoint.npz")
     options: dict[str, Any] = {"cwd": course.root, "env": environment, "text": True}
     if sys.platform != "win32":
-        first = subprocess.Popen(
-            demo("--epochs", "1"), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **options
+        assert "dojo milestone m2 tinyshapes --resume" in interrupted(
+            demo("--epochs", "1"), checkpoint, options
         )
-        while not checkpoint.exists() and first.poll() is None:
-            time.sleep(0.05)
-        first.send_signal(signal.SIGINT)
-        out, _ = first.communicate()
-        assert first.returncode == 130, out
-        assert "dojo milestone m2 tinyshapes --resume" in out
         last = subprocess.run(demo("tinyshapes", "--resume"), capture_output=True, **options)
     else:
         last = subprocess.run(demo("--epochs", "1"), capture_output=True, **options)
