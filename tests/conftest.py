@@ -462,7 +462,7 @@ def course(pristine_course: Course, tmp_path: Path) -> Course:
 
 
 def interrupted(command: list[str], sign: Path, options: dict[str, Any]) -> str:
-    """What a command says that gets Ctrl-C as soon as the file `sign` is there; it must end as shells expect."""
+    """What a command says that gets Ctrl-C when the file `sign` is there; it must end as shells expect."""
     running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **options)
     while not sign.exists() and running.poll() is None:
         time.sleep(0.05)
