@@ -33,17 +33,22 @@ def main(args: list[str]) -> int:
         "data", nargs="?", choices=list(M2.RECIPES), default="tinyshapes", help="to learn (tinyshapes)"
     )
     parser.add_argument("--epochs", type=int, metavar="N", help="how often each image is seen")
-    parser.add_argument("--seed", type=int, default=0, help="of weights, order and flips (0)")
+    parser.add_argument("--width", type=int, metavar="N", help="kernels of the first convolution")
+    parser.add_argument("--crop", type=int, metavar="N", help="pixels by which images are moved (0)")
+    parser.add_argument("--seed", type=int, default=0, help="of weights, order, flips and crops (0)")
     parser.add_argument("--resume", action="store_true", help="go on with a training that was stopped")
     parser.add_argument("--to", type=Path, metavar="FOLDER", help="for checkpoint and report (runs/m2_DATA)")
     parser.add_argument(
         "--pictures", type=int, default=6, metavar="N", help="how many wrong answers to show (6)"
     )
     options = parser.parse_args(args)
-    if options.epochs is not None and options.epochs < 1:
-        parser.error("--epochs is 1 or more")
-    if options.resume and (options.epochs or options.seed):
-        parser.error("a training that is resumed keeps its --epochs and --seed")
+    changed = {name: getattr(options, name) for name in ("epochs", "width", "crop")}
+    changed = {name: number for name, number in changed.items() if number is not None}
+    for name, number in changed.items():
+        if number < (least := 0 if name == "crop" else 1):
+            parser.error(f"--{name} is {least} or more")
+    if options.resume and (changed or options.seed):
+        parser.error("a training that is resumed keeps its --epochs, --width, --crop and --seed")
     screen = Screen()
     if options.data == "cifar10" and (missing := why_missing("cifar10")):
         screen.say(missing)
@@ -52,10 +57,10 @@ def main(args: list[str]) -> int:
     if options.resume and not run.begun():
         screen.say(f"There is no checkpoint in {run.folder} to go on from.")
         return 1
-    recipe, seed = run.recipe() if options.resume else (M2.RECIPES[options.data], options.seed)
-    if options.epochs:
-        recipe = replace(recipe, epochs=options.epochs)
-    if not options.resume:
+    if options.resume:
+        recipe, seed = run.recipe()
+    else:
+        recipe, seed = replace(M2.RECIPES[options.data], **changed), options.seed
         run.begin(recipe, seed)
     return train(screen, run, recipe, seed, options.pictures)
 

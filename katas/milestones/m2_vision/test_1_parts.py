@@ -116,6 +116,21 @@ def test_an_epoch_shows_each_image_once_with_its_label_and_half_of_them_mirrored
     assert 16 <= sum(mirrored for _, mirrored in seen) <= 48
 
 
+def test_in_a_long_training_images_are_moved_by_a_few_pixels():
+    """Each is one of the 25 windows of the image with two zeros around it, or of its mirror image."""
+    images, labels = drawn(64)
+    padded = np.pad(images, ((0, 0), (0, 0), (2, 2), (2, 2)))
+    places = [(i, j) for i in range(5) for j in range(5)]
+    moved = np.stack([padded[:, :, i : i + 32, j : j + 32] for i, j in places], axis=1)
+    known = M2.normalize(np.concatenate([moved, moved[..., ::-1]], axis=1).reshape(-1, 3, 32, 32))
+    known = {image.tobytes(): n // 50 for n, image in enumerate(known)}
+    _, loader, _ = M2.training(replace(SMALL, batch=16, crop=2), M2.TensorDataset(images, labels))
+    seen = [np.ascontiguousarray(image) for batch, _ in loader for image in batch]
+    assert sorted(known[image.tobytes()] for image in seen) == list(range(64))
+    still = {image.tobytes() for image in M2.normalize(images)}
+    assert sum(image.tobytes() in still for image in seen) < 16, "of 64, two or three stay where they are"
+
+
 def test_the_confusion_matrix_has_a_row_for_each_label():
     """Three images of class 0, of which one is taken for 1 and one for 2; none of class 1; one of class 2."""
     counts = confusion_matrix(np.array([0, 1, 2, 2]), np.array([0, 0, 0, 2]), 3)

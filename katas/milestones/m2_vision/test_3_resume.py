@@ -13,7 +13,7 @@ from tinytorch.training import Callback
 
 M2 = load_file(Path(__file__).with_name("vision.py"))
 
-SMALL = replace(M2.RECIPES["cifar10"], epochs=3, width=4, batch=16)
+SMALL = replace(M2.RECIPES["cifar10"], epochs=3, width=4, batch=16, crop=1)
 
 
 class CtrlC(Callback):

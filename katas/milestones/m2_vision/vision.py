@@ -20,6 +20,7 @@ from tinytorch.dataloader import (
     Compose,
     DataLoader,
     Normalize,
+    RandomCrop,
     RandomHorizontalFlip,
     Subset,
     TensorDataset,
@@ -45,7 +46,8 @@ class Recipe:
     `images` are how many there are to learn from, where they are made by code; `width` is the number of
     kernels of the first trained convolution. The learning rate rises to `lr` in a line, for `rise` of all
     steps, from the `div`th part of it, and falls to the `div`th part of that. `momentum` is that of batch
-    norm's running numbers: training is short.
+    norm's running numbers: training is short. In a long one each image comes often: `crop` moves it by up to
+    so many pixels, another way each time.
     """
 
     data: str
@@ -60,6 +62,7 @@ class Recipe:
     rise: float = 0.3
     div: float = 1000.0
     flip: bool = True
+    crop: int = 0
     momentum: float = 0.3
 
 
@@ -194,11 +197,13 @@ def training(
     `trainer.fit(loader, recipe.epochs)` trains it; with `checkpoint` it can be taken up again, if everything
     here is made anew by the same recipe and seed.
     """
-    for_weights, for_order, for_flips = np.random.default_rng(seed).spawn(3)
+    for_weights, for_order, for_flips, for_crops = np.random.default_rng(seed).spawn(4)
     images, _ = fetch(data, np.arange(min(len(data), 2000)))
     model = network(normalize(images), recipe.width, recipe.momentum, rng=for_weights)
     optimizer = optimizer_of(model, recipe)
-    changes = [RandomHorizontalFlip(rng=for_flips)] if recipe.flip else []
+    changes: list[Any] = [RandomHorizontalFlip(rng=for_flips)] if recipe.flip else []
+    if recipe.crop:
+        changes.append(RandomCrop(images.shape[-1], recipe.crop, rng=for_crops))
     loader = DataLoader(
         data,
         recipe.batch,
