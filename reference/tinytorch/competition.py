@@ -45,7 +45,7 @@ from tinytorch.tensor import Array, Tensor, as_array
 
 __all__ = [
     "DamagedLeaderboard", "Entry", "Found", "Kind", "Latency", "Leaderboard", "Metrics", "Refused",
-    "Submission", "Verdict", "Worker", "accuracy_of", "answer", "apply_recipe", "broken_claims",
+    "Submission", "Tolerance", "Verdict", "Worker", "accuracy_of", "answer", "apply_recipe", "broken_claims",
     "describe", "digest", "dominates", "hypervolume", "latency_ratio", "pareto_front", "peak_memory",
     "read_frame", "read_submission", "rebuild", "register_kind", "score", "search", "serve",
     "share_right", "verify", "write_frame", "write_submission",
@@ -795,13 +795,8 @@ class Worker:
             stderr=self.errors,
             env={**os.environ, **one_thread, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         )
-        try:
-            self.ask(None, "here")
-            self.before = self.resident("VmRSS")
-            self.ask("go", "ready")
-        except BaseException:
-            self.close()
-            raise
+        self.before: int | None = None
+        self.begun = False  # it starts while others do, and is waited for when it is asked
 
     def __call__(self, images: Array) -> Array:
         got = self.ask(images)
@@ -812,6 +807,11 @@ class Worker:
         """Send a message, and wait for the reply, which is an array unless a text is `expected`."""
         assert self.process.stdin
         assert self.process.stdout
+        if not self.begun:
+            self.begun = True
+            self.ask(None, "here")
+            self.before = self.resident("VmRSS")
+            self.ask("go", "ready")
         late = threading.Timer(self.seconds, self.process.kill)
         late.start()
         try:
@@ -874,11 +874,20 @@ class Worker:
 
 # Verifying.
 
-# What a claim may be off: points of accuracy; the others by a factor, for another computer has another cache.
-TOLERANCE = Metrics(accuracy=0.02, latency=1.3, memory=1.3, size=1.01)
+
+class Tolerance(NamedTuple):
+    """What a claim may be off: points of accuracy; a factor of the others, for computers differ."""
+
+    accuracy: float = 0.02
+    latency: float = 1.3
+    memory: float = 1.3
+    size: float = 1.01
 
 
-def broken_claims(claimed: Metrics, measured: Metrics, tolerance: Metrics = TOLERANCE) -> list[str]:
+ALLOWED = Tolerance()
+
+
+def broken_claims(claimed: Metrics, measured: Metrics, tolerance: Tolerance = ALLOWED) -> list[str]:
     """A sentence for each metric that is worse than claimed, beyond the tolerance; it names the metric and
     both numbers.
 
@@ -925,7 +934,7 @@ def verify(
     allow_code: bool = False,
     setup: str | os.PathLike[str] = "",
     measure: str = "resident",
-    tolerance: Metrics = TOLERANCE,
+    tolerance: Tolerance = ALLOWED,
 ) -> Verdict:
     """Measure a submission beside the baseline's file, each in a fresh process, on inputs that nobody knew.
 

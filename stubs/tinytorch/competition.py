@@ -45,7 +45,7 @@ from tinytorch.tensor import Array, Tensor, as_array
 
 __all__ = [
     "DamagedLeaderboard", "Entry", "Found", "Kind", "Latency", "Leaderboard", "Metrics", "Refused",
-    "Submission", "Verdict", "Worker", "accuracy_of", "answer", "apply_recipe", "broken_claims",
+    "Submission", "Tolerance", "Verdict", "Worker", "accuracy_of", "answer", "apply_recipe", "broken_claims",
     "describe", "digest", "dominates", "hypervolume", "latency_ratio", "pareto_front", "peak_memory",
     "read_frame", "read_submission", "rebuild", "register_kind", "score", "search", "serve",
     "share_right", "verify", "write_frame", "write_submission",
@@ -614,11 +614,20 @@ class Worker:
 
 # Verifying.
 
-# What a claim may be off: points of accuracy; the others by a factor, for another computer has another cache.
-TOLERANCE = Metrics(accuracy=0.02, latency=1.3, memory=1.3, size=1.01)
+
+class Tolerance(NamedTuple):
+    """What a claim may be off: points of accuracy, and of the others a factor: computers have other caches."""
+
+    accuracy: float = 0.02
+    latency: float = 1.3
+    memory: float = 1.3
+    size: float = 1.01
 
 
-def broken_claims(claimed: Metrics, measured: Metrics, tolerance: Metrics = TOLERANCE) -> list[str]:
+ALLOWED = Tolerance()
+
+
+def broken_claims(claimed: Metrics, measured: Metrics, tolerance: Tolerance = ALLOWED) -> list[str]:
     """A sentence for each metric that is worse than claimed, beyond the tolerance; it names the metric and
     both numbers.
 
@@ -656,7 +665,7 @@ def verify(
     allow_code: bool = False,
     setup: str | os.PathLike[str] = "",
     measure: str = "resident",
-    tolerance: Metrics = TOLERANCE,
+    tolerance: Tolerance = ALLOWED,
 ) -> Verdict:
     """Measure a submission beside the baseline's file, each in a fresh process, on inputs that nobody knew.
 

@@ -1,0 +1,344 @@
+"""Level 1: claims, and a judge who measures again, in other processes and on inputs that nobody knew."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dojo.expect import expect, expect_error
+from tinytorch.competition import (
+    Metrics,
+    Refused,
+    Submission,
+    Tolerance,
+    answer,
+    broken_claims,
+    describe,
+    digest,
+    score,
+    verify,
+    write_submission,
+)
+from tinytorch.networks import MLP
+
+# 20.16 broken_claims
+
+
+def claim(**changes):
+    return Metrics(**{"accuracy": 0.9, "latency": 0.5, "memory": 1000, "size": 400, **changes})
+
+
+def test_what_is_as_claimed_or_better_is_no_fault():
+    assert broken_claims(claim(), claim()) == []
+    assert broken_claims(claim(), Metrics(1.0, 0.01, 1, 1)) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "within", "beyond"),
+    [
+        ("accuracy", 0.885, 0.875),
+        ("latency", 0.645, 0.655),
+        ("memory", 1295, 1305),
+        ("size", 403, 405),
+    ],
+)
+def test_each_metric_has_its_tolerance(name, within, beyond):
+    """0.9 less 0.02; and 0.5 * 1.3, 1000 * 1.3, 400 * 1.01."""
+    assert broken_claims(claim(), claim(**{name: within})) == []
+    (sentence,) = broken_claims(claim(), claim(**{name: beyond}))
+    for word in (name, str(beyond), f"{getattr(claim(), name):g}"):
+        assert word in sentence
+
+
+def test_all_faults_are_told():
+    found = broken_claims(claim(), Metrics(0.5, 5.0, 5000, 5000))
+    assert len(found) == 4
+    for name, sentence in zip(
+        ("accuracy", "latency", "memory", "size"),
+        sorted(found, key=lambda s: "alms".index(s[0])),
+        strict=True,
+    ):
+        assert name in sentence
+
+
+def test_a_tolerance_can_be_given():
+    wide = Tolerance(accuracy=0.5, latency=20, memory=20, size=20)
+    assert broken_claims(claim(), Metrics(0.5, 5.0, 5000, 5000), wide) == []
+    assert len(broken_claims(claim(), Metrics(0.39, 10.1, 20_001, 8001), wide)) == 4
+    exact = Tolerance(0.0, 1.0, 1.0, 1.0)
+    assert broken_claims(claim(), claim(), exact) == []
+    assert len(broken_claims(claim(), Metrics(0.8999, 0.5001, 1001, 401), exact)) == 4
+
+
+# 20.17 verify
+
+INPUTS = 40
+SEED = 7
+
+
+def teacher(images):
+    """The truth: which of four sums is the largest."""
+    return images.reshape(len(images), 4, -1).sum(axis=2).argmax(axis=1)
+
+
+def draw(rng):
+    images = rng.standard_normal((64, INPUTS), np.float32)
+    return images, teacher(images)
+
+
+def exact():
+    """The one layer that is always right."""
+    net = MLP([INPUTS, 4], rng=np.random.default_rng(0))
+    net[0].weight.data[...] = np.repeat(np.eye(4), INPUTS // 4, axis=1)
+    net[0].bias.data[...] = 0
+    return net
+
+
+def written(path, net=None, code="", arrays=(), claims=None, name="entry"):
+    layers, own = describe(net) if net else ([], dict(arrays))
+    write_submission(path, Submission(name, "Ada", own, layers, code, claims=claims))
+    return path
+
+
+@pytest.fixture
+def baseline(tmp_path):
+    """A baseline of 1400 hidden units, which knows nothing."""
+    return written(tmp_path / "baseline.zip", MLP([INPUTS, 700, 700, 4], rng=np.random.default_rng(1)))
+
+
+def children():
+    """The processes that this one has started; none where the system does not tell."""
+    return {
+        pid
+        for task in Path(f"/proc/{os.getpid()}/task").glob("*/children")
+        for pid in task.read_text().split()
+    }
+
+
+def test_an_honest_entry_is_measured_beside_the_baseline(baseline, tmp_path):
+    """The seed says what was drawn, so that the baseline's accuracy is known, too."""
+    mine = written(tmp_path / "mine.zip", exact(), claims=Metrics(1.0, 0.5, 10_000_000, 3000))
+    before = children()
+    found = verify(mine, baseline, draw, rounds=5, seed=SEED)
+    assert children() <= before
+    assert found.digest == digest(mine)
+    expect(found.metrics.accuracy, 1.0)
+    assert found.metrics.latency < 0.5  # 160 against 520,800 multiplications
+    assert found.metrics.size == mine.stat().st_size
+    assert found.metrics.memory < found.baseline.memory
+    assert (found.baseline.latency, found.baseline.size) == (1.0, baseline.stat().st_size)
+    net = MLP([INPUTS, 700, 700, 4], rng=np.random.default_rng(1))
+    rng = np.random.default_rng(SEED)
+    right = [answer(net, images).argmax(axis=1) == labels for images, labels in (draw(rng) for _ in range(6))]
+    expect(found.baseline.accuracy, float(np.mean(right)))
+    expect(found.score, score(found.metrics, found.baseline))
+    assert found.measure == ("resident" if Path("/proc/self/status").exists() else "traced")
+
+
+def test_it_can_be_traced_instead_and_then_says_so(baseline, tmp_path):
+    """2.1 MB of weights, once in the file's bytes and once in float32; and an entry of 1,700 bytes."""
+    mine = written(tmp_path / "mine.zip", exact())
+    found = verify(mine, baseline, draw, rounds=1, measure="traced")
+    assert found.measure == "traced"
+    assert found.metrics.memory < 5e5
+    assert 2e6 < found.baseline.memory < 1e7
+
+
+def refused(path, baseline, *mentions, **options):
+    before = children()
+    with expect_error(Refused, *mentions):
+        verify(path, baseline, draw, **{"rounds": 3, "allow_code": True, **options})
+    assert children() <= before
+
+
+CHEATS = {
+    # What it is told: (code, what it claims, what the refusal names).
+    "it is right on what it has seen only": (
+        """
+import numpy as np
+def build(arrays):
+    known = {row.tobytes(): label for row, label in zip(arrays["images"], arrays["labels"])}
+    def model(images):
+        logits = np.zeros((len(images), 4), np.float32)
+        for i, row in enumerate(images):
+            logits[i, known.get(row.tobytes(), 0)] = 1
+        return logits
+    return model
+""",
+        "accuracy",
+    ),
+    "it is quick on what it has seen only": (
+        """
+import numpy as np
+def build(arrays):
+    known = {}
+    def model(images):
+        key = images.tobytes()
+        if key not in known:
+            big = np.ones((200, 200))
+            for _ in range(10):
+                big = big @ big / 200
+            known[key] = images.reshape(len(images), 4, -1).sum(axis=2) * big[0, 0]
+        return known[key]
+    return model
+""",
+        "latency",
+    ),
+    "it gives a promise": (
+        """
+import numpy as np
+class Promise:
+    def __init__(self, images):
+        self.images = images
+    def __array__(self, dtype=None, copy=None):
+        big = np.ones((200, 200))
+        for _ in range(10):
+            big = big @ big / 200
+        return self.images.reshape(len(self.images), 4, -1).sum(axis=2) * big[0, 0]
+def build(arrays):
+    return Promise
+""",
+        "latency",
+    ),
+    "it turns the clock back": (
+        """
+import time
+import numpy as np
+def build(arrays):
+    for name in ("process_time", "perf_counter", "time", "monotonic", "thread_time"):
+        setattr(time, name, lambda: 0.0)
+    def model(images):
+        big = np.ones((200, 200))
+        for _ in range(10):
+            big = big @ big / 200
+        return images.reshape(len(images), 4, -1).sum(axis=2) * big[0, 0]
+    return model
+""",
+        "latency",
+    ),
+}
+
+
+@pytest.mark.parametrize("cheat", CHEATS)
+def test_a_cheat_is_refused_by_what_it_cheats_with(cheat, baseline, tmp_path):
+    """Each claims to be always right, twice as fast as the baseline, and small."""
+    code, name = CHEATS[cheat]
+    images, labels = draw(np.random.default_rng(0))
+    claims = Metrics(1.0, 0.5, 100_000_000, 100_000)
+    mine = written(
+        tmp_path / "mine.zip", code=code, arrays={"images": images, "labels": labels}, claims=claims
+    )
+    refused(mine, baseline, "mine.zip", name)
+
+
+MAPPED = """
+import numpy as np, tempfile, os
+def build(arrays):
+    handle, path = tempfile.mkstemp()
+    os.ftruncate(handle, 24 << 20)
+    table = np.memmap(path, np.uint8, "r")
+    os.close(handle)
+    def model(images):
+        return images.reshape(len(images), 4, -1).sum(axis=2) + table.max()
+    return model
+"""
+
+
+def test_memory_that_is_mapped_from_a_file_counts(baseline, tmp_path):
+    """24 MiB of a file are read; tracemalloc sees none of it, and 8 MB are claimed."""
+    mine = written(tmp_path / "mine.zip", code=MAPPED, claims=Metrics(1.0, 1e6, 8_000_000, 10_000))
+    if Path("/proc/self/status").exists():
+        refused(mine, baseline, "memory", rounds=1)
+    else:
+        assert verify(mine, baseline, draw, rounds=1, allow_code=True).measure == "traced"
+
+
+def test_all_broken_claims_and_the_floor_are_told_at_once(baseline, tmp_path):
+    """The baseline, handed in as something better; of labels that it does not know a quarter is right."""
+    better = written(
+        tmp_path / "better.zip",
+        MLP([INPUTS, 700, 700, 4], rng=np.random.default_rng(1)),
+        claims=Metrics(0.99, 0.01, 1000, 1000),
+    )
+    refused(
+        better, baseline, "accuracy", "latency", "memory", "size", "0.99", "0.01", "0.8", floor=0.8, rounds=2
+    )
+
+
+def test_without_claims_a_floor_is_asked_for_all_the_same(baseline):
+    refused(baseline, baseline, "accuracy", "0.9", floor=0.9, rounds=1)
+
+
+def test_code_is_not_run_unless_it_is_allowed(baseline, tmp_path):
+    mark = tmp_path / "ran"
+    code = f"open({str(mark)!r}, 'w').close()\ndef build(arrays):\n    return lambda images: images[:, :4]\n"
+    mine = written(tmp_path / "mine.zip", code=code)
+    refused(mine, baseline, "allow_code", allow_code=False)
+    assert not mark.exists()
+    assert verify(mine, baseline, draw, rounds=1, allow_code=True).digest == digest(mine)
+    assert mark.exists()
+
+
+def test_a_file_that_is_none_needs_no_process(baseline, tmp_path):
+    drawn = []
+    (tmp_path / "none.zip").write_bytes(b"coffee")
+    for path, options in ((tmp_path / "none.zip", {}), (baseline, {"limit": 1000})):
+        with expect_error(Refused, path.name):
+            verify(path, baseline, lambda rng: drawn.append(1), **options)
+    assert drawn == []
+
+
+@pytest.mark.parametrize(
+    ("body", "word"),
+    [
+        ("raise KeyError('lost')", "lost"),
+        ("import os; os._exit(3)", "ended"),
+        ("import subprocess; subprocess.run(['true'])", "subprocess"),
+        ("return lambda images: images[:3, :4]", "(3, 4)"),
+    ],
+    ids=["raises", "leaves", "starts another", "answers too little"],
+)
+def test_what_goes_wrong_over_there_is_told_here(body, word, baseline, tmp_path):
+    mine = written(tmp_path / "mine.zip", code=f"def build(arrays):\n    {body}\n")
+    refused(mine, baseline, word)
+
+
+def test_who_does_not_answer_is_not_waited_for(baseline, tmp_path):
+    mine = written(tmp_path / "mine.zip", code="def build(arrays):\n    while True: pass\n")
+    refused(mine, baseline, "1 seconds", seconds=1)
+
+
+def test_inputs_are_drawn_anew_each_time(tmp_path):
+    tiny = written(tmp_path / "tiny.zip", exact())
+    drawn = []
+
+    def noting(rng):
+        images, labels = draw(rng)
+        drawn.append(images)
+        return images, labels
+
+    for _ in range(2):
+        verify(tiny, tiny, noting, rounds=2)
+    assert len(drawn) == 6
+    assert len({images.tobytes() for images in drawn}) == 6
+
+
+KINDS_FILE = """
+import numpy as np
+from tinytorch.competition import Kind, register_kind
+from tinytorch.layers import Module
+
+class Groups(Module):
+    def forward(self, x):
+        return x.reshape(len(x.data), 4, -1).sum(axis=2)
+
+register_kind(Kind("groups", Groups, lambda layer: ({}, {}), lambda settings, arrays: Groups()))
+"""
+
+
+def test_kinds_of_ones_own_come_with_a_file_for_the_setup(tmp_path):
+    (tmp_path / "kinds.py").write_text(KINDS_FILE)
+    write_submission(tmp_path / "mine.zip", Submission("groups", "Ada", {}, [{"kind": "groups"}]))
+    found = verify(tmp_path / "mine.zip", tmp_path / "mine.zip", draw, rounds=1, setup=tmp_path / "kinds.py")
+    expect((found.metrics.accuracy, found.baseline.accuracy), (1.0, 1.0))
