@@ -131,6 +131,8 @@ def test_what_a_file_cannot_hold_is_named_and_nothing_is_written(tmp_path, dtype
     (tmp_path / "w").write_bytes(b"before")
     with expect_error(TypeError, "wrong", str(array.dtype)):
         write_safetensors(tmp_path / "w", {"right": np.ones(2), "wrong": array})
+    with expect_error(ValueError, "__metadata__"):  # read back, it would be words and no array
+        write_safetensors(tmp_path / "w", {"__metadata__": np.ones(2)})
     expect([(p.name, p.read_bytes()) for p in tmp_path.iterdir()], [("w", b"before")])
 
 
@@ -289,6 +291,21 @@ def test_nothing_is_copied_for_it():
         assert any(np.shares_memory(array, other) for other in got.values()), name
 
 
+def test_the_state_that_is_given_stays_as_it_is():
+    named = theirs(ours())
+    before = {name: array.copy() for name, array in named.items()}
+    gpt2_state(named)
+    expect(list(named), list(before))
+    for name, array in before.items():
+        expect(named[name], array)
+
+
+def test_blocks_are_numbered_beyond_nine():
+    named = {f"h.{i}.ln_1.bias": np.full(2, i) for i in (1, 10, 11, 120)}
+    got = gpt2_state(named)
+    expect({n: int(a[0]) for n, a in got.items()}, {f"blocks.{i}.ln1.bias": i for i in (1, 10, 11, 120)})
+
+
 def test_masks_that_are_no_weights_are_left_out():
     named = theirs(ours(), "")
     masks = {"h.0.attn.bias": np.ones((1, 1, 6, 6)), "h.1.attn.masked_bias": np.array(-1e4)}
@@ -337,6 +354,27 @@ def test_a_published_file_becomes_a_model(tmp_path, kind, dtype):
     with no_grad():
         ids = np.array([[1, 2, 3, 10]])
         expect(model(ids), other(ids).data)
+
+
+@pytest.mark.parametrize("kind", ["npz", "safetensors"])
+def test_a_loaded_model_can_go_on_learning_and_its_file_stays_as_it_is(tmp_path, kind):
+    """Its weights are its own, and not the file's read-only memory."""
+    file = written(tmp_path, theirs(ours()), kind)
+    before, model = file.read_bytes(), load_gpt2(file, 2)
+    for p in model.parameters():
+        p.data += 1
+    expect(model.tokens.weight, ours()["tokens.weight"] + 1)
+    expect(file.read_bytes(), before)
+
+
+def test_a_model_of_many_blocks_has_them_all(tmp_path):
+    named = theirs(ours(), "")
+    for i in range(2, 12):
+        named |= {n.replace("h.1.", f"h.{i}."): a + i for n, a in named.items() if n.startswith("h.1.")}
+    model = load_gpt2(written(tmp_path, named, "npz"), 2)
+    expect(model.config.num_layers, 12)
+    for i in (2, 9, 10, 11):
+        expect(model.blocks[i].mlp.fc.weight, named[f"h.{i}.mlp.c_fc.weight"].T)
 
 
 def test_what_a_file_is_does_not_depend_on_its_name(tmp_path):

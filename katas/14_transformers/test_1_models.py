@@ -231,13 +231,25 @@ def test_one_seed_gives_one_model():
         assert array.ndim == 1 or (other[name] != array).all()
 
 
-def test_drawing_again_leaves_norms_alone():
+def test_one_seed_drops_the_same():
+    """What is dropped is drawn from the generator that the weights came from: a training can be repeated."""
+    config, ids = dataclasses.replace(SMALL, dropout=0.5), np.arange(8)[None]
+    one, same = (TinyGPT(config, rng=new()) for _ in range(2))
+    for _ in range(2):
+        expect(one(ids), same(ids).data)
+
+
+def test_drawing_again_keeps_the_parameters_and_the_weights_of_norms():
+    """An optimizer that holds the parameters goes on with them."""
     model = with_weights(TinyGPT(SMALL, rng=new()))
+    held = {name: id(p) for name, p in model.named_parameters()}
     before = {n: p.data.copy() for n, p in model.named_parameters() if "ln" in n and n.endswith("weight")}
     model.draw(new(3))
     for name, array in before.items():
         expect(model.state_dict()[name], array)
-    expect(model.blocks[1].mlp.fc.bias, np.zeros(48, np.float32))
+    expect({name: id(p) for name, p in model.named_parameters()}, held)
+    for bias in (model.blocks[1].mlp.fc.bias, model.blocks[0].ln2.bias, model.ln_f.bias):
+        expect(bias, np.zeros(bias.shape, np.float32))
     expect(float(model.tokens.weight.data.std()), 0.02, rtol=0.2)
 
 
@@ -266,6 +278,12 @@ def test_ids_may_be_an_array_a_tensor_or_lists():
         expect(model(given), expected)
     with expect_error(ValueError, "11"):
         model([[11]])
+
+
+@pytest.mark.parametrize("kind", [TinyGPT, Encoder])
+def test_ids_that_are_no_integers_are_refused(kind):
+    with expect_error(TypeError, "float64"):
+        kind(SMALL, rng=new())(np.ones((1, 3)))
 
 
 def test_a_tied_head_is_the_table_of_tokens():
@@ -324,13 +342,40 @@ def test_with_caches_a_text_can_be_read_bit_by_bit(positions, steps):
         expect([cache.length for cache in caches], [8, 8])
         with expect_error(ValueError, "9", "8"):
             model(ids[:, :1], caches=caches)
+        expect([cache.length for cache in caches], [8, 8])  # what was refused is in none of them
+
+
+def test_texts_that_are_read_in_turns_do_not_know_of_each_other():
+    """Where the ids stand is in the caches, and not in the model."""
+    model = with_weights(TinyGPT(SMALL, rng=new()))
+    texts = new(1).integers(0, 11, (2, 1, 6))
+    with no_grad():
+        all_caches = [model.new_caches(), model.new_caches()]
+        model(texts[0][:, :3], caches=all_caches[0])
+        for _ in range(3):
+            for text, caches in zip(texts, all_caches, strict=True):
+                at = caches[0].length
+                expect(
+                    model(text[:, at : at + 1], caches=caches).data[:, 0], model(text).data[:, at], rtol=1e-4
+                )
+        expect([caches[0].length for caches in all_caches], [6, 3])
+
+
+def test_logits_are_those_of_the_weights_as_they_are():
+    """The same ids again, but another table: nothing is remembered."""
+    model, ids = with_weights(TinyGPT(SMALL, rng=new())), np.array([[3, 1, 4]])
+    with no_grad():
+        model(ids)
+        with_weights(model, 1)
+        expect(model(ids), gpt(model, ids), rtol=1e-3)
 
 
 @pytest.mark.parametrize("count", [0, 1, 3])
 def test_caches_that_are_not_one_for_each_block_are_counted(count):
-    model = TinyGPT(SMALL, rng=new())
+    model, caches = TinyGPT(SMALL, rng=new()), [KVCache() for _ in range(count)]
     with no_grad(), expect_error(ValueError, str(count), "2"):
-        model(np.zeros((1, 2), int), caches=[KVCache() for _ in range(count)])
+        model(np.zeros((1, 2), int), caches=caches)
+    expect([cache.length for cache in caches], [0] * count)
 
 
 @pytest.mark.parametrize("positions", POSITIONS)
@@ -344,6 +389,21 @@ def test_texts_padded_on_the_left_come_out_as_each_alone(positions):
     got = model(ids, mask=seen[:, None, None], positions=places).data
     expect(got[:1], model(ids[:1]).data, rtol=1e-4)
     expect(got[1:, 2:], model(ids[1:, 2:]).data, rtol=1e-4)
+
+
+@pytest.mark.parametrize("positions", POSITIONS)
+def test_padding_is_hidden_from_what_goes_on_in_caches_too(positions):
+    """The mask is about all that is in the caches, the positions about the ids that are new."""
+    model = with_weights(TinyGPT(of(positions), rng=new()))
+    ids, pad = new(1).integers(0, 11, (2, 6)), np.array([0, 2])
+    seen = (np.arange(6) >= pad[:, None])[:, None, None]
+    places = np.maximum(np.arange(6) - pad[:, None], 0)
+    with no_grad():
+        caches = model.new_caches()
+        model(ids[:, :4], seen[..., :4], caches, places[:, :4])
+        got = model(ids[:, 4:], seen, caches, places[:, 4:]).data
+        expect(got[:1], model(ids[:1]).data[:, 4:], rtol=1e-4)
+        expect(got[1:], model(ids[1:, 2:]).data[:, 2:], rtol=1e-4)
 
 
 def test_dropout_is_for_training_alone():
@@ -376,6 +436,8 @@ def test_an_encoder_norms_last_unless_told_and_has_no_head():
     assert isinstance(model.norm, LayerNorm)
     assert not any(name.startswith(("head", "ln_f")) for name, _ in model.named_parameters())
     expect(float(model.tokens.weight.data.std()), 0.02, rtol=0.2)
+    for last in (model.blocks[0].attn.out_proj, model.blocks[1].mlp.proj):
+        expect(float(last.weight.data.std()), 0.02 / 2, rtol=0.2)
 
 
 @pytest.mark.parametrize("norm_first", [True, False])
@@ -388,6 +450,17 @@ def test_padding_changes_nothing_of_a_text(norm_first):
         expect(row[:length], model(text[None, :length]).data[0], rtol=1e-4)
     expect(model(ids, np.array([7, 7, 7])), model(ids).data, rtol=1e-5)
     expect(model(ids.tolist(), lengths), got)
+    expect(model(ids[1:], lengths[1:]), got[1:], rtol=1e-4)  # as wide, although no text is
+    lengths[0] = 3  # the same list, but other lengths
+    expect(model(ids, lengths).data[0, :3], model(ids[:1, :3]).data[0], rtol=1e-4)
+
+
+def test_ids_and_lengths_are_not_changed():
+    ids, lengths = new(1).integers(1, 11, (3, 7)), np.array([7, 2, 5])
+    before = ids.copy(), lengths.copy()
+    Encoder(SMALL, rng=new())(ids, lengths)
+    TinyGPT(SMALL, rng=new())(ids)
+    expect((ids, lengths), before)
 
 
 def test_each_place_of_an_encoder_sees_the_whole_text():
@@ -402,6 +475,12 @@ def test_each_place_of_an_encoder_sees_the_whole_text():
 def test_lengths_that_are_not_one_for_each_text_are_refused_by_shape(lengths):
     with expect_error(ValueError, str((2, 4)), str(np.shape(lengths))):
         Encoder(SMALL, rng=new())(np.zeros((2, 4), int), lengths)
+
+
+@pytest.mark.parametrize("length", [5, -1])
+def test_a_length_that_a_row_cannot_have_is_refused_by_its_number(length):
+    with expect_error(ValueError, str(length)):
+        Encoder(SMALL, rng=new())(np.zeros((2, 4), int), [3, length])
 
 
 # 14.15 parameters_by_part
@@ -422,7 +501,8 @@ def test_parameters_by_hand():
 @pytest.mark.parametrize("name", KINDS)
 def test_parts_add_up(name):
     model = TinyGPT(KINDS[name], rng=new())
-    parts = parameters_by_part(model.requires_grad_(False))  # frozen ones are there, too
+    parts = parameters_by_part(model.requires_grad_(False))  # frozen ones are there, too, and stay so
+    assert not any(p.requires_grad for _, p in model.named_parameters())
     expect(sum(parts.values()), count_parameters(model.requires_grad_()))
     expect(parts["head"], 0 if model.config.tied else 132)
     expect(parts["positions"], 96 if model.config.positions == "learned" else 0)
@@ -447,6 +527,7 @@ def test_activations_by_hand():
     """
     block = 2 * (24 + 2) + 36 + 12 + 3 + 96
     expect(activation_bytes(SMALL, 5, 7), 4 * 5 * 7 * (2 * block + 26))
+    assert isinstance(activation_bytes(SMALL, 5, 7), int)
 
 
 @pytest.mark.parametrize(

@@ -147,6 +147,17 @@ def test_a_new_layer_norm_scales_by_one_and_shifts_by_nothing():
     expect((layer.eps, repr(layer)), (1e-5, "LayerNorm(3, eps=1e-05)"))
 
 
+def test_two_norms_hold_numbers_of_their_own():
+    """Also where both are as wide: what one learns is not the other's."""
+    for kind in (LayerNorm, RMSNorm):
+        one, other = kind(3), kind(3)
+        for p in one.parameters():
+            p.data += 1
+        expect(other.weight, f32(1, 1, 1))
+        if kind is LayerNorm:
+            expect(other.bias, f32(0, 0, 0))
+
+
 @pytest.mark.parametrize("training", [True, False])
 def test_a_layer_norm_uses_what_it_holds(training):
     """Trained or used, it does the same: nothing about a batch is remembered."""

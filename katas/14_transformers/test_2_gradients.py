@@ -16,6 +16,7 @@ from tinytorch.transformers import (
     Encoder,
     FeedForward,
     GPTConfig,
+    LayerNorm,
     RMSNorm,
     TinyGPT,
     TransformerBlock,
@@ -94,6 +95,16 @@ def test_gradients_in_float32_are_float32_and_keep_their_digits(op, count, rng):
     expect([*arrays, cotangent], before)
 
 
+@pytest.mark.parametrize(("op", "count"), [(layer_norm, 3), (rms_norm, 2)], ids=["layer_norm", "rms_norm"])
+def test_integers_have_the_gradients_of_the_same_numbers_in_float32(op, count, rng):
+    x, weight, bias = rng.integers(-4, 5, (3, 4)), rng.normal(size=4), rng.normal(size=4)
+    arrays = [weight.astype(np.float32), bias.astype(np.float32)][: count - 1]
+    cotangent = rng.normal(size=(3, 4)).astype(np.float32)
+    got, wanted = (op.vjp(a, *arrays)[1](cotangent) for a in (x, x.astype(np.float32)))
+    for one, other in zip(got, wanted, strict=True):
+        expect(one, other)
+
+
 # 14.4 rms_norm
 
 
@@ -155,6 +166,21 @@ def test_gradients_of_a_block_are_slopes(norm_first, norm, rng):
     block = doubled(TransformerBlock(6, 2, norm_first=norm_first, rng=rng, **options))
     block.stream = Parameter(rng.normal(size=(2, 3, 6)))
     check_slopes(block, lambda: block(block.stream, is_causal=True), rng)
+
+
+@pytest.mark.parametrize("norm", [LayerNorm, RMSNorm], ids=["LayerNorm", "RMSNorm"])
+def test_gradients_are_the_same_in_training_and_in_use(norm, rng):
+    """Without dropout: weights can be learnt, and an input can be asked for its gradient, in either."""
+    block = doubled(TransformerBlock(6, 2, norm=norm, rng=rng))
+    x, cotangent = rng.normal(size=(2, 2, 3, 6))
+    found = []
+    for training in (True, False):
+        block.train(training).zero_grad()
+        leaf = Tensor(x, requires_grad=True)
+        block(leaf, is_causal=True).backward(cotangent)
+        found.append([leaf.grad, *(p.grad.copy() for p in block.parameters())])
+    for one, other in zip(*found, strict=True):
+        expect(other, one)
 
 
 SMALL = GPTConfig(vocab_size=7, context=5, dim=8, num_layers=2, num_heads=2, hidden=6)

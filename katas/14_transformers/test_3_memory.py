@@ -90,6 +90,22 @@ WRITE = Budget(
     unit="times the file",
     naively="a version that puts all bytes together first",
 )
+WRITE_ONE = Budget(
+    "writing an array of 4 MiB",
+    limit=0.5,
+    reference=0.003,
+    naive=1.0,
+    unit="times the file",
+    naively="a version that makes bytes of it",
+)
+LONG = Budget(
+    "TinyGPT of one block, on a text of 2,048",
+    limit=1.6,
+    reference=1.0,
+    naive=2.9,
+    unit="times the memory of the block alone, at the worst moment",
+    naively="a version with a table of which place sees which",
+)
 LOAD = Budget(
     "load_gpt2 of 3 MiB",
     limit=1.8,
@@ -295,6 +311,31 @@ def test_a_model_that_is_used_needs_a_block_at_a_time(rng):
     expect(peaks[6] / peaks[1], 1.0, atol=0.3)
 
 
+def long_text(rng):
+    model = TinyGPT(GPTConfig(16, 2048, dim=16, num_layers=1, num_heads=1, positions="rotary"), rng=rng)
+    return model, rng.integers(0, 16, (1, 2048))
+
+
+def beside_its_block(model, ids, call):
+    """How much memory a call takes, in that of the model's only block."""
+    x = Tensor(np.ones((1, 2048, 16), np.float32))
+    with no_grad():
+        return peak_bytes(call) / peak_bytes(lambda: model.blocks[0](x, is_causal=True))
+
+
+def test_what_places_see_is_no_table(rng):
+    """A text of n has n activations a number, and n² pairs of places, which attention need not write down."""
+    model, ids = long_text(rng)
+    LONG.check(beside_its_block(model, ids, lambda: model(ids)))
+
+
+def test_the_twin_with_a_table_of_what_is_seen_is_caught(rng):
+    model, ids = long_text(rng)
+    LONG.catches(
+        beside_its_block(model, ids, lambda: model.blocks[0](model.embed(ids), np.tri(2048, dtype=bool)))
+    )
+
+
 def test_an_encoder_keeps_no_batch(rng):
     model = Encoder(GPTConfig(16, context=64, dim=64, num_layers=2, num_heads=4), rng=rng)
     ids = rng.integers(0, 16, (4, 64))
@@ -311,6 +352,16 @@ def arrays(rng):
 def test_arrays_are_written_one_by_one(rng, tmp_path):
     some = arrays(rng)
     WRITE.check(peak_bytes(lambda: write_safetensors(tmp_path / "w", some)) / (4 * MIB))
+
+
+def test_a_large_array_is_not_copied_on_its_way(rng, tmp_path):
+    one = {"x": random(rng, 1024, 1024)}
+    WRITE_ONE.check(peak_bytes(lambda: write_safetensors(tmp_path / "w", one)) / (4 * MIB))
+
+
+def test_the_twin_that_makes_bytes_of_it_is_caught(rng):
+    x = random(rng, 1024, 1024)
+    WRITE_ONE.catches(peak_bytes(x.tobytes) / (4 * MIB))
 
 
 def test_the_twin_that_puts_all_bytes_together_is_caught(rng):

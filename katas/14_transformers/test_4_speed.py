@@ -4,6 +4,9 @@ Ratios within this run, in CPU time, never seconds. Each budget has a twin: a na
 here, that must not fit.
 """
 
+import json
+import struct
+
 import numpy as np
 
 from dojo.measuring import Budget, race
@@ -16,6 +19,7 @@ from tinytorch.transformers import (
     TransformerBlock,
     gradient_flow,
     layer_norm,
+    read_safetensors,
     rms_norm,
 )
 
@@ -58,6 +62,14 @@ CACHED = Budget(
     naive=1.0,
     unit="times the time of all 64",
     naively="a version that reads all again",
+)
+WIDEN = Budget(
+    "reading 16,384 numbers of bfloat16",
+    limit=8,
+    reference=1.1,
+    naive=40,
+    unit="times the time of reading as many of 16 bits",
+    naively="a version that widens number by number",
 )
 PADDED = Budget(
     "an encoder of 8 texts, padded to one length",
@@ -277,3 +289,30 @@ def test_the_twin_that_reads_text_by_text_is_caught(rng):
             inputs=lambda: (rng.integers(0, 32, (8, 16)), rng.integers(1, 17, 8)),
         )
     )
+
+
+# 14.18 read_safetensors
+
+
+def halves(folder, dtype, rng):
+    """A file of 32 KiB."""
+    entry = {"dtype": dtype, "shape": [128, 128], "data_offsets": [0, 1 << 15]}
+    words = json.dumps({"x": entry}).encode()
+    file = folder / dtype
+    file.write_bytes(len(words).to_bytes(8, "little") + words + rng.bytes(1 << 15))
+    return file
+
+
+def test_bfloat16_is_widened_all_at_once(rng, tmp_path):
+    narrow, short = (halves(tmp_path, dtype, rng) for dtype in ("BF16", "U16"))
+    WIDEN.check(race(lambda: read_safetensors(narrow), lambda: read_safetensors(short), limit=WIDEN.limit))
+
+
+def test_the_twin_that_widens_number_by_number_is_caught(rng, tmp_path):
+    short = halves(tmp_path, "U16", rng)
+
+    def widened():
+        numbers = read_safetensors(short)["x"].ravel().tolist()
+        return [struct.unpack("<f", struct.pack("<I", n << 16))[0] for n in numbers]
+
+    WIDEN.catches(race(widened, lambda: read_safetensors(short), limit=WIDEN.limit))

@@ -1,12 +1,13 @@
 """Believable wrong solutions of kata 14.  Each takes the reference and spoils one thing in it."""
 
+import functools
 import json
 import math
 import os
 
 import numpy as np
 
-from dojo.mistakes import caught_by
+from dojo.mistakes import caught_by, rewritten
 
 
 def rule(op):
@@ -1418,16 +1419,363 @@ def an_encoder_reads_text_by_text(m):
     m.Encoder.forward = forward
 
 
+# Norms whose numbers, blocks whose modes and files whose bytes are others' too.
+
+
+@caught_by(2)
+def a_rule_forgets_that_x_may_be_integers(m):
+    rewritten(m, "layer_norm_back", ("floating(x)", "x"))
+
+
+@caught_by(2)
+def the_rule_of_rms_norm_forgets_that_x_may_be_integers(m):
+    rewritten(m, "rms_norm_back", ("floating(x)", "x"))
+
+
+@caught_by(2)
+def a_norm_in_use_records_nothing(m):
+    right = m.LayerNorm.forward
+
+    def forward(self, x):
+        if self.training:
+            return right(self, x)
+        return m.Tensor(m.layer_norm.forward(x.data, self.weight.data, self.bias.data, eps=self.eps)[0])
+
+    m.LayerNorm.forward = forward
+
+
+@caught_by(1)
+def norms_of_one_width_share_their_numbers(m):
+    ones = functools.cache(lambda dim: np.ones(dim, np.float32))
+
+    def __init__(self, dim, eps=1e-5):
+        self.weight, self.bias = m.Parameter(ones(dim)), m.Parameter(np.zeros(dim, np.float32))
+        self.eps = eps
+
+    m.LayerNorm.__init__ = __init__
+
+
+@caught_by(1)
+def rms_norms_of_one_width_share_their_numbers(m):
+    ones = functools.cache(lambda dim: np.ones(dim, np.float32))
+
+    def __init__(self, dim, eps=1e-6):
+        self.weight, self.eps = m.Parameter(ones(dim)), eps
+
+    m.RMSNorm.__init__ = __init__
+
+
+@caught_by(1)
+def a_feed_forward_drops_by_a_generator_of_its_own(m):
+    rewritten(
+        m, "FeedForward.__init__", ("nothing(dropout, rng)", "nothing(dropout, np.random.default_rng())")
+    )
+
+
+@caught_by(1)
+def a_block_drops_by_a_generator_of_its_own(m):
+    rewritten(
+        m, "TransformerBlock.__init__", ("nothing(dropout, rng)", "nothing(dropout, np.random.default_rng())")
+    )
+
+
+@caught_by(1)
+def the_stream_is_dropped_by_a_generator_of_its_own(m):
+    rewritten(
+        m, "Transformer.__init__", ("nothing(c.dropout, rng)", "nothing(c.dropout, np.random.default_rng())")
+    )
+
+
+@caught_by(1)
+def a_feed_forward_drops_half_whatever_it_is_told(m):
+    rewritten(m, "FeedForward.__init__", ("nothing(dropout, rng)", "nothing(dropout and 0.5, rng)"))
+
+
+@caught_by(1)
+def following_a_gradient_freezes_the_parameters(m):
+    right = m.gradient_flow
+
+    def gradient_flow(blocks, x, grad):
+        for block in blocks:
+            block.requires_grad_(False)
+        return right(blocks, x, grad)
+
+    m.gradient_flow = gradient_flow
+
+
+@caught_by(1)
+def following_a_gradient_thaws_what_was_frozen(m):
+    right = m.gradient_flow
+
+    def gradient_flow(blocks, x, grad):
+        for block in blocks:
+            block.requires_grad_(False)
+        norms = right(blocks, x, grad)
+        for block in blocks:
+            block.requires_grad_(True)
+        return norms
+
+    m.gradient_flow = gradient_flow
+
+
+@caught_by(1)
+def following_a_gradient_ends_training(m):
+    right = m.gradient_flow
+
+    def gradient_flow(blocks, x, grad):
+        return right([block.eval() for block in blocks], x, grad)
+
+    m.gradient_flow = gradient_flow
+
+
+@caught_by(1)
+def all_parts_train_after_a_gradient_was_followed(m):
+    right = m.gradient_flow
+
+    def gradient_flow(blocks, x, grad):
+        norms = right([block.eval() for block in blocks], x, grad)
+        for block in blocks:
+            block.train()
+        return norms
+
+    m.gradient_flow = gradient_flow
+
+
+@caught_by(1)
+def caches_are_counted_when_they_have_grown(m):
+    rewritten(
+        m,
+        "TinyGPT.forward",
+        (
+            "if caches is not None and len(caches) != len(self.blocks):",
+            "if caches is not None and not caches:",
+        ),
+        (
+            "x = block(x, mask",
+            "if caches is not None and (i >= len(caches) or i + 1 == len(self.blocks) < len(caches)):\n"
+            "            raise ValueError(f'{len(caches)} caches, {len(self.blocks)} blocks')\n"
+            "        x = block(x, mask",
+        ),
+    )
+
+
+@caught_by(1)
+def a_model_counts_where_its_ids_stand(m):
+    right = m.TinyGPT.new_caches
+
+    def new_caches(self):
+        self.stands = 0
+        return right(self)
+
+    m.TinyGPT.new_caches = new_caches
+    rewritten(
+        m,
+        "TinyGPT.forward",
+        ("caches[0].length if caches else 0", "self.stands if caches else 0"),
+        ("logits: Tensor", "self.stands = offset + x.shape[1]\n    logits: Tensor"),
+    )
+
+
+@caught_by(1)
+def logits_are_remembered_by_their_ids(m):
+    right = m.TinyGPT.forward
+
+    def forward(self, ids, mask=None, caches=None, positions=None):
+        if (
+            m.Tensor(np.ones(1), requires_grad=True).exp().requires_grad
+            or caches is not None
+            or mask is not None
+        ):
+            return right(self, ids, mask, caches, positions)
+        known = self.__dict__.setdefault("known", {})
+        key = m.as_array(ids).tobytes()
+        if key not in known:
+            known[key] = right(self, ids, None, None, positions)
+        return known[key]
+
+    m.TinyGPT.forward = forward
+
+
+@caught_by(3)
+def a_gpt_makes_a_table_of_what_is_seen(m):
+    def forward(self, ids, mask=None, caches=None, positions=None):
+        if caches is not None and len(caches) != len(self.blocks):
+            raise ValueError(f"{len(caches)} caches for {len(self.blocks)} blocks")
+        offset = caches[0].length if caches else 0
+        x = self.embed(m.as_array(ids), offset, positions)
+        sees = np.tri(x.shape[1], offset + x.shape[1], offset, dtype=bool)
+        if mask is not None:
+            sees = sees & m.as_array(mask)
+        for i, block in enumerate(self.blocks):
+            x = block(x, sees, cache=None if caches is None else caches[i])
+        return self.head(self.ln_f(x))
+
+    m.TinyGPT.forward = forward
+
+
+@caught_by(1)
+def drawing_makes_new_parameters(m):
+    rewritten(
+        m,
+        "Transformer.draw",
+        ("last.weight.data /= math.sqrt(", "last.weight = Parameter(last.weight.data / math.sqrt("),
+        ("num_layers)", "num_layers))"),
+    )
+
+
+@caught_by(1)
+def an_encoder_draws_no_smaller_projections(m):
+    def draw(self, rng):
+        m.initialise(self, functools.partial(m.normal_, std=0.02), rng=rng)
+
+    m.Encoder.draw = draw
+
+
+@caught_by(1)
+def padding_that_all_texts_have_is_cut_off(m):
+    right = m.Encoder.forward
+
+    def forward(self, ids, lengths=None):
+        ids = m.as_array(ids)
+        if np.shape(lengths) == ids.shape[:1]:
+            ids = ids[:, : max(lengths)]
+        return right(self, ids, lengths)
+
+    m.Encoder.forward = forward
+
+
+@caught_by(1)
+def masks_are_remembered_by_the_id_of_their_lengths(m):
+    right, known = m.padding_mask, {}
+
+    def padding_mask(lengths, size):
+        if id(lengths) not in known:
+            known[id(lengths)] = lengths, right(lengths, size)
+        return known[id(lengths)][1]
+
+    m.padding_mask = padding_mask
+
+
+@caught_by(1)
+def padding_is_written_over_in_the_ids_of_the_caller(m):
+    right = m.Encoder.forward
+
+    def forward(self, ids, lengths=None):
+        ids = m.as_array(ids)
+        if np.shape(lengths) == ids.shape[:1]:
+            ids[np.arange(ids.shape[1]) >= np.asarray(lengths)[:, None]] = 0
+        return right(self, ids, lengths)
+
+    m.Encoder.forward = forward
+
+
+@caught_by(1)
+def counting_parameters_thaws_them(m):
+    right = m.parameters_by_part
+    m.parameters_by_part = lambda model: right(model.requires_grad_())
+
+
+@caught_by(1)
+def activations_are_a_float(m):
+    rewritten(m, "activation_bytes", ("4 * c.dim if", "4.0 * c.dim if"))
+
+
+@caught_by(3)
+def bytes_are_made_of_each_array(m):
+    rewritten(m, "write_safetensors", ("array.reshape(-1).view(np.uint8).data", "array.tobytes()"))
+
+
+@caught_by(1)
+def an_array_may_have_the_name_of_the_words(m):
+    rewritten(m, "write_safetensors", ('if "__metadata__" in plain', "if False"))
+
+
+@caught_by(4)
+def bfloat16_is_widened_number_by_number(m):
+    rewritten(
+        m,
+        "read_safetensors",
+        (
+            '(array.astype("<u4") << 16).view("<f4") if',
+            'np.array([n << 16 for n in array.ravel().tolist()], "<u4").view("<f4").reshape(array.shape) if',
+        ),
+    )
+
+
+@caught_by(1)
+def blocks_have_one_digit(m):
+    rewritten(m, "gpt2_state", ('where.split(".", 2)', 'where.split(".", 2)\n            number = number[0]'))
+
+
+@caught_by(1)
+def blocks_are_as_many_as_the_last_name_in_the_alphabet_says(m):
+    rewritten(
+        m,
+        "load_gpt2",
+        (
+            'len({name.split(".")[1] for name in state if name.startswith("blocks.")})',
+            'int(max(name.split(".")[1] for name in state if name.startswith("blocks."))) + 1',
+        ),
+    )
+
+
+@caught_by(1)
+def names_are_taken_out_of_the_state_that_is_given(m):
+    right = m.gpt2_state
+
+    def gpt2_state(state):
+        found = right(state)
+        state.clear()
+        return found
+
+    m.gpt2_state = gpt2_state
+
+
+@caught_by(1)
+def weights_of_a_model_are_the_memory_of_their_file(m):
+    right = m.load_gpt2
+
+    def load_gpt2(path, num_heads):
+        model = right(path, num_heads)
+        with open(path, "rb") as file:
+            if file.read(2) == b"PK":
+                return model
+        state = m.gpt2_state(m.read_safetensors(path))
+        for name, parameter in model.named_parameters():
+            parameter.data = np.asarray(state[name], np.float32)
+        return model
+
+    m.load_gpt2 = load_gpt2
+
+
+@caught_by(1)
+def floats_are_cut_off_to_ids(m):
+    rewritten(m, "Encoder.forward", ("as_array(ids)", "as_array(ids).astype(int)"))
+
+
+@caught_by(1)
+def lengths_beyond_the_end_are_cut_off(m):
+    rewritten(
+        m, "Encoder.forward", ("padding_mask(lengths,", "padding_mask(np.minimum(lengths, ids.shape[1]),")
+    )
+
+
+@caught_by(1)
+def a_mask_is_forgotten_where_there_is_a_cache(m):
+    rewritten(m, "TransformerBlock.forward", ("mask=mask", "mask=mask if cache is None else None"))
+
+
+@caught_by(1)
+def a_feed_forward_in_use_always_has_a_gelu(m):
+    rewritten(m, "FeedForward.forward", ("self.activation(", "(self.activation if self.training else gelu)("))
+
+
 EQUIVALENT: dict[str, str] = {
     "as_plain: array.data if isinstance(array, Tensor) else np.asarray(array) -> np.asarray(array)": (
         "numpy makes the same array of a Tensor, number by number"
     ),
     "Transformer.draw: increment_version(last.weight.data) -> pass": (
         "normal_ noted a write over the same weights a moment ago"
-    ),
-    "write_safetensors: plain[name].astype(plain[name].dtype.newbyteorder('<'), order='C', copy=False) -> "
-    "plain[name].astype(plain[name].dtype.newbyteorder('<'), order='C', copy=True)": (
-        "the copy of one array is gone before the next is made; the budget is for all of them together"
     ),
     "_header: if not isinstance(header, dict): -> if False:": (
         "what is no dict has no pop that takes two arguments: the same ValueError"

@@ -282,7 +282,8 @@ def gradient_flow(blocks: Sequence[Module], x: Array, grad: Array) -> list[float
 
     x goes through the blocks, and `grad`, of the shape of what comes out, the other way. Item i of what is
     returned is the norm of the gradient at the input of block i, and the last one that of `grad`. All in
-    float64 at the end; no parameter's `.grad` changes.
+    float64 at the end; no parameter's `.grad` changes, and the blocks stay as they are: what trains, what is
+    frozen.
     """
     # kata 14.9: give each block a leaf of its own to start from. `flow` of kata 06 yields what leaves get.
     steps = []
@@ -402,7 +403,8 @@ class Transformer(Module):
         """Draw all weights anew, as those of GPT-2: normal with deviation 0.02, biases 0.
 
         What ends a half of a block, `attn.out_proj` and `mlp.proj`, is smaller by sqrt(2 * num_layers): so
-        many halves add to the stream. Norms stay as they are.
+        many halves add to the stream. Weights of norms stay as they are; their biases are biases, and become
+        0. All is written into the parameters that are there.
         """
         # kata 14.11: `initialise` of kata 05 knows weights from biases; `normal_` is of kata 12.
         initialise(self, functools.partial(normal_, std=0.02), rng=rng)
@@ -440,10 +442,11 @@ class TinyGPT(Transformer):
     ) -> Tensor:
         """Logits (B, T, vocab_size) of what follows each of the ids (B, T).
 
-        Each place sees itself and those before it, less what `mask` hides. With caches, one for each block,
-        the ids go on from what is in them, and `mask` is about all of that (see MultiHeadAttention).
-        Positions count from the start of the text, unless `positions` (B, T) says otherwise. Errors as of
-        `embed`; ValueError, naming both numbers, for caches that are not one for each block.
+        Each place sees itself and those before it, less what `mask` hides; no table (T, T) is made of that.
+        With caches, one for each block, the ids go on from what is in them, and `mask` is about all of that
+        (see MultiHeadAttention). Positions count from the start of the text, unless `positions` (B, T) says
+        otherwise. Errors as of `embed`; ValueError, naming both numbers, for caches that are not one for each
+        block. A call that fails so leaves nothing in the caches.
         """
         # kata 14.13: the length of a cache is where the ids stand.
         if caches is not None and len(caches) != len(self.blocks):
@@ -553,13 +556,16 @@ def write_safetensors(
 
     Each array starts at a multiple of its numbers' size, and is not copied on its way. The file is there
     whole or not at all, as with `save` of kata 05. TypeError, naming the array and its dtype, for what is
-    neither bools, integers nor floats of at most 64 bits; then nothing is written.
+    neither bools, integers nor floats of at most 64 bits, and ValueError for an array of the name
+    "__metadata__", which is that of the words; then nothing is written.
     """
     # kata 14.17: the widest numbers first, after a header that spaces fill up to 8 bytes. `newbyteorder("<")`
     # is little-endian, and an array of bytes can be written to a file as it is.
     names = {dtype: name for name, dtype in DTYPES.items()}
     header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
     plain = {name: as_plain(array) for name, array in arrays.items()}
+    if "__metadata__" in plain:
+        raise ValueError("__metadata__ is the name of the words of a file, and of no array")
     order = sorted(plain, key=lambda name: -plain[name].itemsize)
     end = 0
     for name in order:

@@ -513,9 +513,12 @@ def write_safetensors(
 
     Each array starts at a multiple of its numbers' size, and is not copied on its way. The file is there
     whole or not at all, as with `save` of kata 05. TypeError, naming the array and its dtype, for what is
-    neither bools, integers nor floats of at most 64 bits; then nothing is written.
+    neither bools, integers nor floats of at most 64 bits, and ValueError for an array of the name
+    "__metadata__"; then nothing is written.
     """
     known = {dtype.str.replace("=", "<"): name for name, dtype in DTYPES.items()}
+    if "__metadata__" in arrays:
+        raise ValueError("an array cannot have the name __metadata__")
     entries: list[tuple[int, str, Any]] = []
     for name, given in arrays.items():
         array = as_plain(given)
@@ -542,7 +545,7 @@ def write_safetensors(
             file.write(struct.pack("<Q", len(text)))
             file.write(text)
             for _, _, array in entries:
-                file.write(array.astype(array.dtype.newbyteorder("<")).tobytes())
+                np.ascontiguousarray(array, array.dtype.newbyteorder("<")).tofile(file)
         Path(unfinished).replace(path)
     except BaseException:
         os.unlink(unfinished)

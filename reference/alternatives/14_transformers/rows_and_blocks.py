@@ -520,11 +520,14 @@ def write_safetensors(
 
     Each array starts at a multiple of its numbers' size, and is not copied on its way. The file is there
     whole or not at all, as with `save` of kata 05. TypeError, naming the array and its dtype, for what is
-    neither bools, integers nor floats of at most 64 bits; then nothing is written.
+    neither bools, integers nor floats of at most 64 bits, and ValueError for an array of the name
+    "__metadata__"; then nothing is written.
     """
     names = {dtype: name for name, dtype in DTYPES.items()}
     header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
     plain = {name: as_plain(array) for name, array in arrays.items()}
+    if "__metadata__" in arrays:
+        raise ValueError("an array cannot have the name __metadata__")
     order = sorted(plain, key=lambda name: -plain[name].itemsize)
     end = 0
     for name in order:
