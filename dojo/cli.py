@@ -24,6 +24,7 @@ COMMANDS = {
     "verify": "prove katas again, after edits or when progress.json was damaged",
     "milestone": "watch a milestone: real models at work on your framework",
     "measure": "time and memory of a kata over growing sizes",
+    "report": "your course as one page: progress, plots, curves, a graph",
     "data": "the data sets: which are there, download them or take them from a folder",
     "doctor": "check that everything on this computer is in order",
     "check": "(authors) prove that a kata's suite catches what it should",

@@ -32,11 +32,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    from dojo.reporting import scaling
+
     if args.plot and not importlib.util.find_spec("matplotlib"):
         raise Refused("--plot needs matplotlib, which is not installed: python -m pip install matplotlib")
     if args.plot and not args.plot.absolute().parent.is_dir():
         raise BadInput(f"there is no folder {args.plot.absolute().parent} to save a picture in")
     report = measure(args.kata, args.impl)
+    if not args.impl and report.comparisons:
+        scaling.keep(args.kata, report.as_data())
     if args.json:
         print(json.dumps(report.as_data(), indent=1))
     else:

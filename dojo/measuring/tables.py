@@ -137,7 +137,9 @@ def seconds(value: float) -> str:
     """Three figures and a unit: `1.23 ms`."""
     for factor, unit in ((1, "s"), (1e3, "ms"), (1e6, "us")):
         if value * factor >= 1:
-            return f"{value * factor:.3g} {unit}" if value * factor < 1000 else f"{value * factor:.0f} {unit}"
+            return (
+                f"{value * factor:.3g} {unit}" if value * factor < 999.5 else f"{value * factor:.0f} {unit}"
+            )
     return f"{value * 1e9:.3g} ns"
 
 
@@ -145,7 +147,7 @@ def size(count: int) -> str:
     """Bytes with three figures and a binary unit: `2 MiB`."""
     value = float(count)
     for unit in ("B", "KiB", "MiB"):
-        if value < 1000:
+        if value < 999.5:
             return f"{value:.3g} {unit}"
         value /= 1024
     return f"{value:.3g} GiB"

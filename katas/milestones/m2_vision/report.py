@@ -61,7 +61,7 @@ def confusion(counts: Array, names: Sequence[str]) -> str:
         for j in range(len(names)):
             colour = "60, 160, 90" if i == j else "220, 90, 60"
             strength = shares[i, j] ** (1 if i == j else 0.5)
-            style = f"background: rgb({mixed(colour, float(strength))})"
+            style = f"color: black; background: rgb({mixed(colour, float(strength))})"
             cells.append(f'<td style="{style}">{counts[i, j]}</td>')
         rows.append(f"<tr><th>{html.escape(name)}</th>{''.join(cells)}</tr>")
     return f'<table class="counts"><tr><th></th>{head}</tr>{"".join(rows)}</table>'

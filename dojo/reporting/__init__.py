@@ -1,0 +1,1 @@
+"""One student's course as one page: where they stand, what they measured, what they trained."""
