@@ -25,7 +25,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from rich.table import Table
 
-from tinytorch.autograd import Node
 from tinytorch.layers import Module
 from tinytorch.setup import gc_paused, table
 from tinytorch.tensor import Array, Op, Tensor, neg
@@ -402,7 +401,8 @@ def attention_flops(arrays: list[Any], params: dict[str, Any], out: Array) -> in
     keys = k.shape[2]
     pairs = queries * keys
     if params["is_causal"]:
-        pairs = sum(max(0, min(keys, i + 1 + keys - queries)) for i in range(queries))
+        last = min(queries, keys)  # of the queries, that see something
+        pairs = last * (keys - last) + last * (last + 1) // 2
     return int(batch * heads * pairs * (2 * dim + 5 + 2 * v.shape[3]))
 
 
@@ -567,8 +567,9 @@ class OpProfiler:
         flops, moved = op_flops(op, inputs, params, out), op_bytes(op, inputs, params, out)
         shapes = tuple(x.shape for x in inputs if isinstance(x, (Tensor, np.ndarray)))
         self._note(op, "forward", span, shapes, out.dtype, flops, moved)
-        if isinstance(out.node, Node):
-            self._costs[self._key(op, out.data, out.node.kept or ())] = 2 * flops, 2 * moved
+        kept = getattr(out.node, "kept", None)  # what records, a graph or a tape, leaves a node that has this
+        if kept is not None:
+            self._costs[self._key(op, out.data, kept)] = 2 * flops, 2 * moved
         self._watch_rule(op)
         return out
 
@@ -922,8 +923,7 @@ def fit_growth(
         off = y - np.log(growth(n))
         factors[name] = float(np.exp(off.mean()))
         residuals[name] = float(off.std())
-    least = min(residuals.values())
-    best = next(name for name, residual in residuals.items() if residual <= least + 1e-12)
+    best = min(residuals, key=residuals.__getitem__)
     draws = rng.integers(0, len(n), (resamples, len(n)))
     slopes = slopes_of(x[draws], y[draws])
     low, high = np.quantile(slopes[np.isfinite(slopes)], (0.025, 0.975))

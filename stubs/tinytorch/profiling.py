@@ -25,7 +25,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from rich.table import Table
 
-from tinytorch.autograd import Node
 from tinytorch.layers import Module
 from tinytorch.setup import gc_paused, table
 from tinytorch.tensor import Array, Op, Tensor, neg
