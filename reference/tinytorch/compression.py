@@ -119,8 +119,9 @@ def gradual_sparsity(step: int, begin: int, end: int, final: float, initial: flo
         raise ValueError(f"pruning ends at step {end}, before it begins at {begin}")
     if step >= end:
         return final
-    left = 1 - max(step - begin, 0) / (end - begin)
-    return final + (initial - final) * left**3
+    if step <= begin:
+        return initial
+    return final + (initial - final) * (1 - (step - begin) / (end - begin)) ** 3
 
 
 class Pruner(Callback):
