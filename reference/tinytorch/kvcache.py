@@ -102,7 +102,7 @@ class Cache(abc.ABC):
 
     @abc.abstractmethod
     def reset(self) -> None:
-        """Forget everything, and give the memory back: as good as new, also for rows of another make."""
+        """Forget everything, and give the memory back: as good as new, also for other rows."""
 
     @property
     @abc.abstractmethod
@@ -431,7 +431,7 @@ class PagedCache(Cache):
 
     @property
     def layout(self) -> Layout | None:  # type: ignore[override]
-        """That of the pool."""
+        """That of the pool, whoever came first. Given."""
         return self.pool.layout
 
     def __del__(self) -> None:
@@ -478,7 +478,7 @@ class PagedCache(Cache):
         for table in tables:
             table += [pool.allocate() for _ in range(more)]
         block, place = np.divmod(np.arange(start, end), pool.block_size)
-        blocks = np.array(tables, np.intp).reshape(len(tables), -1)[:, block]
+        blocks = np.array(tables, np.intp).reshape(len(tables), -(-end // pool.block_size))[:, block]
         for held, x in zip((pool.keys, pool.values), (k, v), strict=True):
             held[:, blocks, place] = x.swapaxes(0, 1)
         self.tables, self.length, self.rows = tables, end, len(k)
@@ -492,12 +492,12 @@ class PagedCache(Cache):
         # is free. How much of the last block is in use?
         stop = self.length if stop is None else min(stop, self.length)
         size = self.pool.block_size
-        table = np.array(self.tables, np.intp).reshape(len(self.tables), -1)
-        table = table[:, start // size : -(-stop // size)]
+        count = -(-stop // size) - start // size
+        table = np.array([blocks[start // size : -(-stop // size)] for blocks in self.tables], np.intp)
         out = []
         for held in (self.pool.keys, self.pool.values):
             taken = held.take(table, axis=1)
-            joined = taken.reshape(len(held), len(table), table.shape[1] * size, held.shape[3])
+            joined = taken.reshape(len(held), len(self.tables), count * size, held.shape[3])
             out.append(joined[:, :, : stop - start].swapaxes(0, 1))
         return out[0], out[1]
 
@@ -687,7 +687,7 @@ class PrefixCache:
         # kata 19.16: `share` what was found. It was used just now; what it goes on from must not be older.
         row, size = self.row(ids), self.pool.block_size
         row = row[: (len(row) - 1) // size * size]
-        keys = self.walk(row)
+        keys = self.find(row)
         self.hits += len(keys)
         self.misses += len(row) // size - len(keys)
         caches = [PagedCache(self.pool) for _ in range(self.layers)]
@@ -713,7 +713,7 @@ class PrefixCache:
             raise ValueError(f"{self.layers} caches of 1 row are kept, not {len(caches)} of {rows}")
         count = min(len(row), caches[0].length) // size
         row = row[: count * size]
-        keys = self.walk(row)
+        keys = self.find(row)
         for i in range(len(keys), count):
             before = self.known[keys[-1]][0] if keys else 0
             keys.append((before, row[i * size : (i + 1) * size].tobytes()))
@@ -726,7 +726,7 @@ class PrefixCache:
             self.known.move_to_end(key)
         self.shrink(self.capacity)
 
-    def walk(self, row: Array) -> list[tuple[int, bytes]]:
+    def find(self, row: Array) -> list[tuple[int, bytes]]:
         """The keys of a row's blocks, from the first one on, as far as they are known."""
         # kata 19.15: each leads on from the number of the one before it, the first from 0.
         keys: list[tuple[int, bytes]] = []
@@ -777,8 +777,8 @@ def accept(draft_probs: Any, target_probs: Any, drafted: Any, *, rng: Generator)
     other from the rows of `draft_probs` (k, V). Row i of `target_probs` (k + 1, V) is what the target would
     have drawn the i-th from, after the drafted ones before it. An id x stands with probability
     min(1, target[x] / draft[x]). The first that does not is replaced by one drawn from what the target has
-    more of than the draft, max(target - draft, 0), and the rest falls. If all stand, one more is drawn from
-    the last row.
+    more of than the draft, max(target - draft, 0), or, where rounding leaves nothing of that, from the
+    target; and the rest falls. If all stand, one more is drawn from the last row.
 
     Returns:
         int64, 1 to k + 1 ids: those that stand, and the new one.
@@ -786,8 +786,7 @@ def accept(draft_probs: Any, target_probs: Any, drafted: Any, *, rng: Generator)
     Raises:
         ValueError: the shapes do not fit; the message names them.
     """
-    # kata 19.17: dividing is not needed to compare. If rounding leaves nothing that the target has more of,
-    # the two are equal, and the target itself will do.
+    # kata 19.17: dividing is not needed to compare: u < p / q is u * q < p. `draw` scales its weights itself.
     q, p, drafted = (as_array(x) for x in (draft_probs, target_probs, drafted))
     k = len(drafted)
     if drafted.ndim != 1 or q.ndim != 2 or len(q) != k or p.shape != (k + 1, q.shape[1]):
@@ -827,7 +826,6 @@ def speculative_generate(
     *,
     processors: Sequence[Processor] = (),
     rng: Generator | None = None,
-    make: Callable[[int], Any] = StaticCache,
 ) -> Speculation:
     """What `target` writes after one row of ids, (1, T), while `draft` guesses `k` tokens ahead.
 
@@ -836,10 +834,8 @@ def speculative_generate(
     that fell is cut from their caches.
 
     Without `rng` the ids are those of `generate` with the target alone; with it they are distributed as
-    those. `processors` act on the logits of both, each with all ids before it.
-
-    Args:
-        make: makes a cache for so many positions that can be truncated, for each layer of both models.
+    those. `processors` act on the logits of both, each with all ids before it. A model whose `new_caches()`
+    can be truncated (see `with_caches`) reads with these, and any other with a StaticCache for each of them.
 
     Raises:
         ValueError: k below 1; ids of several rows, with their shape; or as of `left_padded` (15).
@@ -852,7 +848,10 @@ def speculative_generate(
     end, total = prompt.shape[1], prompt.shape[1] + max_new_tokens
     written = np.concatenate([prompt, np.zeros((1, max_new_tokens), np.int64)], axis=1)
     process, dice = chain(*processors), np.random.default_rng(0) if rng is None else rng
-    mine, theirs = ([make(total) for _ in model.new_caches()] for model in (target, draft))
+    mine, theirs = (
+        [cache if hasattr(cache, "truncate") else StaticCache(total) for cache in model.new_caches()]
+        for model in (target, draft)
+    )
     calls = drafted = accepted = 0
     with evaluating(target), evaluating(draft):
         while end < total:
