@@ -102,7 +102,7 @@ class Cache(abc.ABC):
 
     @abc.abstractmethod
     def reset(self) -> None:
-        """Forget everything, and give the memory back: as good as new, also for rows of another make."""
+        """Forget everything, and give the memory back: as good as new, also for other rows."""
 
     @property
     @abc.abstractmethod
@@ -369,7 +369,7 @@ class PagedCache(Cache):
 
     @property
     def layout(self) -> Layout | None:  # type: ignore[override]
-        """That of the pool."""
+        """That of the pool, whoever came first. Given."""
         return self.pool.layout
 
     def __del__(self) -> None:
@@ -538,10 +538,10 @@ class PrefixCache:
         # TODO 19.15: one user more for each block that is new. When there are too many, forget.
         raise NotImplementedError("kata 19.15: PrefixCache.keep")
 
-    def walk(self, row: Array) -> list[tuple[int, bytes]]:
+    def find(self, row: Array) -> list[tuple[int, bytes]]:
         """The keys of a row's blocks, from the first one on, as far as they are known."""
         # TODO 19.15: each leads on from the number of the one before it, the first from 0.
-        raise NotImplementedError("kata 19.15: PrefixCache.walk")
+        raise NotImplementedError("kata 19.15: PrefixCache.find")
 
     def shrink(self, count: int = 0) -> None:
         """Forget the oldest until `count` blocks of ids are left, and give their memory back."""
@@ -580,8 +580,8 @@ def accept(draft_probs: Any, target_probs: Any, drafted: Any, *, rng: Generator)
     other from the rows of `draft_probs` (k, V). Row i of `target_probs` (k + 1, V) is what the target would
     have drawn the i-th from, after the drafted ones before it. An id x stands with probability
     min(1, target[x] / draft[x]). The first that does not is replaced by one drawn from what the target has
-    more of than the draft, max(target - draft, 0), and the rest falls. If all stand, one more is drawn from
-    the last row.
+    more of than the draft, max(target - draft, 0), or, where rounding leaves nothing of that, from the
+    target; and the rest falls. If all stand, one more is drawn from the last row.
 
     Returns:
         int64, 1 to k + 1 ids: those that stand, and the new one.
@@ -589,8 +589,7 @@ def accept(draft_probs: Any, target_probs: Any, drafted: Any, *, rng: Generator)
     Raises:
         ValueError: the shapes do not fit; the message names them.
     """
-    # TODO 19.17: dividing is not needed to compare. If rounding leaves nothing that the target has more of,
-    # the two are equal, and the target itself will do.
+    # TODO 19.17: dividing is not needed to compare: u < p / q is u * q < p. `draw` scales its weights itself.
     raise NotImplementedError("kata 19.17: accept")
 
 
@@ -620,7 +619,6 @@ def speculative_generate(
     *,
     processors: Sequence[Processor] = (),
     rng: Generator | None = None,
-    make: Callable[[int], Any] = StaticCache,
 ) -> Speculation:
     """What `target` writes after one row of ids, (1, T), while `draft` guesses `k` tokens ahead.
 
@@ -629,10 +627,8 @@ def speculative_generate(
     that fell is cut from their caches.
 
     Without `rng` the ids are those of `generate` with the target alone; with it they are distributed as
-    those. `processors` act on the logits of both, each with all ids before it.
-
-    Args:
-        make: makes a cache for so many positions that can be truncated, for each layer of both models.
+    those. `processors` act on the logits of both, each with all ids before it. A model whose `new_caches()`
+    can be truncated (see `with_caches`) reads with these, and any other with a StaticCache for each of them.
 
     Raises:
         ValueError: k below 1; ids of several rows, with their shape; or as of `left_padded` (15).
