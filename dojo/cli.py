@@ -25,6 +25,7 @@ COMMANDS = {
     "milestone": "watch a milestone: real models at work on your framework",
     "measure": "time and memory of a kata over growing sizes",
     "report": "your course as one page: progress, plots, curves, a graph",
+    "grade": "(instructors) grade a class, unattended, and go on where you were stopped",
     "data": "the data sets: which are there, download them or take them from a folder",
     "doctor": "check that everything on this computer is in order",
     "check": "(authors) prove that a kata's suite catches what it should",
@@ -83,13 +84,14 @@ def _run(argv: list[str]) -> int:
     parser = Parser(prog=f"dojo {name}", description=module.__doc__, allow_abbrev=False)
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     module.add_arguments(parser)
-    status: int = module.run(parser.parse_args(rest))
+    mixed = getattr(module, "INTERMIXED", False)  # whether arguments may stand on both sides of options
+    status: int = module.run(parser.parse_intermixed_args(rest) if mixed else parser.parse_args(rest))
     return status
 
 
 def _overview() -> Parser:
     """The parser of `dojo` by itself; its help lists the commands without importing any of them."""
-    listed = "\n".join(f"  {name:<9} {summary}" for name, summary in COMMANDS.items())
+    listed = "\n".join(f"  {name:<10} {summary}" for name, summary in COMMANDS.items())
     parser = Parser(
         prog="dojo",
         usage="dojo COMMAND ...",

@@ -69,6 +69,7 @@ class _Writer:
             kind="test",
             id=kata["id"],
             level=kata["level"],
+            when=report.when,
             state=state_of(report),
             seconds=report.duration,
             words=words_of(report),

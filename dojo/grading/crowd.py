@@ -1,0 +1,129 @@
+"""Many submissions: over threads that wait for child processes, or over the machines of a dask cluster."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from typing import Any
+
+from dojo.curriculum import Kata
+from dojo.grading.keys import How, key
+from dojo.grading.leash import Leash
+from dojo.grading.ledger import Ledger
+from dojo.grading.one import grade_one
+from dojo.grading.results import Grade, Outcome
+from dojo.grading.submissions import Submission
+
+# Hears of each submission's name with its grade, or with why it could not be graded.
+Teller = Callable[[str, "Grade | str"], object]
+
+RETRIES = 3  # of a submission whose dask worker died; what it had found is lost with it
+
+
+def grade_all(
+    submissions: Sequence[Submission],
+    katas: Sequence[Kata],
+    how: How,
+    ledger: Ledger,
+    jobs: int,
+    tell: Teller,
+) -> list[Grade]:
+    """Grade every submission, `jobs` at a time, each outcome written to the ledger as it is found.
+
+    `tell` hears of each submission as it is done, and of those that this machine could not grade, which are
+    left out of what is returned: no fault of a student's.  On Ctrl-C the children are ended and
+    KeyboardInterrupt goes on; what was found is in the ledger.
+    """
+    leash = Leash()
+    grades: dict[str, Grade] = {}
+    pool = ThreadPoolExecutor(jobs)
+    try:
+        futures = {
+            pool.submit(grade_one, submission, katas, how, ledger.known, ledger.add, leash): submission.name
+            for submission in submissions
+        }
+        for future in as_completed(futures):
+            _collect(futures[future], future, grades, tell)
+    except BaseException:
+        leash.stop()
+        pool.shutdown(cancel_futures=True)
+        raise
+    pool.shutdown()
+    return [grades[submission.name] for submission in submissions if submission.name in grades]
+
+
+def _collect(name: str, future: Any, grades: dict[str, Grade], tell: Teller) -> None:
+    try:
+        grades[name] = future.result()
+    except Exception as error:
+        tell(name, f"{type(error).__name__}: {error}")
+    else:
+        tell(name, grades[name])
+
+
+def grade_over_dask(
+    submissions: Sequence[Submission],
+    katas: Sequence[Kata],
+    how: How,
+    ledger: Ledger,
+    address: str,
+    tell: Teller,
+) -> list[Grade]:
+    """The same by the workers of the cluster at `address`, which have this repository at the same commit.
+
+    A submission whose worker dies is given to another.
+
+    Raises:
+        OSError: there is no cluster at that address.
+    """
+    grades: dict[str, Grade] = {}
+    with _client(address) as client:
+        from distributed import as_completed as as_they_come
+
+        futures = {
+            client.submit(
+                _remotely, submission, katas, how, _known(submission, katas, how, ledger),
+                pure=False, retries=RETRIES,
+            ): submission.name
+            for submission in submissions
+        }  # fmt: skip
+        for future in as_they_come(list(futures)):
+            _collect(futures[future], _Remote(future, ledger), grades, tell)
+    return [grades[submission.name] for submission in submissions if submission.name in grades]
+
+
+class _Remote:
+    """A future of a worker, whose new outcomes go to the ledger."""
+
+    def __init__(self, future: Any, ledger: Ledger) -> None:
+        self.future, self.ledger = future, ledger
+
+    def result(self) -> Grade:
+        grade: Grade
+        grade, found = self.future.result()
+        for name, outcome in found.items():
+            self.ledger.add(name, outcome)
+        return grade
+
+
+@contextlib.contextmanager
+def _client(address: str) -> Iterator[Any]:
+    from distributed import Client
+
+    with Client(address, timeout="10s", set_as_default=False) as client:
+        yield client
+
+
+def _known(submission: Submission, katas: Sequence[Kata], how: How, ledger: Ledger) -> dict[str, Outcome]:
+    """What the ledger has of one submission: the whole of it would travel with each."""
+    names = (key(submission, kata, how) for kata in katas if not submission.trouble)
+    return {name: ledger.known[name] for name in names if name in ledger.known}
+
+
+def _remotely(
+    submission: Submission, katas: Sequence[Kata], how: How, known: dict[str, Outcome]
+) -> tuple[Grade, dict[str, Outcome]]:
+    """On a worker: the grade, and the outcomes that are new."""
+    found: dict[str, Outcome] = {}
+    return grade_one(submission, katas, how, known, found.__setitem__), found

@@ -1,0 +1,74 @@
+"""The content that a verdict depends on, as a hash: while it is the same, the verdict is, too."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib.metadata
+import json
+import sys
+from dataclasses import dataclass, field
+
+from dojo import manifest
+from dojo.console import children
+from dojo.curriculum import ROOT, Kata, before
+from dojo.grading.submissions import Submission
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True)
+class How:
+    """How to grade.  Submissions graded alike can be compared, and share a ledger."""
+
+    strict: bool = False
+    borrow: bool = (
+        False  # what a kata stands on comes from reference/, so that a mistake costs one kata alone
+    )
+    limit: float = children.LIMIT  # seconds for the child process of one kata
+    weak: bool = False  # strict mode goes on where the system cannot hide the solutions
+    secret: bytes = field(default=b"", repr=False)  # strict mode draws its numbers from it
+
+    @property
+    def mode(self) -> str:
+        return "strict" if self.strict else "borrowed" if self.borrow else "plain"
+
+
+def sources(submission: Submission, kata: Kata, how: How) -> dict[str, bytes]:
+    """The files that `kata` is graded with: its own, and those of earlier katas unless they are borrowed."""
+    names = [kata.name] if how.borrow else [k.name for k in (*before(kata), kata)]
+    return {name: submission.files[name] for name in names if name in submission.files}
+
+
+def key(submission: Submission, kata: Kata, how: How) -> str:
+    """32 hex digits that change when anything does which could change the verdict.
+
+    The name of the student is not in it, so that two who hand in the same are graded once; neither is the
+    secret, since a right solution is right for any numbers.
+    """
+    files = {
+        name: hashlib.sha256(text.replace(b"\r\n", b"\n")).hexdigest()
+        for name, text in sources(submission, kata, how).items()
+    }
+    content = [
+        SCHEMA,
+        how.mode,
+        how.limit,
+        how.weak,
+        kata.number,
+        manifest.suite_hash(kata),
+        files,
+        _grader(),
+    ]
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
+
+
+@functools.cache
+def _grader() -> list[str]:
+    """This harness, the reference that katas can be borrowed from, and what they run on."""
+    digest = hashlib.sha256()
+    for folder in ("dojo", "reference/tinytorch"):
+        for file in sorted((ROOT / folder).rglob("*.py")):
+            digest.update(f"{file.relative_to(ROOT).as_posix()} {manifest.source_hash(file)}\n".encode())
+    python = ".".join(map(str, sys.version_info[:2]))
+    return [digest.hexdigest()[:16], python, importlib.metadata.version("numpy")]

@@ -1,0 +1,112 @@
+"""Child processes of a grader: within limits, ended in time with all they started, and together on Ctrl-C."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from dojo.console import children
+
+TOKEN = "DOJO_LEASH"  # an environment variable that marks a child and all that it starts
+TAIL = 20_000  # bytes of output worth keeping
+# Enough for every suite several times over, and little enough that one child cannot take the machine along.
+MEMORY, FILE = 8 << 30, 256 << 20
+
+
+class Stopped(Exception):
+    """Ctrl-C came: the child was ended, and what it did is no verdict."""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a child ended: its exit status, None when time was up; the end of what it printed."""
+
+    status: int | None
+    output: str
+    seconds: float
+
+
+class Leash:
+    """All children of one grading run."""
+
+    def __init__(self) -> None:
+        self._running: set[subprocess.Popen[str]] = set()
+        self._lock = threading.Lock()
+        self._stopped = False
+
+    def run(self, command: Sequence[str], limit: float, env: dict[str, str]) -> Ended:
+        """Run Python with `command` to its end, or to its limit.
+
+        Raises:
+            Stopped: `stop` was called.
+        """
+        token, began = secrets.token_hex(8), time.monotonic()
+        with tempfile.TemporaryFile() as output:
+            child = self._start(command, {**env, TOKEN: token}, output.fileno())
+            try:
+                status: int | None = child.wait(limit)
+            except subprocess.TimeoutExpired:
+                status = None
+            finally:
+                children.end(child)
+                end_stragglers(token)
+                with self._lock:
+                    self._running.discard(child)
+            if self._stopped:
+                raise Stopped
+            output.seek(max(0, output.seek(0, os.SEEK_END) - TAIL))
+            return Ended(status, output.read().decode("utf-8", "replace"), time.monotonic() - began)
+
+    def _start(self, command: Sequence[str], env: dict[str, str], output: int) -> subprocess.Popen[str]:
+        with self._lock:
+            if self._stopped:
+                raise Stopped
+            child = children.start(command, env=env, stdout=output, stderr=subprocess.STDOUT)
+            self._running.add(child)
+        limit(child.pid)
+        return child
+
+    def stop(self) -> None:
+        """End all children, and start no more."""
+        with self._lock:
+            self._stopped = True
+            running = list(self._running)
+        for child in running:
+            # The thread that waits for it reaps it; here it only has to die, and all of them at once.
+            with contextlib.suppress(OSError):
+                child.kill()
+
+
+def limit(pid: int) -> None:
+    """Bound what a process and its children may take, where the system lets one do that from outside."""
+    if sys.platform != "linux":
+        return
+    import resource
+
+    bounds = {resource.RLIMIT_AS: MEMORY, resource.RLIMIT_FSIZE: FILE, resource.RLIMIT_CORE: 0}
+    with contextlib.suppress(OSError, ValueError):  # it has ended; or a lower limit holds already
+        for which, most in bounds.items():
+            resource.prlimit(pid, which, (most, most))
+
+
+def end_stragglers(token: str) -> None:
+    """Kill what left the child's process group: it still has the child's environment (Linux)."""
+    mark = f"{TOKEN}={token}".encode()
+    proc = Path("/proc")
+    if not proc.is_dir():
+        return
+    for entry in proc.iterdir():
+        if entry.name.isdigit() and int(entry.name) != os.getpid():
+            with contextlib.suppress(OSError):
+                if mark in (entry / "environ").read_bytes().split(b"\0"):
+                    os.kill(int(entry.name), signal.SIGKILL)

@@ -1,0 +1,103 @@
+"""Who has written the same thing: files compared by the shape of their code, not its names or comments.
+
+A file becomes the set of hashes of its runs of `RUN` syntax nodes in a row, inside functions, without names,
+numbers, strings and docstrings; of every `WINDOW` hashes only the smallest is kept, which two files that
+share a long enough stretch cannot both avoid (Schleimer, Wilkerson and Aiken, "Winnowing: local algorithms
+for document fingerprinting", 2003).  What the stub gives to everybody does not count.  A small task has few
+right solutions, so a high figure is a reason to read two files, and never a verdict.
+"""
+
+from __future__ import annotations
+
+import ast
+import zlib
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+from dojo import stubs
+from dojo.curriculum import Kata
+from dojo.grading.submissions import Submission
+
+RUN, WINDOW = 12, 6
+ENOUGH = 12  # prints of its own that a file needs; with fewer, any two solutions look alike
+SHOWN = 0.6
+REFERENCE = "reference/"
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two submissions whose files for a kata share a part of their prints: `share` of the smaller one."""
+
+    kata: str
+    one: str
+    other: str
+    share: float
+    common: int
+
+
+def alike(submissions: Sequence[Submission], katas: Sequence[Kata], least: float = SHOWN) -> list[Pair]:
+    """Pairs that share at least that part, the most alike first; the reference is one of the class."""
+    pairs: list[Pair] = []
+    for kata in katas:
+        solved = kata.reference.read_text("utf-8")
+        given = prints(stubs.stub_text(solved, kata.name).encode())
+        of = {s.name: prints(s.files[kata.name]) - given for s in submissions if kata.name in s.files}
+        of[REFERENCE] = prints(solved.encode()) - given
+        pairs += _pairs(kata, of, least)
+    return sorted(pairs, key=lambda pair: (-pair.share, -pair.common, pair.kata, pair.one, pair.other))
+
+
+def _pairs(kata: Kata, of: Mapping[str, set[int]], least: float) -> Iterator[Pair]:
+    big = {name: marks for name, marks in of.items() if len(marks) >= ENOUGH}
+    common: Counter[tuple[str, str]] = Counter()
+    by_print: dict[int, list[str]] = {}
+    for name, marks in big.items():
+        for mark in marks:
+            by_print.setdefault(mark, []).append(name)
+    for names in by_print.values():
+        common.update(combinations(sorted(names), 2))
+    for (one, other), count in common.items():
+        share = count / min(len(big[one]), len(big[other]))
+        if share >= least:
+            yield Pair(kata.number, one, other, share, count)
+
+
+def prints(source: bytes) -> set[int]:
+    """The fingerprints of a file; none if it cannot be parsed."""
+    try:
+        tree = ast.parse(source)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return set()
+    found: set[int] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            found |= _winnowed(list(_shape(node.body)))
+    return found
+
+
+def _winnowed(shape: Sequence[str]) -> set[int]:
+    hashes = [
+        zlib.crc32(" ".join(shape[start : start + RUN]).encode()) for start in range(len(shape) - RUN + 1)
+    ]
+    return {
+        min(hashes[start : start + WINDOW]) for start in range(max(1, len(hashes) - WINDOW + 1)) if hashes
+    }
+
+
+def _shape(body: Sequence[ast.stmt]) -> Iterator[str]:
+    """The kinds of nodes in the order of the text; a nested function is a word, and has its own prints."""
+    for statement in body:
+        if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant):
+            continue  # a docstring, or a string that comments
+        yield from _kinds(statement)
+
+
+def _kinds(node: ast.AST) -> Iterator[str]:
+    yield type(node).__name__
+    if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+        return
+    for child in ast.iter_child_nodes(node):
+        if not isinstance(child, (ast.expr_context, ast.Constant, ast.Name)):
+            yield from _kinds(child)

@@ -1,0 +1,178 @@
+"""What was handed in: a folder or a zip that has stubs/tinytorch/*.py somewhere in it.
+
+Only the files of katas are read, each as bytes and within a size; nothing is unpacked, imported or followed
+through a link.  A submission that cannot be read is a submission all the same, with its `trouble`, so that a
+class of 500 is graded whatever one of them has sent.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import zipfile
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+
+from dojo.curriculum import KATAS
+
+LARGEST = 1_000_000  # bytes of one file; the longest reference has a twentieth of it
+MOST = 20_000  # entries of a zip or a folder; a whole clone of the course has a fiftieth of it
+WANTED = {f"{kata.name}.py": kata.name for kata in KATAS}
+# Places that hold files of the same names which are not a student's work.
+PASSED_OVER = {"reference", "mistakes", "alternatives", "site-packages", "__MACOSX", "node_modules"}
+
+
+class Unreadable(Exception):
+    """Why a submission cannot be graded, in words for the one who handed it in."""
+
+
+@dataclass(frozen=True)
+class Submission:
+    """One student's files, by the name of their kata.  `trouble` says why there are none."""
+
+    name: str
+    files: dict[str, bytes] = field(default_factory=dict)
+    trouble: str = ""
+
+
+def find(folder: Path, but: Path | None = None) -> list[Submission]:
+    """Every submission in `folder`: its folders and zips, by name.  `but` is left out (the results).
+
+    Raises:
+        Unreadable: there is no such folder, nothing in it, or two submissions of one name.
+    """
+    if not folder.is_dir():
+        raise Unreadable(f"{folder} is not a folder; it should hold one folder or .zip for each student")
+    entries = [entry for entry in sorted(folder.iterdir()) if _is_one(entry, but)]
+    if not entries:
+        raise Unreadable(
+            f"{folder} holds no submission: put one folder or .zip for each student there, "
+            "with stubs/tinytorch/*.py in it"
+        )
+    seen: dict[str, Path] = {}
+    for entry in entries:
+        name = _name_of(entry)
+        if name in seen:
+            raise Unreadable(f"{seen[name].name} and {entry.name} are both called {name!r}; rename one")
+        seen[name] = entry
+    return [read(entry) for entry in entries]
+
+
+def _is_one(entry: Path, but: Path | None) -> bool:
+    if entry.name.startswith(".") or entry.name in PASSED_OVER:
+        return False
+    if but is not None and entry.resolve() == but.resolve():
+        return False
+    return entry.is_dir() or entry.suffix.lower() == ".zip"
+
+
+def _name_of(entry: Path) -> str:
+    return entry.name if entry.is_dir() else entry.stem
+
+
+def read(path: Path) -> Submission:
+    """The submission at `path`; what is wrong with it is its `trouble`."""
+    name = _name_of(path)
+    try:
+        if path.is_dir():
+            files = _chosen(dict(_in_folder(path)))
+        elif path.exists():
+            files = _in_zip(path)
+        else:
+            raise Unreadable(f"there is no {path}")
+    except Unreadable as error:
+        return Submission(name, trouble=str(error))
+    except OSError as error:
+        return Submission(name, trouble=f"it cannot be read: {error.strerror or error}")
+    return Submission(name, files)
+
+
+def _chosen(found: dict[PurePosixPath, bytes]) -> dict[str, bytes]:
+    """The files of the one folder that is the student's: stubs/tinytorch, tinytorch, or the top.
+
+    Raises:
+        Unreadable: there is no file of any kata.
+    """
+    folders = {path.parent for path in found}
+    if not folders:
+        raise Unreadable(
+            "no file of a kata is in it; it should have stubs/tinytorch/tensor.py and the like "
+            "(zip the clone, or its stubs folder)"
+        )
+
+    def rank(folder: PurePosixPath) -> tuple[bool, bool, int, str]:
+        inside = folder.parts[-2:] == ("stubs", "tinytorch")
+        return (not inside, folder.name != "tinytorch", len(folder.parts), str(folder))
+
+    best = min(folders, key=rank)
+    return {WANTED[path.name]: text for path, text in sorted(found.items()) if path.parent == best}
+
+
+def _wanted(path: PurePosixPath) -> bool:
+    return path.name in WANTED and PASSED_OVER.isdisjoint(path.parts)
+
+
+def _in_folder(top: Path) -> Iterator[tuple[PurePosixPath, bytes]]:
+    count = 0
+    for root, folders, names in os.walk(top):  # which follows no links
+        folders[:] = sorted(f for f in folders if not f.startswith(".") and f not in PASSED_OVER)
+        count += len(folders) + len(names)
+        if count > MOST:
+            raise Unreadable(f"it has more than {MOST:,} files; hand in stubs/tinytorch alone")
+        for name in sorted(names):
+            file = Path(root) / name
+            path = PurePosixPath(file.relative_to(top).as_posix())
+            if _wanted(path):
+                yield path, _content(file, path)
+
+
+def _content(file: Path, shown: PurePosixPath) -> bytes:
+    status = file.lstat()
+    if not stat.S_ISREG(status.st_mode):
+        raise Unreadable(f"{shown} is a link or a device, not a file; hand in the file itself")
+    if status.st_size > LARGEST:
+        raise Unreadable(f"{shown} has {status.st_size:,} bytes; {LARGEST:,} are read")
+    return file.read_bytes()
+
+
+def _in_zip(path: Path) -> dict[str, bytes]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+            if len(entries) > MOST:
+                raise Unreadable(f"the zip has more than {MOST:,} entries; zip stubs/tinytorch alone")
+            found = {}
+            for entry in entries:
+                inside = _safe(entry)
+                if not entry.is_dir() and _wanted(inside):
+                    if inside in found:
+                        raise Unreadable(f"the zip has {inside} twice; zip it afresh")
+                    found[inside] = _unpacked(archive, entry)
+            return _chosen(found)
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
+        # RuntimeError is a password, NotImplementedError a way of packing that Python does not know.
+        raise Unreadable(f"the zip is damaged or cannot be opened ({error}); zip it afresh") from error
+
+
+def _safe(entry: zipfile.ZipInfo) -> PurePosixPath:
+    """The entry's path.
+
+    Raises:
+        Unreadable: it leads out of the zip, as it does in zips that are made to write elsewhere.
+    """
+    path = PurePosixPath(entry.filename.replace("\\", "/"))
+    if path.is_absolute() or ".." in path.parts or ":" in path.parts[0]:
+        raise Unreadable(f"the zip has an entry {entry.filename!r}, which leads out of it; zip it afresh")
+    if stat.S_ISLNK(entry.external_attr >> 16) and _wanted(path):
+        raise Unreadable(f"{path} is a link in the zip, not a file; zip the file itself")
+    return path
+
+
+def _unpacked(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
+    with archive.open(entry) as file:
+        content = file.read(LARGEST + 1)  # whatever size the zip says it has
+    if len(content) > LARGEST:
+        raise Unreadable(f"{entry.filename} has more than the {LARGEST:,} bytes that are read")
+    return content

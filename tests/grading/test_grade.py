@@ -1,0 +1,144 @@
+"""`dojo grade` on a made-up class, as typed."""
+
+from __future__ import annotations
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from tests.conftest import Course
+from tests.grading.conftest import HandIn
+
+HANGS = "def double(x):\n    while True:\n        pass\n\n\nshout = str.upper\n"
+LEAVES = "import os\n\nos._exit(0)\n"
+
+
+def scores(results: Path) -> dict[str, list[str]]:
+    with (results / "scores.csv").open(newline="") as file:
+        return {row[0]: row[3:] for row in csv.reader(file)}
+
+
+def test_a_class_is_graded_whatever_one_of_them_has_sent(course: Course, hand_in: HandIn) -> None:
+    folder = hand_in("ana").parent
+    wrong = course.read("reference/tinytorch/tensor.py").replace("max(self.data)", "len(self.data)")
+    hand_in("ben", tensor=wrong)
+    hand_in("eve", setup=LEAVES, tensor=None)
+    (folder / "zed.zip").write_bytes(b"PK")
+    done = course.dojo("grade", str(folder), "-o", "results", "--jobs", "2", "--limit", "30")
+    assert done.returncode == 0, done.stderr
+    results = course.path("results")
+    assert scores(results) == {
+        "submission": ["01", "02", "03", "trouble"],
+        "ana": ["10.00", "10.00", "10.00", ""],
+        # Level 1 of two in 02 passed, with 4 of 6 weights; 03 stands on it and is locked.
+        "ben": ["10.00", "6.67", "0.00", ""],
+        "eve": ["0.00", "0.00", "0.00", ""],
+        "zed": ["0.00", "0.00", "0.00", scores(results)["zed"][-1]],
+    }
+    assert "damaged" in scores(results)["zed"][-1]
+    cases = ElementTree.parse(results / "junit.xml").getroot().iter("testcase")
+    failed = {(c.get("classname"), c.get("name")) for c in cases if c.find("failure") is not None}
+    assert ("ben.02_tensor", "level 3") in failed
+    assert ("ben.03_layers", "kata") in failed
+    assert not [who for who, _ in failed if who is not None and who.startswith("ana")]
+    assert "it needs 02 tensor, which has not passed" in (results / "details.csv").read_text("utf-8")
+
+    # Again: nothing runs; and with what a kata stands on borrowed, ben's mistake costs one kata.
+    ledger = (results / "ledger.jsonl").read_bytes()
+    again = course.dojo("grade", str(folder), "--output", "results", "--limit", "30")
+    assert again.returncode == 0, again.stderr
+    assert (results / "ledger.jsonl").read_bytes() == ledger
+    borrowed = course.dojo("grade", str(folder), "-o", "results", "--borrow", "--shard", "2/4", "03")
+    assert borrowed.returncode == 0, borrowed.stderr
+    assert scores(results) == {"submission": ["03", "trouble"], "ben": ["10.00", ""]}
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="there is no SIGKILL on this system")
+@pytest.mark.parametrize("how", ["SIGINT", "SIGKILL"])
+def test_a_run_that_was_stopped_goes_on_to_the_same_scores(course: Course, hand_in: HandIn, how: str) -> None:
+    folder = hand_in("ana").parent
+    hand_in("ben", setup=HANGS)  # ten seconds, within which it is stopped
+    command = ["grade", str(folder), "-o", "results", "--jobs", "2", "--limit", "4", "01"]
+    child = subprocess.Popen(
+        [sys.executable, "-m", "dojo", *command],
+        cwd=course.root,
+        env=course.environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert child.stdout is not None
+    while "ana" not in child.stdout.readline():
+        pass
+    child.send_signal(getattr(signal, how))
+    rest = child.communicate(timeout=20)[0]
+    if how == "SIGINT":
+        assert "the same command goes on from there" in rest
+        assert child.returncode == 130
+    known = course.read("results/ledger.jsonl")
+    assert known.count("\n") == 1
+    assert not course.path("results/scores.csv").exists()
+    time.sleep(0.2)
+    assert not running(str(course.root)), "a child outlived the grader"
+    done = course.dojo(*command)
+    assert done.returncode == 0, done.stderr
+    assert scores(course.path("results")) == {
+        "submission": ["01", "trouble"],
+        "ana": ["10.00", ""],
+        "ben": ["0.00", ""],
+    }
+    assert course.read("results/ledger.jsonl").startswith(known)
+
+
+def running(root: str) -> list[str]:
+    """Processes that were started in the course (Linux)."""
+    if not os.path.isdir("/proc/self"):
+        return []
+    found = []
+    for entry in os.listdir("/proc"):
+        if entry.isdigit():
+            try:
+                if os.readlink(f"/proc/{entry}/cwd") == root:
+                    found.append(entry)
+            except OSError:
+                continue
+    return found
+
+
+@pytest.mark.parametrize(
+    ("args", "words"),
+    [
+        (["missing", "-o", "r"], "is not a folder"),
+        (["empty", "-o", "r"], "holds no submission"),
+        (["class", "-o", "pytest.ini"], "is a file"),
+        (["class", "-o", "r", "--shard", "3/2"], "should look like 1/4"),
+        (["class", "-o", "r", "--shard", "2/2"], "use fewer shards"),
+        (["class", "-o", "r", "--jobs", "0"], "1 or more"),
+        (["class", "-o", "r", "--strict", "--borrow"], "--strict has no reference"),
+        (["class", "-o", "r", "77"], "there is no kata '77'"),
+        (["class"], "required: -o/--output"),
+    ],
+)
+def test_bad_input_is_one_line(course: Course, args: list[str], words: str) -> None:
+    course.path("empty").mkdir()
+    course.write("class/ana/tensor.py", "")
+    done = course.dojo("grade", *args)
+    assert done.returncode == 2
+    assert words in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_dask_is_asked_for_only_where_it_is(course: Course) -> None:
+    course.write("class/ana/tensor.py", "")
+    course.write("distributed_is_missing.py", "")
+    hidden = "import sys; sys.modules['distributed'] = None; from dojo.cli import main; sys.exit(main())"
+    done = course.python("-c", hidden, "grade", "class", "-o", "r", "--dask", "tcp://127.0.0.1:1")
+    assert done.returncode == 1
+    assert "pip install distributed" in done.stderr
