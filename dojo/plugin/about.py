@@ -44,11 +44,13 @@ def task_of_failure(unit: Unit | None, item: pytest.Item, steps: list[str], word
     """`01.10 find_mismatch`: the task that a failure is about; empty where nothing tells.
 
     Tried in turn: the function in which an exception was raised (the last of `steps`); the heading that the
-    test stands under, and of its tasks those whose names the failing statements use (`words`) or the test;
-    these names alone.  Of several the last of the lesson: what it leans on has tests of its own, before.
+    test stands under, and of its tasks those whose names the failing statements use (`words`), or the test,
+    or whose function or op is its parameter; these names alone.  Of several the last of the lesson: what it
+    leans on has tests of its own, before.
     """
     raised, headed = _named(unit, steps[-1:]), _numbered(unit, _numbers(item))
-    for names in (words, names_in(item)):
+    given = _names_of_parameters(item)
+    for names in (words, names_in(item), given, {f"{name}_back" for name in given}):
         about = [task for task in _named(unit, names) if not headed or task in headed]
         if raised or about:
             break
@@ -136,9 +138,13 @@ def names_in(item: pytest.Item) -> set[str]:
 
 
 def _names_of_parameters(item: pytest.Item) -> set[str]:
-    """The names of functions, classes and ops that a parametrised test is given."""
+    """The names of functions, classes and ops that a parametrised test is given, itself or as words."""
     values = getattr(getattr(item, "callspec", None), "params", {}).values()
-    return {str(getattr(value, "__name__", getattr(value, "name", ""))) for value in values}
+    named = (
+        value if isinstance(value, str) else getattr(value, "__name__", getattr(value, "name", ""))
+        for value in values
+    )
+    return {str(name) for name in named}
 
 
 def _function(item: pytest.Item) -> Any:

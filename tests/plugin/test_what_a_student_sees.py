@@ -294,6 +294,25 @@ def test_of_neither():
         assert "2 passed" in run  # what uses neither is about both
 
 
+@pytest.mark.parametrize(("name", "task"), [("double", "01.1 double"), ("shout", "01.2 shout")])
+def test_a_parameter_that_is_a_word_says_which_task_has_failed(name: str, task: str, solved: Course) -> None:
+    code = f"""
+import pytest
+
+from tinytorch import setup
+
+
+# 01.1 and 01.2: twice, and loudly
+
+
+@pytest.mark.parametrize("name", ["{name}"])
+def test_a_letter(name):
+    assert getattr(setup, name)("a") == 1
+"""
+    solved.write(f"{SUITE}/test_1_correctness.py", code)
+    assert f"kata {task}\n" in see(solved)
+
+
 def test_the_last_lines_say_what_is_next(solved: Course) -> None:
     solved.edit(STUB, "return text.upper()", "return text")
     assert see(solved).strip().splitlines()[-2].startswith("Read: katas/01_setup/README.md")
