@@ -61,9 +61,15 @@ class Toy(Module):
         self.config = SimpleNamespace(context=context, vocab_size=vocab)
         self.table = np.random.default_rng(seed).normal(size=(vocab, vocab))
         self.fed, self.states, self.kept = [], [], []
+        self.part = None
 
     def new_caches(self):
         return [ToyCache()]
+
+    def with_part(self):
+        """The toy, with a part whose mode can be another than its own; `states` are those of the part."""
+        self.part = Module()
+        return self
 
     def after(self, row):
         """The logits after one row alone, which fits the context."""
@@ -74,7 +80,7 @@ class Toy(Module):
         ids = np.asarray(getattr(ids, "data", ids))
         rows, columns = ids.shape
         self.fed.append(ids.shape)
-        self.states.append((self.training, autograd.is_grad_enabled()))
+        self.states.append((self.part.training if self.part else self.training, autograd.is_grad_enabled()))
         past = caches[0].length if caches else 0
         if columns < 1 or past + columns > self.config.context:
             raise ValueError(f"{columns} columns after {past} do not fit a context of {self.config.context}")

@@ -36,6 +36,10 @@ def test_of_equals_the_lowest_id_is_chosen():
     expect(greedy(f32([2, 7, 7, 7], [0, 0, 0, 0])), np.array([1, 0]))
 
 
+def test_a_difference_that_float32_does_not_know_is_one():
+    expect(greedy(np.array([[1.0, 1.0 + 1e-12, 1.0]])), np.array([1]))
+
+
 def test_what_is_ruled_out_is_not_chosen():
     expect(greedy(f32([NOTHING, NOTHING, -1e30])), np.array([2]))
 
@@ -64,8 +68,11 @@ def test_one_id_is_drawn_for_each_row(rng):
 def test_what_is_certain_is_drawn_and_each_row_is_its_own(dtype, rng):
     logits = np.full((4, 4), NOTHING, dtype)
     logits[np.arange(4), [2, 0, 3, 1]] = [-500, 0, 700, 1e30]
+    before = logits.copy()
     for _ in range(5):
         expect(sample(logits, rng=rng), np.array([2, 0, 3, 1]))
+    greedy(logits)
+    expect(logits, before)  # neither of them writes over what it is given
 
 
 def test_what_is_ruled_out_is_never_drawn(rng):
@@ -113,7 +120,8 @@ def test_a_row_from_which_nothing_can_be_drawn_is_an_error_that_names_it(row, rn
 def test_a_temperature_divides(dtype):
     logits = np.array([[1, -2, 4], [NOTHING, 0, 8]], dtype)
     expect(Temperature(2)(logits, NO_IDS), np.array([[0.5, -1, 2], [NOTHING, 0, 4]], dtype))
-    expect(Temperature(0.5)(logits, NO_IDS), np.array([[2, -4, 8], [NOTHING, 0, 16]], dtype))
+    for half in (0.5, np.float64(0.5), np.float32(0.5)):
+        expect(Temperature(half)(logits, NO_IDS), np.array([[2, -4, 8], [NOTHING, 0, 16]], dtype))
 
 
 @pytest.mark.parametrize("t", [0, 0.0, -1.0, np.nan])
@@ -253,6 +261,12 @@ def test_a_p_of_one_leaves_all_even_what_rounding_would_lose():
     expect(TopP(1.0)(np.array([[0.0, -60.0, NOTHING]]), NO_IDS), np.array([[0.0, -60.0, NOTHING]]))
 
 
+def test_a_p_of_nearly_one_is_not_one():
+    logits = shares([0.9996, 0.0003, 0.0001])
+    expect((TopP(0.9995)(logits, NO_IDS) > NOTHING).sum(), np.int64(1))
+    expect((TopP(0.9998)(logits, NO_IDS) > NOTHING).sum(), np.int64(2))
+
+
 def test_top_p_holds_for_logits_of_any_size():
     for offset in (800.0, -800.0):
         logits = shares([0.1, 0.6, 0.3]) + offset
@@ -308,6 +322,18 @@ def test_a_processor_leaves_what_it_is_given_as_it_is(name, rng):
     PROCESSORS[name]()(logits, ids)
     expect(logits, before[0])
     expect(ids, before[1])
+
+
+@pytest.mark.parametrize("name", PROCESSORS)
+def test_a_processor_remembers_no_text_and_takes_nothing_back(name, rng):
+    """Texts may be written in turns with the same processor; and what it returned is the caller's."""
+    logits, other = rng.normal(size=(2, 1, 6))
+    short, long = np.array([[0, 1]]), np.array([[2, 3, 2, 3]])
+    process = PROCESSORS[name]()
+    first = process(logits, short)
+    before, wanted = first.copy(), PROCESSORS[name]()(other, long).copy()
+    expect(process(other, long), wanted)
+    expect(first, before)
 
 
 @pytest.mark.parametrize("name", PROCESSORS)

@@ -80,6 +80,18 @@ def test_a_batch_has_a_window_in_each_row(rng):
         expect(y, np.array([ids[i + 1 : i + 7] for i in indices]))
 
 
+@pytest.mark.parametrize("index", [4, 100, -1, -5])
+def test_nor_is_there_one_in_a_batch(index):
+    """numpy would count -1 from the end."""
+    with expect_error(IndexError, str(index)):
+        TokenDataset(np.arange(7), 3).__getitems__([0, index, 2])
+
+
+def test_a_batch_of_nothing_has_no_rows():
+    x, y = TokenDataset(np.arange(7, dtype=np.uint16), 3).__getitems__([])
+    expect((x, y), (np.empty((0, 3), np.uint16),) * 2)
+
+
 def test_a_loader_takes_batches_from_it():
     dataset = TokenDataset(np.arange(7), 2)
     batches = list(DataLoader(dataset, 3, sampler=SequentialSampler(dataset)))
@@ -184,6 +196,23 @@ def test_while_evaluating_nothing_trains_and_nothing_is_recorded(rng):
     assert autograd.is_grad_enabled()
 
 
+@pytest.mark.parametrize("training", [(True, False), (False, True)], ids=["all but a part", "a part alone"])
+def test_each_part_of_a_model_is_left_in_its_own_mode(training, rng):
+    toy = Toy().with_part()
+    toy.training, toy.part.training = training
+    evaluate(toy, rng.integers(0, 7, 40))
+    expect(set(toy.states), {(False, False)})
+    expect((toy.training, toy.part.training), training)
+
+
+def test_a_model_that_fails_is_left_in_its_own_mode():
+    toy = Toy().train()
+    with pytest.raises(IndexError):  # the toy has seven ids
+        evaluate(toy, [1, 99, 1])
+    assert toy.training
+    assert autograd.is_grad_enabled()
+
+
 @pytest.mark.parametrize("shape", [(0,), (1,), (2, 2)], ids=str)
 def test_ids_that_predict_nothing_are_an_error_that_names_their_shape(shape):
     with expect_error(ValueError, str(shape)):
@@ -238,6 +267,13 @@ def test_a_group_that_would_be_empty_is_left_out(shape):
     expect(group["weight_decay"], 0.25 if len(shape) == 2 else 0.0)
 
 
+def test_groups_are_two_also_where_nothing_decays():
+    expect(
+        [(len(g["params"]), g["weight_decay"]) for g in decay_groups(Parts((2, 3), (3,)), 0.0)],
+        [(1, 0.0)] * 2,
+    )
+
+
 def test_a_shared_matrix_is_there_once(rng):
     """The head of a TinyGPT is its embedding."""
     model = small_gpt(rng)
@@ -275,6 +311,17 @@ def test_all_groups_follow_the_schedule():
     schedule = warmup_cosine(optimizer, 6, 2)
     schedule.step()
     expect([group["lr"] for group in optimizer.param_groups], [0.75, 0.75])
+
+
+def test_groups_with_rates_of_their_own_end_at_a_part_of_the_first():
+    """They rise to 1 and to 0.5, and fall to a fifth of 1."""
+    first, second = (Parameter(np.ones(1, np.float32)) for _ in range(2))
+    optimizer = SGD([{"params": [first]}, {"params": [second], "lr": 0.5}], lr=1.0)
+    schedule, found = warmup_cosine(optimizer, 6, 2, least=0.2), []
+    for _ in range(7):
+        found.append([group["lr"] for group in optimizer.param_groups])
+        schedule.step()
+    expect([found[0], found[2], found[4], found[6]], [[0.5, 0.25], [1.0, 0.5], [0.6, 0.35], [0.2, 0.2]])
 
 
 @pytest.mark.parametrize(("steps", "warmup"), [(4, 0), (4, 4), (4, 5), (1, 1)])
@@ -387,6 +434,32 @@ def test_a_validation_comes_before_other_callbacks_hear_of_the_epoch(rng):
     expect(heard, [1, 2])
 
 
+def test_what_the_caller_gave_is_not_changed(rng):
+    model, ids = parrot(rng)
+    before, callbacks = ids.copy(), [Callback()]
+    how = {"steps": 2, "batch_size": 2, "lr": 1e-3, "rng": rng, "validation": ids[:20]}
+    train_language_model(model, ids, **how, callbacks=callbacks)
+    expect((ids, len(callbacks)), (before, 1))
+
+
+def test_a_warm_up_of_no_steps_is_an_error_and_not_the_usual_one(rng):
+    model, ids = parrot(rng)
+    with expect_error(ValueError, "0", "4"):
+        train_language_model(model, ids, steps=4, batch_size=2, lr=1e-3, rng=rng, warmup=0)
+
+
+def test_without_decay_nothing_decays(rng):
+    class Spy(Callback):
+        def on_batch_end(self, trainer):
+            seen.extend(group["weight_decay"] for group in trainer.optimizer.param_groups)
+
+    seen = []
+    model, ids = parrot(rng)
+    how = {"steps": 2, "batch_size": 2, "lr": 1e-3, "rng": rng, "weight_decay": 0.0}
+    train_language_model(model, ids, **how, callbacks=[Spy()])
+    expect(set(seen), {0.0})
+
+
 def test_steps_that_make_no_whole_epochs_are_an_error_that_names_both(rng):
     model, ids = parrot(rng)
     with expect_error(ValueError, "10", "4"):
@@ -425,38 +498,47 @@ def test_a_run_that_was_killed_goes_on_to_the_same_weights(tmp_path):
     expect((rest.steps, whole.steps), (4, 8))
 
 
-# 15.20 training_bytes, generation_bytes
+# 15.20 training_bytes, generation_bytes. What is compared has names: a number of bytes alone says nothing.
+
+
+def some(parts, *names):
+    return {f"bytes of {name}": parts[name] for name in names}
+
+
+def expect_bytes(parts, **wanted):
+    expect(some(parts, *wanted), some(wanted, *wanted))
 
 
 def test_training_takes_four_times_the_weights_and_the_activations(rng):
     model = small_gpt(rng)
     weights = sum(p.data.nbytes for p in model.parameters())
     parts = training_bytes(model, 3, 10)
-    expect(
-        {name: parts[name] for name in ("weights", "gradients", "optimizer")},
-        {
-            "weights": weights,
-            "gradients": weights,
-            "optimizer": 2 * weights,
-        },
+    expect_bytes(parts, weights=weights, gradients=weights, optimizer=2 * weights)
+    few = 10 * 3 * 10 * 16 * 4
+    assert parts["activations"] > few, (
+        f"activations are {parts['activations']} bytes, less than ten arrays of (3, 10, 16), which are {few}"
     )
-    assert parts["activations"] > 3 * 10 * 16 * 4 * 10, "a dozen arrays of (3, 10, 16) at least"
 
 
 def test_activations_grow_with_the_batch(rng):
     model = small_gpt(rng)
     one, two = (training_bytes(model, batch, 10) for batch in (2, 4))
-    expect(two["activations"] / one["activations"], 2.0, atol=0.05)
-    expect(two["weights"], one["weights"])
+    grown = {"activations of 4 texts to those of 2": two["activations"] / one["activations"]}
+    expect(grown, dict.fromkeys(grown, 2.0), atol=0.05)
+    expect_bytes(two, weights=one["weights"])
 
 
-def test_counting_changes_no_weight(rng):
-    model = small_gpt(rng)
+@pytest.mark.parametrize("training", [True, False])
+def test_counting_changes_no_weight_no_gradient_and_no_mode(training, rng):
+    model = small_gpt(rng).train(training)
     before = [p.data.copy() for p in model.parameters()]
+    model.tokens.weight.grad = np.ones_like(before[0])
     training_bytes(model, 2, 4)
     generation_bytes(model, 2, 4)
     for p, old in zip(model.parameters(), before, strict=True):
         expect(p.data, old)
+        expect(None if p.grad is None else p.grad, np.ones_like(old) if p is model.tokens.weight else None)
+    assert {m.training for m in model.modules()} == {training}
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -465,18 +547,22 @@ def test_a_cache_is_two_arrays_a_layer(kv_heads, dtype, rng):
     """Of 3 rows, 10 tokens, and 4 numbers for each of the heads that have keys of their own."""
     model = small_gpt(rng, dtype, layers=3, heads=4, num_kv_heads=kv_heads)
     parts = generation_bytes(model, 3, 10)
-    expect(parts["cache"], 2 * 3 * 3 * 10 * (kv_heads or 4) * 4 * np.dtype(dtype).itemsize)
-    expect(parts["weights"], sum(p.data.nbytes for p in model.parameters()))
+    numbers = 2 * 3 * 3 * 10 * (kv_heads or 4) * 4
+    weights = sum(p.data.nbytes for p in model.parameters())
+    expect_bytes(parts, cache=numbers * np.dtype(dtype).itemsize, weights=weights)
     caches = model.new_caches()
     with autograd.no_grad():
         model(np.zeros((3, 10), np.int64), caches=caches)
-    assert parts["cache"] <= sum(cache.nbytes for cache in caches) <= 2 * parts["cache"]
+    made = sum(cache.nbytes for cache in caches)
+    assert parts["cache"] <= made <= 2 * parts["cache"], (
+        f"a cache of {parts['cache']} bytes was counted, and the model's own caches have {made}"
+    )
 
 
 def test_a_cache_is_no_longer_than_the_context(rng):
     model = small_gpt(rng, context=16)
-    full, more = (generation_bytes(model, 1, length)["cache"] for length in (16, 1000))
-    expect(more, full)
+    full, more = (generation_bytes(model, 1, length) for length in (16, 1000))
+    expect_bytes(more, cache=full["cache"])
 
 
 @pytest.mark.parametrize("tied", [True, False])
@@ -487,5 +573,5 @@ def test_a_tied_table_is_a_weight_with_two_names_and_no_buffer(positions, tied, 
     for extra in (0, 24):
         for of in (generation_bytes, training_bytes):
             parts = of(model, 1, 4)
-            expect((parts["weights"], parts["buffers"]), (weights, extra))
+            expect_bytes(parts, weights=weights, buffers=extra)
         model.seen = Buffer(np.zeros(6, np.float32))

@@ -83,6 +83,12 @@ def test_ids_of_any_kind_of_integer_become_int64_and_stay_themselves():
     expect(moved, np.array([[5, 5, 6]]))
     moved[...] = 1
     expect(ids, np.array([[5, 6, 0]], np.uint16))
+    lengths = np.array([2])
+    for whole, length in ((np.array([[5, 6, 0]]), None), (np.array([[5, 6, 0]]), lengths)):
+        left_padded(whole, length)[0][...] = 1
+        expect((whole, lengths), (np.array([[5, 6, 0]]), np.array([2])))
+    large = np.array([[1 << 40, 2]])
+    expect(left_padded(large)[0], large)
 
 
 @pytest.mark.parametrize("shape", [(3,), (0, 3), (2, 0), (1, 2, 3)], ids=str)
@@ -209,6 +215,26 @@ def test_a_model_that_does_not_train_does_not_afterwards(rng):
     assert not toy.training
 
 
+@CACHED
+@pytest.mark.parametrize("training", [(True, False), (False, True)], ids=["all but a part", "a part alone"])
+def test_each_part_of_a_model_is_left_in_its_own_mode(training, use_cache):
+    """A part may be frozen in evaluation while the rest trains, and the other way round."""
+    toy = Toy().with_part()
+    toy.training, toy.part.training = training
+    Reader(toy, none(1), use_cache).read(np.array([[1, 2]]))
+    expect(toy.states, [(False, False)])
+    expect((toy.training, toy.part.training), training)
+
+
+@CACHED
+def test_a_model_that_fails_is_left_in_its_own_mode(use_cache):
+    toy = Toy().train()
+    with pytest.raises(IndexError):  # the toy has seven ids
+        Reader(toy, none(1), use_cache).read(np.array([[1, 99]]))
+    assert toy.training
+    assert autograd.is_grad_enabled()
+
+
 def test_what_is_read_is_not_changed(rng):
     toy, ids = Toy(context=4), rng.integers(0, 7, (2, 6))
     ids.flags.writeable = False
@@ -269,8 +295,18 @@ def test_a_stream_ends_when_every_row_has_stopped():
     wanted = [by_hand(toy, row, 9, stop=stop)[2:] for row in ids]
     got = np.stack(list(stream(toy, ids, 9, stop=stop, pad_id=0)), axis=1)
     assert got.shape[1] == max(map(len, wanted)) < 9
+    expect(len(toy.fed), got.shape[1])  # and the model is not asked any more
     for row, alone in zip(got.tolist(), wanted, strict=True):
         expect(row[: len(alone)], alone)
+
+
+def test_streams_of_one_model_do_not_know_of_each_other():
+    """Tokens of two texts, asked for in turns."""
+    toy, prompts = Toy(), ([1, 2], [6, 5, 4])
+    streams = [stream(toy, np.array([prompt]), 5) for prompt in prompts]
+    got = [[int(one[0]), int(other[0])] for one, other in zip(*streams, strict=True)]
+    wanted = [by_hand(toy, prompt, 5)[len(prompt) :] for prompt in prompts]
+    expect(np.array(got).T, np.array(wanted))
 
 
 def test_no_tokens_are_no_steps():
@@ -345,6 +381,16 @@ def test_the_token_that_stops_is_part_of_the_text_and_the_last():
     toy, one, _, place = stopping()
     got = generate(toy, np.array([[1, 2]]), 8, stop=(one[place], one[place + 1]))
     expect(got[0], np.array([1, 2, *one[: place + 1]]))
+
+
+@pytest.mark.parametrize("kind", [tuple, set, iter, np.array], ids=lambda kind: kind.__name__)
+def test_tokens_that_stop_may_come_in_anything_that_can_be_gone_through(kind):
+    """Once, too: an iterator is empty after that."""
+    toy, one, _, place = stopping()
+    got = generate(toy, np.array([[1, 2]]), 8, stop=kind([one[place]]))
+    expect(got[0], np.array([1, 2, *one[: place + 1]]))
+    [(ids, _)] = beam_search(toy, [1, 2], 8, 1, stop=kind([one[place]]))
+    expect(ids, np.array([1, 2, *one[: place + 1]]))
 
 
 def test_a_stop_token_in_the_prompt_stops_nothing():
@@ -669,6 +715,17 @@ def test_a_stream_of_one_row_can_be_told():
     expect(text, tokenizer.decode(by_hand(toy, [1, 2], 6)[2:]))
 
 
-def test_an_id_that_there_is_not_is_an_error_that_names_it():
-    with expect_error(ValueError, "300"):
-        pieces(BYTES, [97, 300])
+def test_texts_that_are_told_in_turns_do_not_get_mixed_up():
+    """The first has told "hi" and keeps half of a character; the last one is left so."""
+    tokenizer = BPETokenizer([(104, 105), (256, 0xC3)])
+    first, second, left = (text_stream(tokenizer, ids) for ids in ([257, 0xA9], [97, 98], [257, 0xA9]))
+    expect([next(first), next(second), next(first), next(second)], ["hi", "a", "\u00e9", "b"])
+    expect(next(left), "hi")
+    left.close()
+    expect(pieces(tokenizer, [97]), ["a"])
+
+
+@pytest.mark.parametrize("one", [300, -1])
+def test_an_id_that_there_is_not_is_an_error_that_names_it(one):
+    with expect_error(ValueError, str(one)):
+        pieces(BYTES, [97, one])

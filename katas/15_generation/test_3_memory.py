@@ -84,6 +84,14 @@ EVALUATE = Budget(
     unit="times the logits of a batch, at the worst moment",
     naively="a version that keeps the logits of all",
 )
+COUNT = Budget(
+    "generation_bytes",
+    limit=0.3,
+    reference=0.001,
+    naive=1.0,
+    unit="times the cache that it counts, at the worst moment",
+    naively="a version that makes one to see how large it is",
+)
 LEARN = Budget(
     "activations, as training_bytes counts them",
     limit=0.1,
@@ -266,9 +274,19 @@ def test_the_twin_that_counts_one_array_a_layer_is_caught(rng):
     LEARN.catches(abs(2 * 8 * 64 * 32 * 4 / kept - 1))
 
 
+def test_a_cache_is_counted_and_not_made(rng):
+    """Of 32 rows of 256, in 6 layers."""
+    model = deep(rng)
+    COUNT.check(peak_bytes(lambda: generation_bytes(model, 32, 256)) / cache_of(32, 256, 6))
+
+
+def test_the_twin_that_makes_it_is_caught(rng):
+    COUNT.catches(peak_bytes(lambda: np.zeros((6, 2, 32, 256, 64), np.float32)) / cache_of(32, 256, 6))
+
+
 def test_learning_takes_many_times_what_writing_takes(rng):
     """For the same rows of the same length: gradients, two moments, and activations instead of a cache."""
     model = probes.small_gpt(rng, vocab=64, context=64, layers=2, dim=32, heads=2)
     learn, write = training_bytes(model, 8, 64), generation_bytes(model, 8, 64)
-    assert sum(learn.values()) > 5 * sum(write.values())
-    assert learn["activations"] > 5 * write["cache"]
+    assert sum(learn.values()) > 5 * sum(write.values()), f"bytes to learn {learn}, and to write {write}"
+    assert learn["activations"] > 5 * write["cache"], f"bytes to learn {learn}, and to write {write}"

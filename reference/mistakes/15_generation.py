@@ -1,6 +1,8 @@
 """Believable wrong solutions of kata 15.  Each takes the reference and spoils one thing in it."""
 # ruff: noqa: E501 (what is changed is written as it stands in the reference)
 
+import codecs
+import contextlib
 import copy
 
 import numpy as np
@@ -1361,6 +1363,315 @@ def buffers_are_counted_as_weights(m):
 @caught_by(1)
 def the_second_name_of_a_table_is_a_buffer(m):
     m.parameter_bytes = lambda model: sum(array.nbytes for array in model.state_dict().values())
+
+
+# What is kept from call to call, and what others find changed.
+
+
+@caught_by(1)
+def a_penalty_remembers_what_another_text_has_said(m):
+    def __call__(self, logits, ids):
+        kept = self.__dict__.setdefault("said", np.zeros(logits.shape, bool))
+        if kept.shape != logits.shape:
+            kept = self.said = np.zeros(logits.shape, bool)
+        np.put_along_axis(kept, ids, True, axis=1)
+        out = logits.copy()
+        out[kept] = np.where(logits > 0, logits / self.penalty, logits * self.penalty)[kept]
+        return out
+
+    m.RepetitionPenalty.__call__ = __call__
+
+
+@caught_by(1)
+def top_k_has_one_array_for_all_results(m):
+    right, known = m.TopK.__call__, {}
+
+    def __call__(self, logits, ids):
+        out = right(self, logits, ids)
+        mine = known.setdefault((out.shape, out.dtype), out)
+        mine[...] = out
+        return mine
+
+    m.TopK.__call__ = __call__
+
+
+@caught_by(1)
+def a_temperature_has_one_array_for_all_results(m):
+    known = {}
+
+    def __call__(self, logits, ids):
+        mine = known.setdefault((logits.shape, logits.dtype), np.empty_like(logits))
+        return np.divide(logits, self.t, out=mine)
+
+    m.Temperature.__call__ = __call__
+
+
+@caught_by(1)
+def a_temperature_of_numpys_makes_float64(m):
+    rewritten(m, "Temperature.__call__", ("logits / self.t", "logits / np.float64(self.t)"))
+
+
+def modes(m, before, after):
+    """`used` as a student may write it: `before` tells what `after` needs."""
+
+    @contextlib.contextmanager
+    def used(modules):
+        kept = before(modules[0])
+        try:
+            with m.no_grad():
+                yield
+        finally:
+            after(modules[0], kept)
+
+    m.used = used
+
+
+def put_to_evaluation(model):
+    training = model.training
+    model.eval()
+    return training
+
+
+@caught_by(1)
+def all_parts_train_after_reading_if_the_model_does(m):
+    modes(m, put_to_evaluation, lambda model, training: model.train(training))
+
+
+@caught_by(1)
+def parts_of_a_model_that_does_not_train_go_on_training(m):
+    right = m.used
+
+    @contextlib.contextmanager
+    def used(modules):
+        with right(modules if modules[0].training else []):
+            yield
+
+    m.used = used
+
+
+@caught_by(1)
+def a_model_that_fails_while_reading_is_left_in_evaluation(m):
+    @contextlib.contextmanager
+    def used(modules):
+        training = put_to_evaluation(modules[0])
+        with m.no_grad():
+            yield
+        modules[0].train(training)
+
+    m.used = used
+
+
+@caught_by(1)
+def all_parts_train_after_an_evaluation_if_the_model_does(m):
+    @contextlib.contextmanager
+    def evaluating(model):
+        training = put_to_evaluation(model)
+        try:
+            with m.no_grad():
+                yield
+        finally:
+            model.train(training)
+
+    m.evaluating = evaluating
+
+
+@caught_by(1)
+def a_model_that_fails_in_an_evaluation_is_left_in_it(m):
+    @contextlib.contextmanager
+    def evaluating(model):
+        training = [part for part in model.modules() if part.training]
+        model.eval()
+        with m.no_grad():
+            yield
+        for part in training:
+            part.training = True
+
+    m.evaluating = evaluating
+
+
+@caught_by(1)
+def readers_share_their_caches(m):
+    right = m.Reader.read
+
+    def read(self, ids):
+        if self.read_until:
+            self.caches = m.Reader.kept
+        logits = right(self, ids)
+        m.Reader.kept = self.caches
+        return logits
+
+    m.Reader.read = read
+
+
+@caught_by(1)
+def tokens_that_stop_are_used_up_by_the_first_step(m):
+    rewritten(m, "stream", ("list(stop)", "stop"), ("np.isin(chosen, stops)", "np.isin(chosen, list(stops))"))
+
+
+@caught_by(1)
+def tokens_that_stop_a_search_are_used_up_by_the_first_step(m):
+    rewritten(m, "beam_search", ("list(stop)", "stop"), ("(tokens, stops)", "(tokens, list(stops))"))
+
+
+@caught_by(1)
+def a_set_of_tokens_stops_nothing(m):
+    rewritten(m, "stream", ("list(stop)", "stop"))
+
+
+@caught_by(1)
+def a_set_of_tokens_stops_no_search(m):
+    rewritten(m, "beam_search", ("list(stop)", "stop"))
+
+
+@caught_by(1)
+def one_decoder_serves_all_texts(m):
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    rewritten(m, "text_stream", ('codecs.getincrementaldecoder("utf-8")("replace")', "the_decoder"))
+    m.the_decoder = decoder
+
+
+@caught_by(1)
+def an_id_below_zero_counts_from_the_end(m):
+    rewritten(
+        m,
+        "text_stream",
+        (
+            "tokenizer.vocabulary.id_to_token(int(np.reshape(one, ())))",
+            "tokenizer.vocabulary.tokens[-1] if one == -1 else tokenizer.vocabulary.id_to_token(int(np.reshape(one, ())))",
+        ),
+    )
+
+
+@caught_by(1)
+def an_index_below_zero_is_a_window_of_a_batch(m):
+    rewritten(m, "TokenDataset.__getitems__", ("(places < 0)", "(places < -len(self))"))
+
+
+@caught_by(1)
+def a_batch_of_nothing_has_no_type_of_index(m):
+    rewritten(m, "TokenDataset.__getitems__", ("np.asarray(indices, np.int64)", "np.asarray(indices)"))
+
+
+@caught_by(1)
+def callers_find_a_validation_among_their_callbacks(m):
+    right = m.train_language_model
+
+    def train_language_model(model, ids, *, validation=None, callbacks=(), **how):
+        if validation is not None and isinstance(callbacks, list):
+            callbacks.insert(0, m.Validation(validation))
+            validation = None
+        return right(model, ids, validation=validation, callbacks=callbacks, **how)
+
+    m.train_language_model = train_language_model
+
+
+@caught_by(1)
+def a_warm_up_of_no_steps_is_the_usual_one(m):
+    rewritten(
+        m,
+        "train_language_model",
+        ("max(1, steps // 20) if warmup is None else warmup", "warmup or max(1, steps // 20)"),
+    )
+
+
+@caught_by(1)
+def no_decay_is_the_usual_decay(m):
+    rewritten(m, "train_language_model", ("(model, weight_decay)", "(model, weight_decay or 0.1)"))
+
+
+@caught_by(1)
+def groups_that_decay_alike_are_one(m):
+    right = m.decay_groups
+
+    def decay_groups(model, weight_decay):
+        groups = right(model, weight_decay)
+        if weight_decay or len(groups) < 2:
+            return groups
+        return [{"params": groups[0]["params"] + groups[1]["params"], "weight_decay": 0.0}]
+
+    m.decay_groups = decay_groups
+
+
+@caught_by(1)
+def the_least_rate_is_that_of_the_last_group(m):
+    rewritten(m, "warmup_cosine", ("param_groups[0]", "param_groups[-1]"))
+
+
+@caught_by(1)
+def greedy_looks_at_float32(m):
+    rewritten(m, "greedy", ("as_array(logits)", "as_array(logits).astype(np.float32)"))
+
+
+@caught_by(1)
+def a_p_of_nearly_one_is_one(m):
+    rewritten(m, "TopP.__call__", ("self.p == 1", "self.p > 0.999"))
+
+
+@caught_by(1)
+def ids_that_need_no_padding_are_given_back_themselves(m):
+    right = m.left_padded
+
+    def left_padded(ids, lengths=None):
+        moved, padding = right(ids, lengths)
+        ids = m.as_array(ids)
+        return (moved if padding.any() or ids.dtype != np.int64 else ids), padding
+
+    m.left_padded = left_padded
+
+
+@caught_by(1)
+def ids_are_cut_to_32_bits(m):
+    rewritten(m, "left_padded", (".astype(np.int64, copy=False)", ".astype(np.int32).astype(np.int64)"))
+
+
+@caught_by(1)
+def the_model_is_asked_once_more_when_all_have_stopped(m):
+    rewritten(
+        m,
+        "stream",
+        ("        if done.all():\n            return\n", ""),
+        ("        chosen =", "        if done.all():\n            return\n        chosen ="),
+    )
+
+
+@caught_by(3)
+def a_cache_is_made_to_be_counted(m):
+    right = m.generation_bytes
+
+    def generation_bytes(model, batch, length):
+        parts = right(model, batch, length)
+        return {**parts, "cache": np.zeros(parts["cache"], np.uint8).nbytes}
+
+    m.generation_bytes = generation_bytes
+
+
+@caught_by(1)
+def counting_throws_gradients_away(m):
+    right = m.training_bytes
+
+    def training_bytes(model, batch, length):
+        model.zero_grad()
+        return right(model, batch, length)
+
+    m.training_bytes = training_bytes
+
+
+@caught_by(1)
+def counting_leaves_gradients(m):
+    right = m.training_bytes
+
+    def training_bytes(model, batch, length):
+        ids = np.zeros((batch, length), np.int64)
+        m.language_model_loss(model(ids), ids).backward()
+        return right(model, batch, length)
+
+    m.training_bytes = training_bytes
+
+
+@caught_by(1)
+def counting_makes_a_model_train(m):
+    right = m.training_bytes
+    m.training_bytes = lambda model, batch, length: right(model.train(), batch, length)
 
 
 LAST = "of two axes the last is axis 1, and the last is what numpy, or kata 04, takes without a word"

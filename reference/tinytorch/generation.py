@@ -25,7 +25,7 @@ from tinytorch.activations import below_largest, log_softmax
 from tinytorch.attention import KVCache, cache_bytes, padding_mask
 from tinytorch.autograd import no_grad
 from tinytorch.dataloader import DataLoader, Dataset
-from tinytorch.layers import Module, Parameter, parameter_bytes
+from tinytorch.layers import Module, parameter_bytes
 from tinytorch.optimizers import AdamW, CosineAnnealingLR, LinearLR, Optimizer, SequentialLR
 from tinytorch.tensor import Array, Tensor, as_array
 from tinytorch.tokenization import Tokenizer
@@ -87,7 +87,7 @@ class Temperature:
     def __init__(self, t: float) -> None:
         if not t > 0:
             raise ValueError(f"a temperature is above 0, and not {t}; without chance, see greedy")
-        self.t = t
+        self.t = float(t)  # numpy's own float64 would make float32 logits float64
 
     def __call__(self, logits: Array, ids: Array) -> Array:
         # kata 15.3: one division.
@@ -451,9 +451,13 @@ class TokenDataset(Dataset):
         return window[:-1], window[1:]
 
     def __getitems__(self, indices: Sequence[int] | Array) -> tuple[Array, Array]:
-        """A batch of them, (n, context) each, in one look-up."""
-        # kata 15.14: np.lib.stride_tricks.sliding_window_view shows all windows at once.
-        windows = np.lib.stride_tricks.sliding_window_view(self.ids, self.context + 1)[np.asarray(indices)]
+        """A batch of them, (n, context) each, in one look-up. IndexError as for one, naming the index."""
+        # kata 15.14: np.lib.stride_tricks.sliding_window_view shows all windows at once. To numpy, -1 is the
+        # last of them.
+        places = np.asarray(indices, np.int64)
+        for index in places[(places < 0) | (places >= len(self))]:
+            raise IndexError(f"there is no window {index} among {len(self)}")
+        windows = np.lib.stride_tricks.sliding_window_view(self.ids, self.context + 1)[places]
         return windows[:, :-1], windows[:, 1:]
 
 
@@ -530,20 +534,23 @@ def bits_per_character(nats: float, tokens: int, characters: int) -> float:
 def decay_groups(model: LanguageModel, weight_decay: float) -> list[dict[str, Any]]:
     """Groups for an optimizer: what has two axes or more decays, biases and norms' weights do not.
 
-    Two, in this order, without one that would have no parameters.
+    Two, in this order, without one that would have no parameters; also where `weight_decay` is 0.
     """
     # kata 15.18: by ndim.
-    groups: dict[float, list[Parameter]] = {}
+    groups: list[dict[str, Any]] = []
     for matrices, decay in ((True, weight_decay), (False, 0.0)):
         chosen = [p for p in model.parameters() if (p.ndim >= 2) == matrices]
         if chosen:
-            groups.setdefault(decay, []).extend(chosen)
-    return [{"params": chosen, "weight_decay": decay} for decay, chosen in groups.items()]
+            groups.append({"params": chosen, "weight_decay": decay})
+    return groups
 
 
 def warmup_cosine(optimizer: Optimizer, steps: int, warmup: int, least: float = 0.1) -> SequentialLR:
     """A schedule of `steps` steps: up in a line from 1 / warmup of the rate to all of it, which the step of
     number `warmup` has, and then down along half a wave to `least` of it.
+
+    Where groups have rates of their own, each rises to its own, and all fall to one: `least` of the first
+    group's rate.
 
     ValueError for a warm-up that is not of 1 to steps - 1 steps.
     """
@@ -618,7 +625,7 @@ def train_language_model(
 
 def training_bytes(model: LanguageModel, batch: int, length: int) -> dict[str, int]:
     """Bytes of training with AdamW on ids (batch, length): "weights", "gradients", "optimizer", "buffers" and
-    "activations", which are measured by one forward pass."""
+    "activations", which are measured by one forward pass. The model stays as it is, its gradients too."""
     # kata 15.20: kata 10's memory_by_part. An optimizer that has not made a step yet remembers nothing; AdamW
     # will have two numbers for each weight.
     ids = np.zeros((batch, length), np.int64)

@@ -25,7 +25,7 @@ from tinytorch.activations import below_largest, log_softmax
 from tinytorch.attention import KVCache, cache_bytes, padding_mask
 from tinytorch.autograd import no_grad
 from tinytorch.dataloader import DataLoader, Dataset
-from tinytorch.layers import Module, Parameter, parameter_bytes
+from tinytorch.layers import Module, parameter_bytes
 from tinytorch.optimizers import AdamW, CosineAnnealingLR, LinearLR, Optimizer, SequentialLR
 from tinytorch.tensor import Array, Tensor, as_array
 from tinytorch.tokenization import Tokenizer
@@ -77,7 +77,7 @@ class Temperature:
     def __init__(self, t: float) -> None:
         if not t > 0:
             raise ValueError(f"a temperature is above 0, and not {t}; without chance, see greedy")
-        self.t = t
+        self.t = float(t)  # numpy's own float64 would make float32 logits float64
 
     def __call__(self, logits: Array, ids: Array) -> Array:
         # TODO 15.3: one division.
@@ -341,8 +341,9 @@ class TokenDataset(Dataset):
         raise NotImplementedError("kata 15.14: TokenDataset.__getitem__")
 
     def __getitems__(self, indices: Sequence[int] | Array) -> tuple[Array, Array]:
-        """A batch of them, (n, context) each, in one look-up."""
-        # TODO 15.14: np.lib.stride_tricks.sliding_window_view shows all windows at once.
+        """A batch of them, (n, context) each, in one look-up. IndexError as for one, naming the index."""
+        # TODO 15.14: np.lib.stride_tricks.sliding_window_view shows all windows at once. To numpy, -1 is the
+        # last of them.
         raise NotImplementedError("kata 15.14: TokenDataset.__getitems__")
 
 
@@ -405,7 +406,7 @@ def bits_per_character(nats: float, tokens: int, characters: int) -> float:
 def decay_groups(model: LanguageModel, weight_decay: float) -> list[dict[str, Any]]:
     """Groups for an optimizer: what has two axes or more decays, biases and norms' weights do not.
 
-    Two, in this order, without one that would have no parameters.
+    Two, in this order, without one that would have no parameters; also where `weight_decay` is 0.
     """
     # TODO 15.18: by ndim.
     raise NotImplementedError("kata 15.18: decay_groups")
@@ -414,6 +415,9 @@ def decay_groups(model: LanguageModel, weight_decay: float) -> list[dict[str, An
 def warmup_cosine(optimizer: Optimizer, steps: int, warmup: int, least: float = 0.1) -> SequentialLR:
     """A schedule of `steps` steps: up in a line from 1 / warmup of the rate to all of it, which the step of
     number `warmup` has, and then down along half a wave to `least` of it.
+
+    Where groups have rates of their own, each rises to its own, and all fall to one: `least` of the first
+    group's rate.
 
     ValueError for a warm-up that is not of 1 to steps - 1 steps.
     """
@@ -469,7 +473,7 @@ def train_language_model(
 
 def training_bytes(model: LanguageModel, batch: int, length: int) -> dict[str, int]:
     """Bytes of training with AdamW on ids (batch, length): "weights", "gradients", "optimizer", "buffers" and
-    "activations", which are measured by one forward pass."""
+    "activations", which are measured by one forward pass. The model stays as it is, its gradients too."""
     # TODO 15.20: kata 10's memory_by_part. An optimizer that has not made a step yet remembers nothing; AdamW
     # will have two numbers for each weight.
     raise NotImplementedError("kata 15.20: training_bytes")

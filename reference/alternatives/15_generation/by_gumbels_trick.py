@@ -66,7 +66,7 @@ class Temperature:
     def __init__(self, t: float) -> None:
         if not t > 0:
             raise ValueError(f"a temperature is above 0, and not {t}; without chance, see greedy")
-        self.t = t
+        self.t = float(t)
 
     def __call__(self, logits: Array, ids: Array) -> Array:
         return logits / self.t
@@ -368,7 +368,10 @@ class TokenDataset(Dataset):
         return self.ids[index:end], self.ids[index + 1 : end + 1]
 
     def __getitems__(self, indices: Sequence[int] | Array) -> tuple[Array, Array]:
-        places = np.asarray(indices)[:, None] + np.arange(self.context)
+        for index in indices:
+            if index < 0 or index >= len(self):
+                raise IndexError(f"window {index} of {len(self)}")
+        places = np.array(indices, int)[:, None] + np.arange(self.context)
         return self.ids[places], self.ids[places + 1]
 
 
@@ -444,7 +447,8 @@ def decay_groups(model: LanguageModel, weight_decay: float) -> list[dict[str, An
 
 class WarmupCosine(LRScheduler):
     def __init__(self, optimizer: Optimizer, steps: int, warmup: int, least: float) -> None:
-        self.steps, self.warmup, self.least = steps, warmup, least
+        self.steps, self.warmup = steps, warmup
+        self.least = least * optimizer.param_groups[0]["lr"]
         super().__init__(optimizer)
 
     def lr_at(self, epoch: int, base_lr: float) -> float:
@@ -452,7 +456,7 @@ class WarmupCosine(LRScheduler):
             start = 1 / self.warmup
             return base_lr * (start + (1 - start) * epoch / self.warmup)
         wave = (1 + math.cos(math.pi * (epoch - self.warmup) / (self.steps - self.warmup))) / 2
-        return base_lr * (self.least + (1 - self.least) * wave)
+        return self.least + (base_lr - self.least) * wave
 
 
 def warmup_cosine(optimizer: Optimizer, steps: int, warmup: int, least: float = 0.1) -> LRScheduler:

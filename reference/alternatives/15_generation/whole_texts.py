@@ -68,7 +68,7 @@ class Temperature:
     def __init__(self, t: float) -> None:
         if not t > 0:
             raise ValueError(f"a temperature is above 0, and not {t}; without chance, see greedy")
-        self.t = t
+        self.t = float(t)
 
     def __call__(self, logits: Array, ids: Array) -> Array:
         return logits / self.t
@@ -391,7 +391,11 @@ class TokenDataset(Dataset):
         return window[:-1], window[1:]
 
     def __getitems__(self, indices: Sequence[int] | Array) -> tuple[Array, Array]:
-        windows = np.take(self.ids, np.add.outer(np.asarray(indices), np.arange(self.context + 1)))
+        starts = np.asarray(indices, int).reshape(-1)
+        if starts.size and not 0 <= starts.min() <= starts.max() < len(self):
+            wrong = starts.min() if starts.min() < 0 else starts.max()
+            raise IndexError(f"window {wrong} of {len(self)}")
+        windows = np.take(self.ids, np.add.outer(starts, np.arange(self.context + 1)))
         return windows[:, :-1], windows[:, 1:]
 
 
