@@ -21,6 +21,10 @@ def ids(*numbers):
     return np.array(numbers, np.int64)
 
 
+# What normal forms, other ends of lines or a trim would change.
+ODD = ("e\u0301 \u00e9", "\ufb01 \uff21 \u00b2", "a\r\nb\rc\n", "\ufeffab\ufeff", "\u200b \u00a0 \t", "\0a\0")
+
+
 class Codes(Tokenizer):
     """Capital letters, id 0 to 25: a tokenizer that needs nothing but what all have in common."""
 
@@ -86,6 +90,14 @@ def test_what_is_not_there_is_named():
             words.id_to_token(wrong)
 
 
+def test_an_id_may_be_one_of_numpy_s():
+    """Ids live in arrays."""
+    words = Vocabulary(["a", "b"])
+    expect([words.id_to_token(i) for i in ids(1, 0)], ["b", "a"])
+    with expect_error(ValueError, "-1", "2"):
+        words.id_to_token(np.int64(-1))
+
+
 # 11.2 split_special
 
 
@@ -141,6 +153,29 @@ def test_a_length_may_be_given():
     expect(padded, np.array([[1, 2, 0, 0], [3, 0, 0, 0]], np.int64))
     expect(mask, np.array([[True, True, False, False], [True, False, False, False]]))
     expect(pad_sequences([[1, 2]], 0, length=2)[0], np.array([[1, 2]], np.int64))
+
+
+def test_no_rows_of_a_length_have_that_length():
+    padded, mask = pad_sequences([], 0, length=3)
+    expect((padded, mask), (np.zeros((0, 3), np.int64), np.zeros((0, 3), bool)))
+
+
+def test_padding_may_be_any_number():
+    """-100 is what a loss leaves out."""
+    expect(pad_sequences([[1, 2], [3]], -100)[0], np.array([[1, 2], [3, -100]], np.int64))
+    expect(pad_sequences([[2**40], []], 2**41)[0], np.array([[2**40], [2**41]], np.int64))
+
+
+def test_rows_stay_as_they_are_and_what_comes_back_is_the_callers():
+    rows = [[1, 2], [3], ids(4)]
+    for array in pad_sequences(rows, 0):
+        array[...] = 7
+    expect((rows[0], rows[1], rows[2]), ([1, 2], [3], ids(4)))
+    table = np.arange(6).reshape(2, 3)
+    padded, mask = pad_sequences(table, 0)
+    expect((padded, mask), (np.arange(6).reshape(2, 3), np.ones((2, 3), bool)))
+    padded[...], mask[...] = 7, False
+    expect(table, np.arange(6).reshape(2, 3))
 
 
 def test_the_mask_knows_a_real_id_from_padding_that_looks_alike():
@@ -206,6 +241,13 @@ def test_no_text_has_no_ids(allowed):
     expect(Codes(["<e>"]).encode("", allowed), ids())
 
 
+def test_what_is_allowed_is_the_callers():
+    allowed = {"<a>"}
+    tokenizer = Codes(["<a>", "<b>"])
+    expect(tokenizer.encode("<a>", allowed), ids(26))
+    expect((allowed, tokenizer.special_tokens), ({"<a>"}, {"<a>": 26, "<b>": 27}))
+
+
 def test_all_of_no_special_tokens_are_none():
     expect(Codes().encode("AB", allowed_special="all"), ids(0, 1))
 
@@ -245,6 +287,25 @@ def test_a_batch_is_as_long_as_its_longest_text():
 def test_a_batch_is_filled_with_pad_wherever_that_stands():
     batch, _ = Codes(["<e>", "<pad>"]).encode_batch(["AB", "C"])
     expect(batch, np.array([[0, 1], [2, 27]], np.int64))
+
+
+def test_a_pad_token_in_a_text_is_a_real_id():
+    batch, mask = Codes(["<pad>"]).encode_batch(["A<pad>", "B"], allowed_special="all")
+    expect(batch, np.array([[0, 26], [1, 26]], np.int64))
+    expect(mask, np.array([[True, True], [True, False]]))
+
+
+def test_each_text_of_a_batch_is_encoded_once():
+    class Counting(Codes):
+        seen = ()
+
+        def encode_ordinary(self, text):
+            self.seen = (*self.seen, text)
+            return super().encode_ordinary(text)
+
+    tokenizer = Counting(["<pad>"])
+    tokenizer.encode_batch(["ABC", "D", "EF"], max_length=2)
+    expect(tokenizer.seen, ("ABC", "D", "EF"))
 
 
 def test_long_texts_lose_their_end():
@@ -294,8 +355,9 @@ def test_what_makes_no_batch_is_named():
 
 @pytest.mark.parametrize("wrong", [0, -1])
 def test_a_row_has_room_for_an_id(wrong):
-    with expect_error(ValueError, str(wrong)):
-        Codes(["<pad>"]).encode_batch(["AB"], max_length=wrong)
+    for texts in (["AB"], []):
+        with expect_error(ValueError, str(wrong)):
+            Codes(["<pad>"]).encode_batch(texts, max_length=wrong)
 
 
 # 11.6 Tokenizer.save, Tokenizer.load
@@ -321,6 +383,51 @@ def test_saving_again_replaces_the_file(tmp_path):
     Codes(["<a>", "<b>"]).save(tmp_path / "codes.json")
     Codes().save(tmp_path / "codes.json")
     expect(Codes.load(tmp_path / "codes.json").special_tokens, {})
+
+
+class Stated(Codes):
+    """Its state is a dict that it keeps."""
+
+    def __init__(self, special_tokens=()):
+        super().__init__(special_tokens)
+        self.state = {"special_tokens": list(special_tokens)}
+
+    def state_dict(self):
+        return self.state
+
+
+def test_saving_leaves_the_state_as_it_is(tmp_path):
+    tokenizer = Stated(["<e>"])
+    for _ in range(2):
+        tokenizer.save(tmp_path / "stated.json")
+    expect(tokenizer.state, {"special_tokens": ["<e>"]})
+    expect(Stated.load(tmp_path / "stated.json").special_tokens, {"<e>": 26})
+
+
+def test_neither_parents_nor_children_read_a_file(tmp_path):
+    """A class says by its name how the rest is meant."""
+    Codes().save(tmp_path / "codes.json")
+    Stated().save(tmp_path / "stated.json")
+    with expect_error(ValueError, "codes.json"):
+        Stated.load(tmp_path / "codes.json")
+    with expect_error(ValueError, "stated.json"):
+        Codes.load(tmp_path / "stated.json")
+
+
+def test_a_file_may_be_written_by_another_program(tmp_path):
+    """JSON in UTF-8, with or without escapes, in whatever order."""
+    text = '{"special_tokens":["<é>","\\u00e9"],\n "type":"Codes"}'
+    (tmp_path / "codes.json").write_bytes(text.encode())
+    expect(Codes.load(tmp_path / "codes.json").special_tokens, {"<é>": 26, "é": 27})
+
+
+def test_nothing_in_a_file_is_run(tmp_path):
+    path, mark = tmp_path / "wrong.json", tmp_path / "mark"
+    for content in ("{'type': 'Codes', 'special_tokens': []}", f"open({str(mark)!r}, 'w')"):
+        path.write_text(content, "utf-8")
+        with expect_error(ValueError, "wrong.json"):
+            Codes.load(path)
+    expect(mark.exists(), False)
 
 
 @pytest.mark.parametrize(
@@ -362,6 +469,18 @@ def test_characters_are_sorted_by_code_point():
     expect(tokenizer.special_tokens, {"<e>": 10})
 
 
+def test_code_points_have_their_own_order():
+    """Capitals first, as in ASCII, whatever a dictionary does."""
+    expect(CharTokenizer.train("bBaAé_Z1").characters, ["1", "A", "B", "Z", "_", "a", "b", "é"])
+
+
+def test_training_makes_the_class_that_it_is_called_on():
+    class Mine(CharTokenizer):
+        pass
+
+    expect(type(Mine.train("ab")), Mine)
+
+
 def test_each_character_becomes_its_id():
     tokenizer = CharTokenizer.train("cab")
     expect(tokenizer.encode("abcba"), ids(0, 1, 2, 1, 0))
@@ -369,6 +488,20 @@ def test_each_character_becomes_its_id():
     expect(tokenizer.encode(""), ids())
     expect(tokenizer.decode([2, 0, 1, 1]), "cabb")
     expect(tokenizer.decode([]), "")
+    expect(tokenizer.decode(i for i in (2, 0)), "ca")
+
+
+def test_ids_of_characters_are_the_callers():
+    tokenizer = CharTokenizer("ab")
+    first = tokenizer.encode("ab")
+    first[...] = 7
+    expect(tokenizer.encode("ab"), ids(0, 1))
+
+
+@pytest.mark.parametrize("text", ODD, ids=ascii)
+def test_a_text_comes_back_to_the_last_character(text):
+    for tokenizer in (CharTokenizer.train(text), BPETokenizer()):
+        expect(tokenizer.decode(tokenizer.encode(text)), text)
 
 
 def test_characters_keep_the_order_that_they_are_given_in():
@@ -464,6 +597,11 @@ def test_an_average_counts_bytes_and_ids():
     expect(bytes_per_token(CharTokenizer("aé"), "aaé"), 4 / 3)
     expect(bytes_per_token(CharTokenizer("a"), "aaaa"), 1.0)
     expect(bytes_per_token(BPETokenizer([(97, 98), (256, 256)]), "abababab"), 4.0)
+
+
+def test_an_average_is_of_plain_text():
+    """Nothing is special in it: "a<e>" is four tokens."""
+    expect(bytes_per_token(CharTokenizer("a<>e", ["<e>"]), "a<e>"), 1.0)
 
 
 def test_no_token_has_no_average():

@@ -76,6 +76,10 @@ def test_words_are_counted_as_bytes():
     expect(dict(count_words("")), {})
 
 
+def test_capitals_are_letters_of_their_own():
+    expect(dict(count_words("The the")), {b"The": 1, b" the": 1})
+
+
 def test_words_are_in_the_order_in_which_they_first_come():
     expect(list(count_words("b a c a b a")), [b"b", b" a", b" c", b" b"])
 
@@ -166,6 +170,11 @@ def test_the_pair_that_occurs_most_often_is_joined_first():
 def test_a_pair_counts_as_many_times_as_its_word_occurs():
     expect(merged({b"ab": 2, b"cd": 5, b"xabx": 4}, 2), [AB, (99, 100)])
     expect(merged({b"ab": 2, b"cd": 5, b"xabx": 2}, 2), [(99, 100), AB])
+
+
+def test_words_may_occur_billions_of_times():
+    """More often than 32 bits can say."""
+    expect(merged({b"ab": 3_000_000_000, b"cd": 5_000_000_000}, 2), [(99, 100), AB])
 
 
 def test_counts_change_with_what_is_joined():
@@ -263,6 +272,16 @@ def test_ranks_need_not_begin_at_256():
     expect(list(apply_merges(b"abab", {AB: 300, (300, 300): 1000})), [1000])
 
 
+def test_ranks_that_change_are_looked_at_again():
+    ranks = {AB: 256}
+    expect(list(apply_merges(b"abc", ranks)), [256, 99])
+    ranks[ABC] = 257
+    expect(list(apply_merges(b"abc", ranks)), [257])
+    ranks[AB], ranks[260, 99] = 260, 261
+    expect(list(apply_merges(b"abc", ranks)), [261])
+    expect(ranks, {AB: 260, ABC: 257, (260, 99): 261})
+
+
 def test_no_ranks_leave_the_bytes():
     expect(list(apply_merges("é".encode(), {})), [195, 169])
 
@@ -307,6 +326,16 @@ def test_merges_may_be_lists_or_come_from_a_generator():
 def test_a_merge_joins_what_is_there(merges, named):
     with expect_error(ValueError, named):
         BPETokenizer(merges)
+
+
+def test_a_list_that_changes_later_changes_no_tokenizer():
+    merges, special = [AB], ["<e>"]
+    tokenizer = BPETokenizer(merges, special)
+    merges.append(ABC)
+    special.append("<f>")
+    expect([tuple(pair) for pair in tokenizer.merges], [AB])
+    expect([tuple(pair) for pair in tokenizer.state_dict()["merges"]], [AB])
+    expect((tokenizer.encode("abc"), tokenizer.special_tokens), (ids(256, 99), {"<e>": 257}))
 
 
 @pytest.mark.parametrize("merges", [[AB, AB], [(97, 97), (97, 256), (256, 97)]])
@@ -407,6 +436,14 @@ def test_long_words_are_words_too(length):
     tokenizer = BPETokenizer([(97, 97)])
     for _ in range(2):
         expect(tokenizer.encode("a" * length), ids(*[256] * (length // 2), *[97] * (length % 2)))
+
+
+def test_ids_may_be_larger_than_16_bits():
+    """All 65,536 pairs of bytes; the last of them, zz, is 65,791."""
+    pairs = [(i, j) for i in range(256) for j in range(256) if (i, j) != (122, 122)]
+    tokenizer = BPETokenizer([*pairs, (122, 122)])
+    expect(tokenizer.encode("zz"), ids(65_791))
+    expect(tokenizer.decode([65_791]), "zz")
 
 
 def test_more_words_than_are_remembered_are_encoded_all():

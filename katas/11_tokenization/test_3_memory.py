@@ -4,8 +4,10 @@ Counted by tracemalloc in bytes, so the figures are the same on every machine. E
 naive version, written out here, that must not fit.
 """
 
+import gc
 import itertools
 import re
+import weakref
 from array import array
 from collections import Counter
 
@@ -53,7 +55,7 @@ ENCODED = Budget(
 )
 CHARACTERS = Budget(
     "encoding 128 thousand characters",
-    limit=1.6,
+    limit=1.8,  # by way of UTF-32, a piece at a time: 1.6
     reference=1.0,
     naive=2.1,
     unit="times the bytes of the ids at the worst moment",
@@ -76,8 +78,8 @@ LONG = Budget(
     naively="a version that remembers them",
 )
 PADDED = Budget(
-    "padding 512 rows of up to 512 ids",
-    limit=1.4,
+    "padding 512 rows of up to 256 ids, and one of 512",
+    limit=1.5,  # all real ids in one row, and put where the mask is: 1.26 to 1.33
     reference=1.06,
     naive=1.86,
     unit="times the bytes of ids and mask at the worst moment",
@@ -187,6 +189,16 @@ def test_the_twin_that_remembers_long_words_is_caught():
     LONG.catches(left_behind(Elephant().encode, new_words(40, 1_000)))
 
 
+def test_a_tokenizer_that_nobody_has_is_gone(rng):
+    """And what it remembered with it: a cache of the function for all of them would keep both."""
+    tokenizer = BPETokenizer([(97, 98)])
+    tokenizer.encode("abc cab")
+    there = weakref.ref(tokenizer)
+    del tokenizer
+    gc.collect()
+    expect(there() is None, True)
+
+
 def test_words_that_were_forgotten_are_encoded_again():
     """Words of 100 letters, 300 bytes: E3 90 80 and so on."""
     tokenizer, text = BPETokenizer([(0xE3, 0x90)]), new_words(20, 100)
@@ -214,7 +226,7 @@ def test_the_twin_that_lists_ids_is_caught(rng):
 
 
 def rows_of_ids(rng):
-    return [rng.integers(0, 50_000, k) for k in rng.integers(1, 513, 512)]
+    return [rng.integers(0, 50_000, k) for k in (*rng.integers(1, 257, 512), 512)]
 
 
 def test_padding_makes_two_arrays(rng):

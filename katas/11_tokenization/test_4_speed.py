@@ -18,11 +18,13 @@ from tinytorch.tokenization import (
     apply_merges,
     count_words,
     pad_sequences,
+    split_special,
     split_words,
     train_merges,
 )
 
 probes = load_probes(__file__)
+LETTERS = "abcdefghijklmnopqrstuvwxyz "
 
 LOOK_UP = Budget(
     "looking up 500 tokens of 1,000",
@@ -32,9 +34,33 @@ LOOK_UP = Budget(
     unit="times the time of a dict",
     naively="a version that looks through the list",
 )
+NUMBERS = Budget(
+    "the tokens of 500 ids of 1,000",
+    limit=33,
+    reference=4.5,
+    naive=240,
+    unit="times the time of a list",
+    naively="a version that makes a list anew",
+)
+LISTED = Budget(
+    "a vocabulary of 1,000 tokens",
+    limit=14,
+    reference=1.1,
+    naive=180,
+    unit="times the time of making a dict",
+    naively="a version that counts each token",
+)
+SPECIAL = Budget(
+    "cutting 352 KiB of text at 32,768 special tokens",
+    limit=6.5,
+    reference=2.6,
+    naive=15,
+    unit="times the time of re.split",
+    naively="a version that copies the rest of the text at each",
+)
 SPLIT = Budget(
     "splitting 64 KiB of text into words",
-    limit=5,
+    limit=9,  # a loop over characters, which copies nothing: 6
     reference=1.6,
     naive=14,
     unit="times the time of a simpler pattern",
@@ -148,6 +174,70 @@ def test_the_twin_that_looks_through_the_list_is_caught(rng):
     LOOK_UP.catches(
         race(lambda: [tokens.index(t) for t in asked], lambda: [place[t] for t in asked], limit=LOOK_UP.limit)
     )
+
+
+def test_a_token_of_an_id_is_one_place_of_a_list(rng):
+    tokens, _ = some_tokens(rng)
+    words, asked = Vocabulary(tokens), rng.integers(0, 1_000, 500).tolist()
+    NUMBERS.check(
+        race(
+            lambda: [words.id_to_token(i) for i in asked],
+            lambda: [tokens[i] for i in asked],
+            limit=NUMBERS.limit,
+        )
+    )
+
+
+def test_the_twin_that_makes_a_list_anew_is_caught(rng):
+    tokens, _ = some_tokens(rng)
+    place, asked = {token: i for i, token in enumerate(tokens)}, rng.integers(0, 1_000, 500).tolist()
+    NUMBERS.catches(
+        race(lambda: [list(place)[i] for i in asked], lambda: [tokens[i] for i in asked], limit=NUMBERS.limit)
+    )
+
+
+def test_each_token_of_a_vocabulary_is_looked_at_once(rng):
+    tokens, _ = some_tokens(rng)
+    LISTED.check(
+        race(lambda: Vocabulary(tokens), lambda: {t: i for i, t in enumerate(tokens)}, limit=LISTED.limit)
+    )
+
+
+def test_the_twin_that_counts_each_token_is_caught(rng):
+    tokens, _ = some_tokens(rng)
+    LISTED.catches(
+        race(
+            lambda: [t for t in tokens if tokens.count(t) > 1],
+            lambda: {t: i for i, t in enumerate(tokens)},
+            limit=LISTED.limit,
+        )
+    )
+
+
+# 11.2: special tokens
+
+ENDS = ["<end>", "<e>", "<pad>"]
+ENDED = "some wds<e>" * 32_768
+
+
+def at_the_ends(text):
+    return re.split("(<end>|<pad>|<e>)", text)
+
+
+def test_a_text_is_cut_in_one_go():
+    SPECIAL.check(
+        race(lambda: list(split_special(ENDED, ENDS)), lambda: at_the_ends(ENDED), limit=SPECIAL.limit)
+    )
+
+
+def test_the_twin_that_cuts_off_one_piece_after_the_other_is_caught():
+    def slow():
+        text, pieces = ENDED, []
+        while "<e>" in text:
+            piece, text = text.split("<e>", 1)
+            pieces += [piece, "<e>"]
+
+    SPECIAL.catches(race(slow, lambda: at_the_ends(ENDED), limit=SPECIAL.limit))
 
 
 # 11.8, 11.9: words
@@ -288,6 +378,14 @@ def test_words_that_were_seen_are_remembered(rng):
     ENCODE.check(race(lambda: tokenizer.encode(text), lambda: list(split_words(text)), limit=ENCODE.limit))
 
 
+def test_words_are_remembered_from_one_text_to_the_next(rng):
+    """Each word is there once: what is remembered comes from the time before."""
+    tokenizer = probes.learnt()
+    text = " ".join(word.decode() for word in probes.different_words(1 << 13, rng))
+    tokenizer.encode(text)
+    ENCODE.check(race(lambda: tokenizer.encode(text), lambda: list(split_words(text)), limit=ENCODE.limit))
+
+
 def test_the_twin_that_merges_again_is_caught(rng):
     tokenizer, text = probes.warm(1 << 12, rng)
 
@@ -322,6 +420,29 @@ def test_the_twin_that_adds_token_after_token_is_caught(rng):
         return data.decode(errors="replace")
 
     DECODE.catches(race(slow, lambda: joined(tokens, ids), limit=DECODE.limit))
+
+
+def test_characters_are_joined_once(rng):
+    alphabet, ids = list(LETTERS), rng.integers(0, 27, 32_000)
+    tokenizer = CharTokenizer(alphabet)
+    DECODE.check(
+        race(
+            lambda: tokenizer.decode(ids),
+            lambda: "".join([alphabet[i] for i in ids.tolist()]),
+            limit=DECODE.limit,
+        )
+    )
+
+
+def test_the_twin_that_adds_character_after_character_is_caught(rng):
+    alphabet, ids = list(LETTERS), rng.integers(0, 27, 32_000)
+
+    def slow():
+        text = ""
+        for i in reversed(ids.tolist()):
+            text = alphabet[i] + text
+
+    DECODE.catches(race(slow, lambda: "".join([alphabet[i] for i in ids.tolist()]), limit=DECODE.limit))
 
 
 def alphabet_and_text(rng):

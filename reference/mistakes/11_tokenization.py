@@ -1199,6 +1199,376 @@ def ids_are_counted_in_bytes(m):
     _changed(m, ("count = len(tokenizer.encode(text))", "count = tokenizer.encode(text).nbytes"))
 
 
+# Found by looking for ways past the suite
+
+
+@caught_by(1)
+def ids_of_numpy_are_no_ids(m):
+    _changed(
+        m,
+        (
+            "        if not 0 <= index < len(self.tokens):",
+            "        if not isinstance(index, int) or not 0 <= index < len(self.tokens):",
+        ),
+    )
+
+
+@caught_by(4)
+def an_id_is_looked_for_in_the_dict(m):
+    _changed(m, ("        return self.tokens[index]", "        return list(self._ids)[index]"))
+
+
+@caught_by(4)
+def each_token_is_counted_to_find_one_that_is_there_twice(m):
+    _changed(
+        m,
+        (
+            "        if len(self._ids) < len(self.tokens):\n            twice = next(token for i, token in enumerate(self.tokens) if self._ids[token] != i)",
+            "        if twices := [t for t in self.tokens if self.tokens.count(t) > 1]:\n            twice = twices[0]",
+        ),
+    )
+
+
+@caught_by(4)
+def the_tokens_are_a_new_list_each_time(m):
+    cls = m.Vocabulary
+
+    def __init__(self, tokens):
+        tokens = list(tokens)
+        self.__dict__["_t"] = tokens
+        self._ids = {t: i for i, t in enumerate(tokens)}
+        if len(self._ids) < len(tokens):
+            raise ValueError(f"twice {[repr(t) for t in tokens if tokens.count(t) > 1]}")
+
+    cls.__init__ = __init__
+    cls.tokens = property(lambda self: list(self._t))
+
+
+@caught_by(4)
+def the_rest_after_a_special_token_is_copied(m):
+    def split_special(text, special_tokens):
+        toks = sorted(special_tokens, key=len, reverse=True)
+        while text:
+            places = [(text.find(t), -len(t), t) for t in toks]
+            places = [p for p in places if p[0] >= 0]
+            if not places:
+                yield text, False
+                return
+            at, _, t = min(places)
+            if at:
+                yield text[:at], False
+            yield t, True
+            text = text[at + len(t) :]
+
+    m.split_special = split_special
+
+
+@caught_by(4)
+def special_tokens_are_looked_for_at_each_place(m):
+    def split_special(text, special_tokens):
+        toks = sorted(special_tokens, key=len, reverse=True)
+        start = i = 0
+        while i < len(text):
+            for t in toks:
+                if text.startswith(t, i):
+                    if i > start:
+                        yield text[start:i], False
+                    yield t, True
+                    i = start = i + len(t)
+                    break
+            else:
+                i += 1
+        if i > start:
+            yield text[start:i], False
+
+    m.split_special = split_special
+
+
+@caught_by(1)
+def rows_that_are_one_array_are_handed_back(m):
+    right = m.pad_sequences
+
+    def pad_sequences(sequences, pad_id, length=None):
+        if (
+            isinstance(sequences, m.np.ndarray)
+            and sequences.ndim == 2
+            and length in (None, sequences.shape[1])
+        ):
+            ids = sequences.astype(m.np.int64, copy=False)
+            return ids, m.np.ones(ids.shape, bool)
+        return right(sequences, pad_id, length)
+
+    m.pad_sequences = pad_sequences
+
+
+@caught_by(1)
+def no_rows_have_no_length(m):
+    right = m.pad_sequences
+
+    def pad_sequences(sequences, pad_id, length=None):
+        if len(sequences) == 0:
+            return m.np.zeros((0, 0), m.np.int64), m.np.zeros((0, 0), bool)
+        return right(sequences, pad_id, length)
+
+    m.pad_sequences = pad_sequences
+
+
+@caught_by(1)
+def a_full_mask_is_one_bool_for_all(m):
+    right = m.pad_sequences
+
+    def pad_sequences(sequences, pad_id, length=None):
+        ids, mask = right(sequences, pad_id, length)
+        if mask.all():
+            mask = m.np.broadcast_to(True, mask.shape)
+        return ids, mask
+
+    m.pad_sequences = pad_sequences
+
+
+@caught_by(1)
+def padding_is_never_negative(m):
+    _changed(m, ("pad_id, np.int64)\n    for row, s", "max(pad_id, 0), np.int64)\n    for row, s"))
+
+
+@caught_by(1)
+def rows_are_padded_in_place(m):
+    right = m.pad_sequences
+
+    def pad_sequences(sequences, pad_id, length=None):
+        n = max(map(len, sequences), default=0) if length is None else length
+        out = right(sequences, pad_id, length)
+        for row in sequences:
+            if isinstance(row, list):
+                row += [pad_id] * (n - len(row))
+        return out
+
+    m.pad_sequences = pad_sequences
+
+
+@caught_by(1)
+def texts_are_encoded_twice(m):
+    _changed(
+        m,
+        (
+            "        lengths = sorted({len(row) for row in rows})",
+            "        lengths = sorted({len(self.encode(text, allowed_special)[:max_length]) for text in texts})",
+        ),
+        ("        rows = [self.encode(", "        texts = list(texts)\n        rows = [self.encode("),
+    )
+
+
+@caught_by(1)
+def the_mask_of_a_batch_is_where_ids_are_not_pad(m):
+    _changed(
+        m,
+        (
+            "        return pad_sequences(rows, self.pad_id if len(lengths) > 1 else 0)",
+            "        ids, mask = pad_sequences(rows, self.pad_id if len(lengths) > 1 else 0)\n        return ids, (ids != self.pad_id if len(lengths) > 1 else mask)",
+        ),
+    )
+
+
+@caught_by(1)
+def max_length_matters_to_texts_only(m):
+    _changed(
+        m,
+        (
+            "        if max_length is not None and max_length < 1:\n",
+            "        texts = list(texts)\n        if texts and max_length is not None and max_length < 1:\n",
+        ),
+    )
+
+
+@caught_by(1)
+def saving_marks_the_state(m):
+    _changed(
+        m,
+        (
+            'state = {"type": type(self).__name__, **self.state_dict()}',
+            'state = self.state_dict()\n        state["type"] = type(self).__name__',
+        ),
+    )
+
+
+@caught_by(1)
+def a_file_of_a_subclass_will_do(m):
+    _changed(
+        m,
+        (
+            'if (kind := state.pop("type")) != cls.__name__:',
+            'if (kind := state.pop("type")) not in {cls.__name__, *(c.__name__ for c in cls.__subclasses__())}:',
+        ),
+    )
+
+
+@caught_by(1)
+def a_file_of_a_parent_will_do(m):
+    _changed(
+        m,
+        (
+            'if (kind := state.pop("type")) != cls.__name__:',
+            'if (kind := state.pop("type")) not in {c.__name__ for c in cls.__mro__}:',
+        ),
+    )
+
+
+@caught_by(1)
+def a_file_is_ascii(m):
+    _changed(m, ('Path(path).read_text(encoding="utf-8")', 'Path(path).read_text(encoding="ascii")'))
+
+
+@caught_by(1)
+def characters_are_sorted_without_case(m):
+    _changed(
+        m,
+        (
+            "return cls(sorted(found), special_tokens)",
+            "return cls(sorted(found, key=lambda c: (c.casefold(), c)), special_tokens)",
+        ),
+    )
+
+
+@caught_by(1)
+def training_makes_a_char_tokenizer_of_every_class(m):
+    _changed(
+        m,
+        ("return cls(sorted(found), special_tokens)", "return CharTokenizer(sorted(found), special_tokens)"),
+    )
+
+
+@caught_by(1)
+def bytes_are_those_of_a_normal_form(m):
+    import unicodedata
+
+    right = m.BPETokenizer.encode_ordinary
+    m.BPETokenizer.encode_ordinary = lambda self, text: right(self, unicodedata.normalize("NFC", text))
+
+
+@caught_by(1)
+def ends_of_lines_are_all_alike(m):
+    right = m.CharTokenizer.encode_ordinary
+    m.CharTokenizer.encode_ordinary = lambda self, text: right(self, text.replace("\r\n", "\n"))
+
+
+@caught_by(1)
+def ids_of_characters_have_a_length(m):
+    right = m.CharTokenizer.decode
+
+    def decode(self, ids, skip_special_tokens=False):
+        if not len(ids):
+            return ""
+        return right(self, ids, skip_special_tokens)
+
+    m.CharTokenizer.decode = decode
+
+
+@caught_by(1)
+def words_are_counted_in_lower_case(m):
+    _changed(m, ("counts.update(split_words(piece))", "counts.update(split_words(piece.lower()))"))
+
+
+@caught_by(1)
+def words_occur_less_than_two_billion_times(m):
+    _changed(
+        m,
+        (
+            "    times = [n for word, n in words.items() for _ in word]",
+            "    times = np.array([n for word, n in words.items() for _ in word], np.int64).astype(np.int32).tolist()",
+        ),
+    )
+
+
+@caught_by(1)
+def the_list_of_merges_is_the_callers(m):
+    right = m.BPETokenizer.__init__
+
+    def __init__(self, merges=(), special_tokens=()):
+        right(self, merges, special_tokens)
+        if isinstance(merges, list) and all(isinstance(p, tuple) for p in merges):
+            self.merges = merges
+
+    m.BPETokenizer.__init__ = __init__
+
+
+@caught_by(3)
+def a_cache_of_the_method_keeps_every_tokenizer(m):
+    import functools
+
+    @functools.lru_cache(maxsize=m.CACHED_WORDS)
+    def short(self, word):
+        return m.apply_merges(word.encode(), self.ranks)
+
+    def encode_ordinary(self, text):
+        ids = m.array("q")
+        for w in m.split_words(text):
+            ids.extend(
+                short(self, w) if len(w) <= m.CACHED_LENGTH else m.apply_merges(w.encode(), self.ranks)
+            )
+        return m.np.array(ids, m.np.int64)
+
+    m.BPETokenizer.encode_ordinary = encode_ordinary
+
+
+@caught_by(4)
+def words_are_remembered_for_one_text(m):
+    right = m.BPETokenizer.encode_ordinary
+
+    def encode_ordinary(self, text):
+        self._cache = {}
+        return right(self, text)
+
+    m.BPETokenizer.encode_ordinary = encode_ordinary
+
+
+@caught_by(1)
+def an_average_counts_special_tokens(m):
+    _changed(m, ("count = len(tokenizer.encode(text))", 'count = len(tokenizer.encode(text, "all"))'))
+
+
+@caught_by(1)
+def what_is_allowed_is_used_up(m):
+    right = m.Tokenizer.encode
+
+    def encode(self, text, allowed_special=()):
+        out = right(self, text, allowed_special)
+        if isinstance(allowed_special, set):
+            allowed_special.clear()
+        return out
+
+    m.Tokenizer.encode = encode
+
+
+@caught_by(4)
+def characters_are_added_one_after_the_other(m):
+    def decode(self, ids, skip_special_tokens=False):
+        text = ""
+        for t in reversed(self.tokens_of(ids, skip_special_tokens)):
+            text = t + text
+        return text
+
+    m.CharTokenizer.decode = decode
+
+
+@caught_by(1)
+def ids_fit_into_16_bits(m):
+    _changed(
+        m,
+        (
+            "        return np.array(ids, np.int64)",
+            "        return np.array(ids, np.uint16).astype(np.int64)",
+        ),
+    )
+
+
+@caught_by(1)
+def a_mark_at_the_beginning_is_no_text(m):
+    right = m.BPETokenizer.decode
+    m.BPETokenizer.decode = lambda self, ids, skip_special_tokens=False: right(
+        self, ids, skip_special_tokens
+    ).lstrip("\ufeff")
+
+
 NOT_HERE = "only a system whose own encoding is not UTF-8 can tell"
 NEVER_FIRST = "what stands on the right of something is at position 1 or later"
 NO_UNKNOWN = "no id is below 0 if there is an <unk>"

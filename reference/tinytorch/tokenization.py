@@ -98,7 +98,7 @@ def pad_sequences(
     """Rows of ids as one int64 array (n, length), and a bool mask of that shape: where the ids are real.
 
     Padding is on the right. `length` is that of the longest row, if not given; a ValueError names it and a
-    row that is longer.
+    row that is longer. Both are new arrays.
     """
     # kata 11.3: an array full of pad_id, and a row of it at a time; the mask is one comparison of lengths.
     lengths = np.array([len(row) for row in sequences], np.int64)
@@ -199,6 +199,8 @@ class Tokenizer:
     ) -> tuple[Array, Array]:
         """The ids (n, length) int64 of several texts, and a bool mask of that shape: where they are real.
 
+        Each text is encoded once.
+
         Args:
             max_length: longer rows lose what comes after so many ids.
             pad: whether shorter rows are filled up with `pad_id`, on the right.
@@ -216,7 +218,10 @@ class Tokenizer:
         return pad_sequences(rows, self.pad_id if len(lengths) > 1 else 0)
 
     def save(self, path: str | Path) -> None:
-        """Write the tokenizer to a JSON file: its "type", and what `state_dict` says."""
+        """Write the tokenizer to a JSON file: its "type", and what `state_dict` says, which stays as it is.
+
+        Every string comes back, also half of a surrogate pair: in JSON, but not in UTF-8, it can be written.
+        """
         # kata 11.6: json.dumps, and UTF-8 whatever the system prefers.
         state = {"type": type(self).__name__, **self.state_dict()}
         Path(path).write_text(json.dumps(state), encoding="utf-8")
@@ -227,7 +232,7 @@ class Tokenizer:
 
         Raises:
             FileNotFoundError: there is no such file.
-            ValueError: the file is damaged, or holds another kind of tokenizer; it is named.
+            ValueError: the file is damaged, or of another class, be it above or below; it is named.
         """
         # kata 11.6: whatever is wrong with the file is one ValueError.
         try:
@@ -484,6 +489,8 @@ class BPETokenizer(Tokenizer):
     def encode_ordinary(self, text: str) -> Array:
         """The ids (n,) int64, word by word. At most CACHED_WORDS words of CACHED_LENGTH characters are kept.
 
+        They are kept by this tokenizer and no longer than it lives, and serve the next texts.
+
         Raises:
             ValueError: half of a surrogate pair, which is no character and has no UTF-8.
         """
@@ -517,6 +524,8 @@ class BPETokenizer(Tokenizer):
 
 def bytes_per_token(tokenizer: Tokenizer, text: str) -> float:
     """How many bytes of UTF-8 a token stands for, on average: what a vocabulary is paid for.
+
+    The text is plain: special tokens in it are not made.
 
     Raises:
         ValueError: a text without a token.
