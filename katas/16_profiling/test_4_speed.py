@@ -96,7 +96,7 @@ RATIO = Budget(
 )
 RANKS = Budget(
     "mann_whitney of 500 and 500",
-    limit=100,
+    limit=550,
     reference=13,
     naive=1700,
     unit="times sorting all samples",
