@@ -41,7 +41,7 @@ PROBES = {probe.name: probe for probe in load_probes(__file__).PROBES}
 
 MASK = Budget(
     "magnitude_mask of 1 MiB",
-    limit=6.5,
+    limit=8,
     reference=2.25,
     naive=36.0,
     unit="times the memory of the weights, at the worst moment",
