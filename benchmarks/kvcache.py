@@ -1,8 +1,8 @@
 """Caches of kata 19 beside each other: `python -m benchmarks.kvcache [texts steps rows prompts drafts]`.
 
 The network is that of milestone 3 (4 layers, width 128, 4 heads, 65 tokens) on one thread, in float32. Times
-are processor time. For speculative decoding it is trained first, and a draft of one layer with it, on the text
-that every Python carries (pydoc_data.topics), for about two minutes.
+are processor time. For speculative decoding it is trained first, and a draft of one layer with it, on the
+text that every Python carries (pydoc_data.topics), for some minutes.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def seconds(work: Callable[[], object], times: int = 3) -> float:
 
 
 def kinds(length: int) -> dict[str, Callable[[], Any]]:
-    pool = ours.BlockPool(4 * (-(-length // BLOCK)), BLOCK)
+    pool = ours.BlockPool(8 * (-(-length // BLOCK)), BLOCK)  # two texts of 4 layers
     return {
         "kata 13's, doubles": attention.KVCache,
         "StaticCache": lambda: ours.StaticCache(length),
@@ -64,7 +64,9 @@ def texts() -> None:
         if length <= UNCACHED:
             wanted = generation.generate(model, ids, count, use_cache=False)
             once = 1 if length > 128 else 3
-            plain = seconds(lambda m=model, c=count: generation.generate(m, ids, c, use_cache=False), once)
+            plain = seconds(
+                lambda m=model, i=ids, c=count: generation.generate(m, i, c, use_cache=False), once
+            )
             print(f"{length:5}  {'without':28}{count / plain:8.0f}")
         for name, make in kinds(length).items():
             cached = ours.with_caches(model, make) if name[0] != "k" else model
@@ -72,7 +74,7 @@ def texts() -> None:
             got = ours.generate_cached(cached, ids, count, caches)
             same = wanted is None or bool((got == wanted).all())
             assert same or name[0] == "W", f"{name} writes something else"
-            took = seconds(lambda m=cached, c=count: ours.generate_cached(m, ids, c))
+            took = seconds(lambda m=cached, i=ids, c=count: ours.generate_cached(m, i, c))
             reserved = sum(cache.nbytes for cache in caches) / 1024
             used = ours.cache_report(caches)["used"] / 1024 if name[0] != "k" else float("nan")
             if name[0] == "k":
@@ -233,8 +235,8 @@ def drafts() -> None:
             )
             took = seconds(guessed)
             print(
-                f"k = {k}: {len(starts) * 120 / calls:5.2f} tokens a call, {accepted / drafted:4.0%} of guesses "
-                f"stood, {plain / took:5.2f} times as fast",
+                f"k = {k}: {len(starts) * 120 / calls:5.2f} tokens a call, {accepted / drafted:4.0%} of "
+                f"guesses stood, {plain / took:5.2f} times as fast",
                 flush=True,
             )
 

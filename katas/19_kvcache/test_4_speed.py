@@ -45,7 +45,7 @@ RING = Budget(
     naively="a version that moves all others up by one",
 )
 ALLOCATE = Budget(
-    "a block of a pool of 8,192, most of them in use",
+    "a block of a pool of 8,192, half of them in use",
     limit=4,
     reference=1.0,
     naive=50,
@@ -56,7 +56,7 @@ WRITE = Budget(
     "512 positions into pages of 16",
     limit=25,
     reference=4.8,
-    naive=130,
+    naive=100,
     unit="times the time of copying them",
     naively="a version that writes position by position",
 )
@@ -64,7 +64,7 @@ GATHER = Budget(
     "512 positions out of pages of 32",
     limit=25,
     reference=2.1,
-    naive=130,
+    naive=85,
     unit="times the time of copying them",
     naively="a version that goes position by position",
 )
@@ -194,7 +194,7 @@ def test_the_twin_that_moves_all_others_up_is_caught(rng):
 
 def pool_in_use(blocks):
     pool = BlockPool(blocks, 1)
-    for _ in range(blocks - 2):
+    for _ in range(blocks // 2):
         pool.allocate()
     return pool
 
@@ -212,7 +212,7 @@ def test_a_block_is_found_without_looking_for_it():
 
 
 def test_the_twin_that_looks_for_a_block_without_a_user_is_caught():
-    users, small = [1] * 8190 + [0, 0], pool_in_use(64)
+    users, small = [1] * 4096 + [0] * 4096, pool_in_use(64)
 
     def search():
         for _ in range(20):
