@@ -178,3 +178,59 @@ def a_checkpoint_leaves_the_optimizer_out(m):
         right(self, {**saved, "optimizer": self.optimizer.state_dict()})
 
     m.Trainer.load_state_dict = load_state_dict
+
+
+@caught_by(1, kata="15")
+def a_penalty_is_forgotten(m):
+    m.RepetitionPenalty.__call__ = lambda self, logits, ids: logits
+
+
+@caught_by(1, kata="15")
+def a_penalty_is_for_the_last_token_alone(m):
+    right = m.RepetitionPenalty.__call__
+    m.RepetitionPenalty.__call__ = lambda self, logits, ids: right(self, logits, ids[:, -1:])
+
+
+@caught_by(1, kata="15")
+def more_than_the_likeliest_ten_stay(m):
+    m.TopK.__call__ = lambda self, logits, ids: logits
+
+
+@caught_by(1, kata="15")
+def more_than_the_likeliest_that_make_a_share_stay(m):
+    m.TopP.__call__ = lambda self, logits, ids: logits
+
+
+@caught_by(1, kata="15")
+def a_temperature_multiplies(m):
+    m.Temperature.__call__ = lambda self, logits, ids: logits * self.t
+
+
+@caught_by(1, kata="15")
+def the_likeliest_is_drawn_always(m):
+    m.sample = lambda logits, *, rng: m.greedy(logits)
+
+
+@caught_by(1, kata="15")
+def the_window_moves_by_one(m):
+    m.window_start = lambda length, context: np.maximum(0, length - context)
+
+
+@caught_by(1, kata="15")
+def a_text_comes_when_all_of_it_is_there(m):
+    right = m.text_stream
+
+    def text_stream(tokenizer, ids):
+        yield from right(tokenizer, list(ids))
+
+    m.text_stream = text_stream
+
+
+@caught_by(2, kata="15")
+def the_loss_is_that_of_what_was_learnt(m):
+    right = m.train_language_model
+
+    def train_language_model(model, ids, *, validation=None, **how):
+        return right(model, ids, validation=None if validation is None else ids[: len(validation)], **how)
+
+    m.train_language_model = train_language_model

@@ -9,7 +9,7 @@ import pytest
 
 from dojo.compose import load_file
 from dojo.expect import expect
-from tinytorch.generation import TokenDataset, generate, language_model_loss, token_batches
+from tinytorch.generation import RepetitionPenalty, TokenDataset, generate, language_model_loss, token_batches
 from tinytorch.layers import Parameter
 from tinytorch.tensor import Tensor
 from tinytorch.tokenization import split_words
@@ -144,6 +144,20 @@ def test_the_cache_changes_no_token_also_beyond_the_context(manner, positions):
     expect(np.asarray(new(True)), np.asarray(new(False)))
 
 
+@pytest.mark.parametrize("manner", M3.MANNERS, ids=str)
+def test_each_manner_draws_as_often_as_its_formula_says(manner):
+    """The token after "the quick", 4,000 times; to five deviations."""
+    story, state = small(context=16)
+    prompt = story.tokenizer.encode("the quick")
+    shares = PLAIN.shares(PLAIN.logits(state, prompt[None], 2, 2)[0, -1], prompt, manner)
+    processors, rng = M3.MANNERS[manner], np.random.default_rng(7)
+    rows = np.tile(prompt, (4000, 1))
+    new = generate(story.model, rows, 1, processors=processors, rng=rng if processors else None)[:, -1]
+    found = np.bincount(np.asarray(new), minlength=len(shares)) / 4000
+    expect(found, shares, rtol=0, atol=5 * np.sqrt(0.25 / 4000))
+    assert not found[shares == 0].any()
+
+
 def test_the_likeliest_token_is_that_of_plain_numpy():
     story, state = small()
     prompt = story.ids[:3]
@@ -152,6 +166,33 @@ def test_the_likeliest_token_is_that_of_plain_numpy():
     for _ in range(5):
         ids.append(int(PLAIN.logits(state, np.array([ids]), 2, 2)[0, -1].argmax()))
     expect(text, story.tokenizer.decode(np.array(ids[3:])))
+
+
+@pytest.mark.parametrize("positions", ["learned", "rotary"])
+def test_beyond_the_context_the_window_is_that_of_plain_numpy(positions):
+    """Of 8, and it moves by 4 when it is full. A penalty on all that was said keeps the text from going in a
+    circle, where every window says the same.
+    """
+    story, state = small(positions=positions)
+    ids, begin = list(story.ids[:3]), 0
+    got = generate(story.model, np.array([ids]), 14, processors=[RepetitionPenalty(5.0)])
+    for _ in range(14):
+        begin += 4 if len(ids) - begin > 8 else 0
+        x = PLAIN.logits(state, np.array([ids[begin:]]), 2, 2)[0, -1]
+        x[ids] = np.where(x[ids] > 0, x[ids] / 5, x[ids] * 5)
+        ids.append(int(x.argmax()))
+    expect(np.asarray(got)[0].tolist(), ids)
+    assert len(set(ids)) > 6, "a text that says the same again and again shows nothing"
+
+
+def test_a_piece_of_text_is_there_as_soon_as_its_token_is():
+    story, _ = small()
+    calls = []
+    story.model.register_forward_hook(lambda *_: calls.append(1))
+    pieces = M3.written(story, "the ", 5, "temperature 0.8")
+    for asked in range(1, 6):
+        next(pieces)
+        expect(len(calls), asked)
 
 
 def test_attention_maps_are_shares_of_what_came_before():
