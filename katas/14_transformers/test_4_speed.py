@@ -4,6 +4,7 @@ Ratios within this run, in CPU time, never seconds. Each budget has a twin: a na
 here, that must not fit.
 """
 
+import itertools
 import json
 import struct
 
@@ -70,6 +71,14 @@ WIDEN = Budget(
     naive=40,
     unit="times the time of reading as many of 16 bits",
     naively="a version that widens number by number",
+)
+MANY = Budget(
+    "reading a file of 1,600 arrays",
+    limit=7,
+    reference=4.4,
+    naive=12,
+    unit="times the time of one of 400",
+    naively="a version that compares each array with each other",
 )
 PADDED = Budget(
     "an encoder of 8 texts, padded to one length",
@@ -316,3 +325,28 @@ def test_the_twin_that_widens_number_by_number_is_caught(rng, tmp_path):
         return [struct.unpack("<f", struct.pack("<I", n << 16))[0] for n in numbers]
 
     WIDEN.catches(race(widened, lambda: read_safetensors(short), limit=WIDEN.limit))
+
+
+def numbered(folder, count):
+    """A file of so many numbers, each an array."""
+    arrays = {str(i): {"dtype": "U8", "shape": [1], "data_offsets": [i, i + 1]} for i in range(count)}
+    words = json.dumps(arrays).encode()
+    file = folder / str(count)
+    file.write_bytes(len(words).to_bytes(8, "little") + words + bytes(count))
+    return file
+
+
+def test_a_file_of_many_arrays_is_read_in_time_as_there_are_many(tmp_path):
+    many, few = (numbered(tmp_path, count) for count in (1600, 400))
+    MANY.check(race(lambda: read_safetensors(many), lambda: read_safetensors(few), limit=MANY.limit))
+
+
+def test_the_twin_that_compares_each_with_each_other_is_caught(tmp_path):
+    many, few = (numbered(tmp_path, count) for count in (1600, 400))
+
+    def compared(file, count):
+        read_safetensors(file)
+        spans = [(i, i + 1) for i in range(count)]
+        assert not any(a < d and c < b for (a, b), (c, d) in itertools.combinations(spans, 2))
+
+    MANY.catches(race(lambda: compared(many, 1600), lambda: compared(few, 400), limit=MANY.limit))

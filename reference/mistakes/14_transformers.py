@@ -1702,6 +1702,22 @@ def bfloat16_is_widened_number_by_number(m):
     )
 
 
+@caught_by(4)
+def each_array_is_compared_with_each_other(m):
+    right = m.read_safetensors
+
+    def read_safetensors(path):
+        arrays = right(path)
+        spans = [(entry.ctypes.data, entry.ctypes.data + entry.nbytes) for entry in arrays.values()]
+        for i, (a, b) in enumerate(spans):
+            for c, d in spans[:i]:
+                if a < d and c < b:
+                    raise ValueError(f"{path}: two arrays overlap")
+        return arrays
+
+    m.read_safetensors = read_safetensors
+
+
 @caught_by(1)
 def blocks_have_one_digit(m):
     rewritten(m, "gpt2_state", ('where.split(".", 2)', 'where.split(".", 2)\n            number = number[0]'))
