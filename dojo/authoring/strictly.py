@@ -8,7 +8,6 @@ imports of its file and the other `run_...` functions, and nothing else.
 
 from __future__ import annotations
 
-import ast
 import importlib
 import json
 import sys
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from dojo import compose
 from dojo.authoring import suites
 from dojo.curriculum import Kata, find
+from dojo.grading import questions
 from dojo.strict import Check
 
 if TYPE_CHECKING:
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 ENOUGH = 5
 DRAWS = 5
-TRAVELLING = ("bool", "int64", "float32", "float64")
 
 
 def strict_problems(kata: Kata) -> list[str]:
@@ -68,39 +67,20 @@ def _ask(kata: Kata, spec: str) -> list[tuple[str, str]] | str:
 
 def judge(check: Check, run: Any, student: Any, rng: np.random.Generator) -> str:
     """Why `check` does not hold for `student`, for arrays drawn from `rng`; empty when it does."""
-    import numpy as np
-
     arrays = check.draw(rng)
     try:
         got = run(student, **{name: array.copy() for name, array in arrays.items()})
     except Exception as error:
         return f"{type(error).__name__}: {error}".partition("\n")[0]
     expected = check.expected(**arrays)
-    for array in (*arrays.values(), got, expected):
-        if type(array) is not np.ndarray or str(array.dtype) not in TRAVELLING:
-            return (
-                f"only arrays of {', '.join(TRAVELLING)} travel, not {getattr(array, 'dtype', type(array))}"
-            )
-    if (got.shape, got.dtype) != (expected.shape, expected.dtype):
-        return f"{got.dtype}{list(got.shape)} came back, not {expected.dtype}{list(expected.shape)}"
-    if expected.dtype.kind == "f":
-        same = np.allclose(got, expected, rtol=check.rtol, atol=check.atol, equal_nan=True)
-    else:
-        same = np.array_equal(got, expected)
-    return "" if same else f"{got.tolist()} came back, not {expected.tolist()}"
+    words = filter(None, map(questions.unfit, (*arrays.values(), got, expected)))
+    return next(words, "") or questions.difference(check, got, expected)
 
 
 def worker_functions(file: Path) -> dict[str, Any]:
     """The `run_...` functions of a strict.py, in a world that holds its imports and nothing else of it."""
-    tree = ast.parse(file.read_text("utf-8"), str(file))
-    kept: list[ast.stmt] = [
-        node
-        for node in tree.body
-        if isinstance(node, (ast.Import, ast.ImportFrom))
-        or (isinstance(node, ast.FunctionDef) and node.name.startswith("run_"))
-    ]
     world: dict[str, Any] = {"__name__": "strict"}
-    exec(compile(ast.Module(body=kept, type_ignores=[]), str(file), "exec", dont_inherit=True), world)
+    exec(compile(questions.what_travels(file), str(file), "exec", dont_inherit=True), world)
     return world
 
 

@@ -16,6 +16,7 @@ import importlib.util
 import os
 import re
 import secrets
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,6 +30,7 @@ from dojo.grading.keys import How
 from dojo.grading.ledger import Ledger
 from dojo.grading.results import Grade
 from dojo.grading.submissions import Submission, Unreadable, find
+from dojo.threads import use_one_thread
 
 INTERMIXED = True  # KATA may come after the options
 
@@ -65,6 +67,8 @@ def run(args: argparse.Namespace) -> int:
         submissions = _part(find(args.folder, but=args.output), args.shard)
     except Unreadable as error:
         raise BadInput(str(error)) from error
+    if args.strict:
+        _walled(args.weak)
     args.output.mkdir(parents=True, exist_ok=True)
     how = How(args.strict, args.borrow, args.limit, args.weak, _secret(args.output) if args.strict else b"")
     ledger = Ledger(args.output / "ledger.jsonl")
@@ -89,6 +93,29 @@ def _sensible(args: argparse.Namespace) -> None:
         )
     if args.output.exists() and not args.output.is_dir():
         raise BadInput(f"-o {args.output} is a file; name a folder for the results")
+
+
+def _walled(weak: bool) -> None:
+    """Say what strict mode's cell keeps out on this machine.
+
+    Raises:
+        Refused: not enough, or nothing.
+    """
+    if sys.platform != "linux":
+        raise Refused("--strict needs Linux; a container or a virtual machine will do")
+    use_one_thread()
+    from dojo.grading import sandbox
+
+    try:
+        walls = sandbox.walls()
+    except OSError as error:
+        raise Refused(f"--strict cannot be had here: {error}") from error
+    say(f"strict: {walls}")
+    if not walls.hidden and not weak:
+        raise Refused(
+            "here the student's code could read the solutions. Run as root, or where users may make "
+            "namespaces (`unshare --user true` says); --weak grades all the same"
+        )
 
 
 def _part(submissions: list[Submission], shard: tuple[int, int] | None) -> list[Submission]:

@@ -14,6 +14,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from dojo.console import children
 
@@ -40,7 +41,7 @@ class Leash:
     """All children of one grading run."""
 
     def __init__(self) -> None:
-        self._running: set[subprocess.Popen[str]] = set()
+        self._running: set[subprocess.Popen[Any]] = set()
         self._lock = threading.Lock()
         self._stopped = False
 
@@ -60,12 +61,33 @@ class Leash:
             finally:
                 children.end(child)
                 end_stragglers(token)
-                with self._lock:
-                    self._running.discard(child)
-            if self._stopped:
-                raise Stopped
+                self.release(child)
             output.seek(max(0, output.seek(0, os.SEEK_END) - TAIL))
             return Ended(status, output.read().decode("utf-8", "replace"), time.monotonic() - began)
+
+    def hold(self, child: subprocess.Popen[Any]) -> None:
+        """Take over a child that was started elsewhere: it ends when this is stopped.
+
+        Raises:
+            Stopped: it is stopped already; the child was ended.
+        """
+        with self._lock:
+            if not self._stopped:
+                self._running.add(child)
+                return
+        child.kill()
+        raise Stopped
+
+    def release(self, child: subprocess.Popen[Any]) -> None:
+        """The child has ended.
+
+        Raises:
+            Stopped: because this was stopped.
+        """
+        with self._lock:
+            self._running.discard(child)
+            if self._stopped:
+                raise Stopped
 
     def _start(self, command: Sequence[str], env: dict[str, str], output: int) -> subprocess.Popen[str]:
         with self._lock:

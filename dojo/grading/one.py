@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from dojo.curriculum import BY_NUMBER, Kata
-from dojo.grading import plain
+from dojo.grading import plain, strict
 from dojo.grading.keys import How, key
 from dojo.grading.leash import Leash
 from dojo.grading.results import LOCKED, MISSING, PASSED, REFUSED, Grade, Outcome
@@ -46,7 +46,8 @@ def grade_one(
 
 
 def _run(submission: Submission, kata: Kata, how: How, leash: Leash) -> Outcome:
-    return plain.run(submission, kata, how, leash)
+    examine = strict.run if how.strict else plain.run
+    return examine(submission, kata, how, leash)
 
 
 def _without_running(

@@ -22,6 +22,7 @@ from dojo.grading.keys import How, sources
 from dojo.grading.leash import Ended, Leash
 from dojo.grading.results import BLOCKED, FAILED, PASSED, TODO, WEIGHTS, Outcome, Part
 from dojo.grading.submissions import Submission
+from dojo.grading.text import short
 
 
 def run(submission: Submission, kata: Kata, how: How, leash: Leash) -> Outcome:
@@ -88,12 +89,12 @@ def judge(kata: Kata, ended: Ended, lines: list[dict[str, Any]]) -> Outcome:
     levels = sorted({_level(test) for test in sealed})
     parts = [_part(n, [t for t in sealed if _level(t) == n], states, reasons) for n in levels]
     if troubles and all(part.state == PASSED for part in parts):
-        parts[-1] = replace(parts[-1], state=FAILED, passed=0, words=_short(troubles[0]))
+        parts[-1] = replace(parts[-1], state=FAILED, passed=0, words=short(troubles[0]))
     words = next(iter([*troubles, *(part.words for part in parts if part.words)]), "")
     passed = not troubles and all(part.state == PASSED for part in parts)
     untouched = parts[0].state == TODO and not troubles
     state = PASSED if passed else TODO if untouched else FAILED
-    return Outcome(kata.number, state, tuple(parts), _short(words), round(ended.seconds, 2))
+    return Outcome(kata.number, state, tuple(parts), short(words), round(ended.seconds, 2))
 
 
 def _part(level: int, tests: list[str], states: Mapping[str, str], reasons: Mapping[str, str]) -> Part:
@@ -106,7 +107,7 @@ def _part(level: int, tests: list[str], states: Mapping[str, str], reasons: Mapp
     else:
         state = TODO if counts["todo"] and not passed and not counts["failed"] else FAILED
     words = next((f"{test}: {reasons[test]}" for test in tests if test in reasons), "")
-    return Part(f"level {level}", state, passed, len(tests), WEIGHTS.get(level, 1), _short(words))
+    return Part(f"level {level}", state, passed, len(tests), WEIGHTS.get(level, 1), short(words))
 
 
 def _level(test: str) -> int:
@@ -117,9 +118,3 @@ def _level(test: str) -> int:
 
 def _last(output: str) -> str:
     return output.strip().rpartition("\n")[2]
-
-
-def _short(words: str) -> str:
-    """One line that fits a table; control characters are the student's and go."""
-    line = "".join(c if c.isprintable() else " " for c in words.partition("\n")[0])
-    return line if len(line) <= 300 else line[:297] + "..."
