@@ -121,8 +121,8 @@ def limit(pid: int) -> None:
             resource.prlimit(pid, which, (most, most))
 
 
-def end_stragglers(token: str) -> None:
-    """Kill what left the child's process group: it still has the child's environment (Linux)."""
+def end_stragglers(token: str, user: int | None = None) -> None:
+    """Kill what left the child's process group but has its environment or, if given, its user (Linux)."""
     mark = f"{TOKEN}={token}".encode()
     proc = Path("/proc")
     if not proc.is_dir():
@@ -130,5 +130,6 @@ def end_stragglers(token: str) -> None:
     for entry in proc.iterdir():
         if entry.name.isdigit() and int(entry.name) != os.getpid():
             with contextlib.suppress(OSError):
-                if mark in (entry / "environ").read_bytes().split(b"\0"):
+                marked = mark in (entry / "environ").read_bytes().split(b"\0")
+                if marked or entry.stat().st_uid == user:
                     os.kill(int(entry.name), signal.SIGKILL)

@@ -88,9 +88,17 @@ def _namespaces() -> tuple[str, ...]:
     return ()
 
 
+@dataclass(frozen=True)
+class Cell:
+    """How to start a worker, and the user that it is there (None: the grader's own)."""
+
+    command: list[str]
+    user: int | None
+
+
 @contextmanager
-def cell(files: Mapping[str, str | bytes], module: str) -> Iterator[list[str]]:
-    """A command that starts a worker on `module`, with `files` in its folder (`runs.py` among them)."""
+def cell(files: Mapping[str, str | bytes], module: str) -> Iterator[Cell]:
+    """A cell for a worker on `module`, with `files` in its folder (`runs.py` among them)."""
     words, root = namespaces(), os.geteuid() == 0
     user = USERS[0] + secrets.randbelow(USERS[1]) if root else None
     with tempfile.TemporaryDirectory(prefix="dojo-cell-", ignore_cleanup_errors=True) as folder:
@@ -129,7 +137,8 @@ def cell(files: Mapping[str, str | bytes], module: str) -> Iterator[list[str]]:
                 site,
             ],
         }
-        yield [*_tethered(words), python, *ALONE, str(SCRIPTS / "enter.py"), json.dumps(plan)]
+        enter = [python, *ALONE, str(SCRIPTS / "enter.py"), json.dumps(plan)]
+        yield Cell([*_tethered(words), *enter], user)
 
 
 def _tethered(words: tuple[str, ...]) -> tuple[str, ...]:
@@ -249,6 +258,6 @@ def walls() -> Walls:
         "uid": np.array([os.getuid()]),
         "celled": np.array([bool(namespaces())]),
     }
-    with cell({"student/looks.py": LOOKS, "runs.py": ASKS}, "looks") as command, Worker(command) as worker:
+    with cell({"student/looks.py": LOOKS, "runs.py": ASKS}, "looks") as made, Worker(made) as worker:
         worker.begin()
         return Walls(*map(bool, worker.ask("run_look", arrays, 30.0).array))

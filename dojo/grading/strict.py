@@ -106,10 +106,10 @@ class _Examination:
     def _worker(self, stack: contextlib.ExitStack) -> Worker | None:
         """A worker that has imported the student's modules; None, and a trouble, if it cannot."""
         if self.deaths == DEATHS:
-            self.trouble = "not asked: its worker had died twice before"
+            self.trouble = "not asked: its workers had died before"
             return None
-        command = stack.enter_context(sandbox.cell(self.files, self.kata.module))
-        worker = stack.enter_context(Worker(command, self.leash))
+        cell = stack.enter_context(sandbox.cell(self.files, self.kata.module))
+        worker = stack.enter_context(Worker(cell, self.leash))
         try:
             worker.begin()
         except (Refusal, Broken) as error:

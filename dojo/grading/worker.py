@@ -10,7 +10,6 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -23,7 +22,11 @@ from dojo.grading.leash import TOKEN, Leash, end_stragglers
 if TYPE_CHECKING:
     import numpy as np
 
-BEGIN = 60.0  # seconds of the clock to import numpy and the student's modules, on a busy machine
+    from dojo.grading.sandbox import Cell
+
+BEGIN = 60.0  # seconds of the clock to import numpy, on a busy machine
+IMPORT = 20.0  # seconds of processor time to import the student's modules; the slowest takes a twentieth
+PATIENCE = 5.0  # seconds of the clock beyond twice the processor time that is allowed
 GLANCE = 0.2  # seconds between two looks at the processor time that the worker has used
 TICK = os.sysconf("SC_CLK_TCK") if hasattr(os, "sysconf") else 100
 GO = b"\0"
@@ -45,11 +48,11 @@ class Reply:
 class Worker:
     """A process that answers questions.  As a context, it ends with everything that it has started."""
 
-    def __init__(self, command: Sequence[str], leash: Leash | None = None) -> None:
-        self._leash, self._token = leash or Leash(), secrets.token_hex(8)
+    def __init__(self, cell: Cell, leash: Leash | None = None) -> None:
+        self._leash, self._token, self._user = leash or Leash(), secrets.token_hex(8), cell.user
         self._words = tempfile.TemporaryFile()  # noqa: SIM115 - closed by __exit__
         self._child = subprocess.Popen(
-            command,
+            cell.command,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._words,
@@ -77,7 +80,7 @@ class Worker:
         with contextlib.suppress(OSError):
             os.killpg(self._child.pid, signal.SIGKILL)
         self._child.wait()
-        end_stragglers(self._token)
+        end_stragglers(self._token, self._user)
         for pipe in (self._child.stdin, self._child.stdout, self._words):
             with contextlib.suppress(OSError):
                 pipe.close()  # type: ignore[union-attr]
@@ -99,8 +102,9 @@ class Worker:
             raise OSError(f"a worker did not start: {said or error}") from error
         self._pid = self._find()
         self._base = self._weight("VmRSS") or 0
+        deadline = time.monotonic() + 2 * IMPORT + PATIENCE
         self._write(GO, deadline)
-        self._message(deadline, self._spent() + BEGIN)
+        self._message(deadline, self._spent() + IMPORT)
 
     def ask(self, name: str, arrays: dict[str, np.ndarray], seconds: float) -> Reply:
         """The answer of `name(student, **arrays)`.
@@ -114,7 +118,7 @@ class Worker:
         self._forget_weight()
         began = self._spent()
         # The clock is generous, for a busy machine; processor time is what is counted.
-        deadline = time.monotonic() + 2 * seconds + 5
+        deadline = time.monotonic() + 2 * seconds + PATIENCE
         self._write(frames.question(name, arrays), deadline)
         header, body = self._message(deadline, began + seconds)
         spent = self._spent() - began

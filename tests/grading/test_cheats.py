@@ -1,0 +1,116 @@
+"""Every cheat of tests/cheats/ gains nothing in strict mode, and leaves the machine as it was.
+
+Limits are tightened, so that what never ends ends soon; a right solution is graded with the real ones.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import shutil
+import socket
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from dojo.curriculum import BY_NUMBER, ROOT
+from dojo.grading import questions, reports, sandbox, strict, worker
+from dojo.grading.keys import How
+from dojo.grading.leash import TOKEN, Leash
+from dojo.grading.results import PASSED, Grade
+from tests.grading.cheats import KATA, NAMES, WHAT_STRICT_NEEDS, cheat, strict_mode_works
+
+PRECIOUS = Path("/tmp/dojo-precious")  # which cheats know of
+DOOR = 47113  # of a listener which cheats know of
+
+
+pytestmark = pytest.mark.skipif(not strict_mode_works(), reason=WHAT_STRICT_NEEDS)
+
+
+@pytest.fixture
+def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    checks = tuple(replace(check, seconds=0.5) for check in questions.checks_of(KATA))
+    monkeypatch.setattr(questions, "checks_of", lambda kata: checks)
+    monkeypatch.setattr(worker, "IMPORT", 1.0)
+    monkeypatch.setattr(worker, "PATIENCE", 1.0)
+    monkeypatch.setattr(strict, "DEATHS", 1)
+
+
+@pytest.fixture
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Fails a test after which anything on this machine is not as it was."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    shutil.rmtree(PRECIOUS, ignore_errors=True)
+    PRECIOUS.mkdir()
+    (PRECIOUS / "ledger.jsonl").write_text("dear")
+    before = state()
+    with socket.socket() as door:
+        door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        door.bind(("127.0.0.1", DOOR))
+        door.listen()
+        yield
+        assert not select.select([door], [], [], 0)[0], "it got through to the network"
+    assert state() == before
+    assert list(tmp_path.iterdir()) == []
+    shutil.rmtree(PRECIOUS)
+
+
+def state() -> dict[str, object]:
+    """What cheats try to change: files of the course, others' files, processes."""
+    watched = [ROOT, ROOT / "katas" / KATA.folder, ROOT / "reference" / "tinytorch", PRECIOUS]
+    kept = (".py", ".json", ".jsonl", ".ini")
+    files = {
+        str(file): (file.stat().st_mtime_ns, file.stat().st_size)
+        for folder in watched
+        for file in folder.iterdir()
+        if file.suffix in kept
+    }
+    left = [str(path) for folder in ("/tmp", "/dev/shm") for path in Path(folder).glob("dojo-cheat-*")]
+    return {"files": files, "left": left, "running": running()}
+
+
+def running() -> list[str]:
+    """Processes of workers: by their mark, or by the users that workers are."""
+    first, count = sandbox.USERS
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            if entry.name.isdigit() and int(entry.name) != os.getpid():
+                marked = TOKEN.encode() in (entry / "environ").read_bytes()
+                if marked or first <= entry.stat().st_uid < first + count:
+                    found.append(entry.name)
+        except OSError:
+            continue
+    return found
+
+
+@pytest.mark.usefixtures("machine")
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize("name", NAMES)
+def test_a_cheat_gains_nothing_and_leaves_the_machine_as_it_was(name: str, hurried: None) -> None:
+    outcome = strict.run(cheat(name), KATA, How(strict=True, secret=os.urandom(16)), Leash())
+    assert outcome.state != PASSED
+    assert outcome.score == 0, outcome.parts
+    # Whatever it said can be reported.
+    reports.junit([Grade(name, (outcome,))])
+    reports.scores([Grade(name, (outcome,))])
+
+
+def test_there_are_enough_of_them() -> None:
+    assert len(NAMES) >= 36
+
+
+@pytest.mark.usefixtures("machine")
+@pytest.mark.parametrize("number", ["02", "04", "06"])
+def test_a_right_solution_passes(number: str) -> None:
+    files = {
+        k.name: k.reference.read_bytes()
+        for k in map(BY_NUMBER.__getitem__, ("01", "02", "03", "04", "05", "06"))
+    }
+    submission = replace(cheat(NAMES[0]), files=files)
+    outcome = strict.run(submission, BY_NUMBER[number], How(strict=True, secret=b"any"), Leash())
+    assert outcome.state == PASSED, outcome.words
+    assert outcome.score == 1
