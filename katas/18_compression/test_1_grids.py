@@ -333,6 +333,17 @@ def test_two_observers_do_not_share_what_they_saw():
 # 18.9 PercentileObserver.range
 
 
+@pytest.mark.parametrize("percentile", [0, -5.0, 100.5])
+def test_a_percentile_is_above_0_and_at_most_100(percentile):
+    with expect_error(ValueError, str(percentile)):
+        PercentileObserver(percentile)
+    with expect_error(ValueError, "6"):
+        HistogramObserver(bins=6)
+    seen = PercentileObserver(1e-9, bins=4)
+    seen.observe(np.array([-1.0, -1.0, 1.0, 1.0]))
+    expect(seen.range(), (-1.0, 1.0))
+
+
 def test_few_numbers_far_away_do_not_count():
     """At most 5 of 100 on a side: bins are 1 wide; 1 lies below -1, and 51 below 0; 4 above 1, 49 above 0."""
     seen = PercentileObserver(percentile=90, bins=8)

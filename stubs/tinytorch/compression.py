@@ -687,6 +687,6 @@ def load_compressed(path: str | os.PathLike[str]) -> dict[str, Array]:
     ValueError, naming it, if it is damaged, cut off, too long, or no such file. Nothing is unpickled, and no
     size in it is believed.
     """
-    # TODO 18.16: look at the sum first. np.frombuffer takes so many numbers from a place in bytes, or is a
-    # ValueError if there are not as many; what it gives is a view.
+    # TODO 18.16: look at the sum before anything else. np.frombuffer takes so many numbers from a place in
+    # bytes, or is a ValueError if there are not as many; what it gives is a view.
     raise NotImplementedError("kata 18.16: load_compressed")

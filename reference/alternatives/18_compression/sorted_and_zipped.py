@@ -471,6 +471,9 @@ class QuantizedConv2d(Module):
         scale = self.scale.data if self.scale.ndim == 0 else self.scale.data[:, None, None, None]
         return conv2d(x, self.weight.data * scale, self.bias, **self.options)
 
+    def extra_repr(self) -> str:
+        return f"{self.weight.shape}, bits={self.bits}"
+
 
 def calibrate(
     model: Module, batches: Iterable[Any], observer: Callable[[], MinMaxObserver] = MinMaxObserver

@@ -474,6 +474,9 @@ class QuantizedConv2d(Module):
         scale = self.scale.data.reshape((-1, 1, 1, 1)) if self.scale.ndim else self.scale.data
         return conv2d(x, self.weight.data * scale, self.bias, **self.options)
 
+    def extra_repr(self) -> str:
+        return f"{self.weight.shape}, bits={self.bits}"
+
 
 @contextlib.contextmanager
 def looking(model: Module) -> Iterator[None]:
