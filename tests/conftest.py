@@ -194,8 +194,8 @@ TASKS = {
     "03_layers": {"03.1": "centre"},
 }
 
-# Fixtures that a module's tests share and that take seconds; under xdist these tests stay together.
-DEAR = {"measured", "pristine", "report"}
+# Fixtures that a module's tests share, and that take seconds or the machine; under xdist they stay together.
+DEAR = {"machine", "measured", "pristine", "report"}
 
 # Take the terminal that is our standard input for our own, so that Ctrl-C typed there is for us.
 AT_A_TERMINAL = """

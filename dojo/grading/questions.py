@@ -82,5 +82,5 @@ def difference(check: Check, got: np.ndarray, expected: np.ndarray) -> str:
     if same.all():
         return ""
     place = np.unravel_index(int(np.argmin(same)), same.shape)
-    shown = f" at {[int(i) for i in place]}" if place else ""
-    return f"{got[place]} came back{shown}, not {expected[place]}"
+    where = f", at {[int(i) for i in place]}" if place else ""
+    return f"{got[place]} came back, not {expected[place]}{where}"

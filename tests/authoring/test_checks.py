@@ -238,7 +238,8 @@ def test_strict_checks_hold_for_the_reference_and_not_for_a_blank_stub(finished:
     finished.write(f"{SUITE}/strict.py", text[: text.index("CHECKS =")] + CHECKS)
     file = "katas/01_setup/strict.py"
     wrong, homesick, twice, easy = strictly.strict_problems(kata)
-    assert wrong.startswith(f"{file}: 'wrong' does not hold for the reference: [")
+    assert wrong.startswith(f"{file}: 'wrong' does not hold for the reference: ")
+    assert " came back, not " in wrong
     assert homesick.startswith(f"{file}: 'homesick' does not hold for the reference: NameError: name 'expect")
     assert twice == f"{file}: 2 checks are called 'fine'; a grade could not tell them apart"
     assert easy == f"{file}: 'easy' holds for the blank stub"

@@ -96,8 +96,8 @@ CHECK = Check("x", lambda rng: {}, lambda student: np.zeros(1), lambda: np.zeros
     [
         ([1.0, np.nan, np.inf], ""),
         ([1.0 + 1e-7, np.nan, np.inf], ""),
-        ([1.0, np.nan, -np.inf], "-inf came back at [2], not inf"),
-        ([np.nan] * 3, "nan came back at [0], not 1.0"),
+        ([1.0, np.nan, -np.inf], "-inf came back, not inf, at [2]"),
+        ([np.nan] * 3, "nan came back, not 1.0, at [0]"),
         ([1.0, np.nan], "float64[2] came back, not float64[3]"),
     ],
 )
@@ -106,7 +106,7 @@ def test_a_reply_must_be_right_in_every_element(got: list[float], words: str) ->
 
 
 def test_integers_and_dtypes_must_be_equal() -> None:
-    assert questions.difference(CHECK, np.array([1, 2]), np.array([1, 3])) == "2 came back at [1], not 3"
+    assert questions.difference(CHECK, np.array([1, 2]), np.array([1, 3])) == "2 came back, not 3, at [1]"
     assert "float32" in questions.difference(CHECK, np.zeros(2, np.float32), np.zeros(2))
     assert questions.difference(CHECK, np.array(2), np.array(3)) == "2 came back, not 3"
 
