@@ -189,6 +189,19 @@ def test_a_file_is_as_small_as_the_report_says(tmp_path, sparsity, quantized):
     assert size <= limit, f"{size} bytes, and at most {limit} were promised"
 
 
+def test_an_array_with_several_names_is_written_once(tmp_path):
+    """64 KiB, and not 192; and all of its names come back."""
+    net = Sequential(*(Linear(128, 128, bias=False, rng=new()) for _ in range(3)))
+    net[1].weight = net[2].weight = net[0].weight
+    for sparsity in (0.0, 0.5):
+        prune_global(net, sparsity)
+        save_compressed(net, tmp_path / "a")
+        same(load_compressed(tmp_path / "a"), net.state_dict())
+        limit = size_report(net)[-1].stored + 3 * 512 + 1024
+        size = (tmp_path / "a").stat().st_size
+        assert size <= limit, f"{size} bytes, and at most {limit} were promised"
+
+
 def test_a_file_is_there_whole_or_not_at_all(tmp_path, monkeypatch):
     def fail(*args, **kwargs):
         raise OSError("disk is full")

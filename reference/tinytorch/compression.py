@@ -928,26 +928,27 @@ MAGIC = b"tinytorch compressed 1\n"
 def save_compressed(model: Module, path: str | os.PathLike[str]) -> None:
     """Write the state_dict of a model, each array in the smaller of "dense" and "bitmap", without pickle.
 
-    The file is no larger than all arrays are so, 512 bytes for each name, and 1 KiB. It is there whole or not
-    at all, as with `save` of kata 05. How it is laid out is yours to say; but `load_compressed` must notice
-    whatever happens to it.
+    An array with several names is written once. The file is no larger than all of them are so, 512 bytes for
+    each name, and 1 KiB. It is there whole or not at all, as with `save` of kata 05. How it is laid out is
+    yours to say; but `load_compressed` must notice whatever happens to it.
     """
     # kata 18.16: here MAGIC, eight bytes with the length of a header, the header in JSON, of each array its
     # bits (np.packbits) and its numbers or just these, and at last zlib.crc32 of everything before.
-    state = model.state_dict()
-    sizes = {name: sparse_bytes(array, array.itemsize) for name, array in state.items()}
-    sparse = {name: size["bitmap"] < size["dense"] for name, size in sizes.items()}
-    header = {
-        name: {"dtype": array.dtype.str, "shape": array.shape, "sparse": sparse[name]}
-        for name, array in state.items()
-    }
+    state, first = model.state_dict(), dict[int, str]()
+    header: dict[str, Any] = {}
+    for name, array in state.items():
+        known = first.setdefault(id(array), name)
+        sizes = sparse_bytes(array, array.itemsize)
+        sparse = sizes["bitmap"] < sizes["dense"]
+        entry = {"dtype": array.dtype.str, "shape": array.shape, "sparse": sparse}
+        header[name] = entry if known == name else {"same": known}
     words = json.dumps(header).encode()
 
     def pieces() -> Iterator[Any]:
         yield MAGIC + len(words).to_bytes(8, "little") + words
-        for name, array in state.items():
-            flat = np.ascontiguousarray(array).reshape(-1)
-            if sparse[name]:
+        for name in first.values():
+            flat = np.ascontiguousarray(state[name]).reshape(-1)
+            if header[name]["sparse"]:
                 yield np.packbits(flat != 0).data
                 flat = flat[flat != 0]
             yield flat.view(np.uint8).data
@@ -976,13 +977,17 @@ def load_compressed(path: str | os.PathLike[str]) -> dict[str, Array]:
     # kata 18.16: look at the sum before anything else. np.frombuffer takes so many numbers from a place in
     # bytes, or is a ValueError if there are not as many; what it gives is a view.
     raw = memoryview(Path(path).read_bytes())
-    body, at, state = raw[:-4], len(MAGIC) + 8, {}
+    body, at = raw[:-4], len(MAGIC) + 8
+    state: dict[str, Array] = {}
     try:
         if bytes(body[: len(MAGIC)]) != MAGIC or zlib.crc32(body).to_bytes(4, "little") != raw[-4:]:
             raise ValueError("its beginning or its sum is another")
         end = at + int.from_bytes(body[len(MAGIC) : at], "little")
         header, at = json.loads(bytes(body[at:end])), end
         for name, entry in header.items():
+            if "same" in entry:
+                state[name] = state[entry["same"]]
+                continue
             dtype, shape = np.dtype(entry["dtype"]), tuple(entry["shape"])
             size = math.prod(shape)
             if entry["sparse"]:

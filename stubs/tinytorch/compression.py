@@ -671,9 +671,9 @@ MAGIC = b"tinytorch compressed 1\n"
 def save_compressed(model: Module, path: str | os.PathLike[str]) -> None:
     """Write the state_dict of a model, each array in the smaller of "dense" and "bitmap", without pickle.
 
-    The file is no larger than all arrays are so, 512 bytes for each name, and 1 KiB. It is there whole or not
-    at all, as with `save` of kata 05. How it is laid out is yours to say; but `load_compressed` must notice
-    whatever happens to it.
+    An array with several names is written once. The file is no larger than all of them are so, 512 bytes for
+    each name, and 1 KiB. It is there whole or not at all, as with `save` of kata 05. How it is laid out is
+    yours to say; but `load_compressed` must notice whatever happens to it.
     """
     # TODO 18.16: here MAGIC, eight bytes with the length of a header, the header in JSON, of each array its
     # bits (np.packbits) and its numbers or just these, and at last zlib.crc32 of everything before.

@@ -696,11 +696,17 @@ def size_report(model: Module) -> list[SizeRow]:
 def save_compressed(model: Module, path: str | os.PathLike[str]) -> None:
     path = Path(path)
     state = model.state_dict()
+    places: dict[int, int] = {}
+    for i, array in enumerate(state.values()):
+        places.setdefault(id(array), i)
     unfinished = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
         with zipfile.ZipFile(unfinished, "w", zipfile.ZIP_STORED) as archive:
-            archive.writestr("names", json.dumps([[n, list(a.shape), a.dtype.str] for n, a in state.items()]))
+            names = [[n, places[id(a)], list(a.shape), a.dtype.str] for n, a in state.items()]
+            archive.writestr("names", json.dumps(names))
             for i, array in enumerate(state.values()):
+                if places[id(array)] != i:
+                    continue
                 flat = array.ravel()
                 bytes_ = sparse_bytes(flat, array.itemsize)
                 if bytes_["bitmap"] < bytes_["dense"]:
@@ -720,7 +726,7 @@ def load_compressed(path: str | os.PathLike[str]) -> dict[str, Array]:
         try:
             with zipfile.ZipFile(file) as archive:
                 inside = set(archive.namelist())
-                for i, (name, shape, dtype) in enumerate(json.loads(archive.read("names"))):
+                for name, i, shape, dtype in json.loads(archive.read("names")):
                     size = math.prod(shape)
                     if f"{i}.all" in inside:
                         flat = np.frombuffer(bytearray(archive.read(f"{i}.all")), dtype)

@@ -695,8 +695,10 @@ def save_compressed(model: Module, path: str | os.PathLike[str]) -> None:
     """A line of JSON, and all bytes; before them the SHA-256 of both."""
     target, digest = Path(path), hashlib.sha256()
     state = model.state_dict()
+    twins = {name: next(n for n, b in state.items() if b is a) for name, a in state.items()}
     entries = [
-        [name, a.dtype.str, list(a.shape), best(a)[0], int(np.sum(a != 0))] for name, a in state.items()
+        [name, a.dtype.str, list(a.shape), best(a)[0], int(np.sum(a != 0)), twins[name]]
+        for name, a in state.items()
     ]
     partial = target.parent / f".{target.name}.partial"
     try:
@@ -709,6 +711,8 @@ def save_compressed(model: Module, path: str | os.PathLike[str]) -> None:
 
             put(json.dumps(entries).encode() + b"\n")
             for entry, array in zip(entries, state.values(), strict=True):
+                if entry[5] != entry[0]:
+                    continue
                 flat = array.flatten()
                 if entry[3]:
                     put(np.packbits(flat != 0, bitorder="little").tobytes())
@@ -732,7 +736,10 @@ def load_compressed(path: str | os.PathLike[str]) -> dict[str, Array]:
             raise ValueError(f"{os.fspath(path)} was changed, or is no such file")
         file.seek(32)
         state = {}
-        for name, dtype, shape, sparse, kept in json.loads(file.readline()):
+        for name, dtype, shape, sparse, kept, twin in json.loads(file.readline()):
+            if twin != name:
+                state[name] = state[twin].copy()
+                continue
             size = math.prod(shape)
             if sparse:
                 bits = np.frombuffer(file.read((size + 7) // 8), np.uint8)
