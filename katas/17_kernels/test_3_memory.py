@@ -84,15 +84,15 @@ GELU_THREADS = Budget(
 )
 CHAIN = Budget(
     "scale_shift_add_relu of 4 MiB",
-    limit=1.4,
+    limit=1.7,
     reference=1.0,
-    naive=2.0,
+    naive=3.0,
     unit="results at the worst moment",
     naively="a version in whole arrays",
 )
 CHAIN_KEPT = Budget(
     "what scale_shift_add_relu keeps, its result included",
-    limit=1.4,
+    limit=1.5,
     reference=1.0,
     naive=2.0,
     unit="results",
