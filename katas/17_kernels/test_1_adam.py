@@ -213,6 +213,9 @@ def test_wrong_options_and_parameters_are_refused_as_in_kata_08(rng):
         FusedAdam([{"params": [p], "momentum": 0.5}])
     with expect_error(TypeError, "ndarray"):
         FusedAdam([np.ones(3)])
+    before, p.grad = p.data.copy(), np.ones(2)
+    FusedAdam([p], lr=0.5, eps=0.0).step()
+    expect(p.data, before - 0.5)
 
 
 # 17.13 FusedAdam: where numbers are
@@ -221,12 +224,16 @@ def test_wrong_options_and_parameters_are_refused_as_in_kata_08(rng):
 def test_parameters_become_views_of_one_array_with_their_numbers(rng):
     params = parameters(rng, (2, 3), (4,), (), (0,))
     before = [p.data.copy() for p in params]
-    FusedAdam(params)
+    optimizer = FusedAdam(params, lr=0.5, eps=0.0)
     for p, data in zip(params, before, strict=True):
         expect(p.data, data, rtol=0, atol=0)
+        p.grad = np.ones(p.shape)
     base = params[0].data.base
     assert base.shape == (11,)
-    assert all(p.data.base is base for p in params)
+    for _ in range(2):
+        assert all(p.data.base is base for p in params)
+        optimizer.step()
+    expect(np.sort(base), np.sort(np.concatenate([data.ravel() for data in before])) - 1.0)
 
 
 def test_a_module_moves_with_its_parameters(rng):

@@ -313,6 +313,11 @@ def test_what_has_gaps_is_cut_by_as_many_rows_as_fit():
     assert [part.size for (part,) in pieces(np.zeros((5, 8))[:, :7], chunk=20)] == [14, 14, 7]
 
 
+def test_what_runs_backwards_is_cut_in_its_order_too():
+    assert [part.size for (part,) in pieces(np.zeros((100, 8))[::-1], chunk=80)] == [80] * 10
+    assert [part.size for (part,) in pieces(np.zeros((8, 100)).T[:, ::-1], chunk=200)] == [200] * 4
+
+
 def test_rows_that_are_too_long_are_cut_by_their_own_rows():
     array = np.zeros((2, 4, 10))[:, :, :8]
     assert [part.size for (part,) in pieces(array, chunk=16)] == [16] * 4

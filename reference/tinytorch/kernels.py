@@ -702,8 +702,8 @@ def winograd_conv2d(x: Array, weight: Array) -> Any:
     """conv2d(x, weight, padding=1) for kernels (O, C, 3, 3), with a quarter of its multiplications.
 
     In the dtype in which x and weight meet, integers in float32; channels-last in memory, as in kata 07.
-    Rounding is about ten times conv2d's: in float32, 3e-5 of the largest result at the most, up to 128 channels.
-    ValueError if shapes do not fit, naming both.
+    Rounding is about ten times conv2d's: in float32, up to 128 channels, no result is off by more than 3e-5
+    of the largest. ValueError if shapes do not fit, naming both.
     """
     # kata 17.14: kernels once, then for each chunk pixels, 36 products, and the results, 16 pixels of a tile.
     x, weight = map(floating, promote(x, weight))

@@ -125,13 +125,14 @@ def block_for(cache: int, itemsize: int = 4) -> int:
 # Chunks: what was just written should still be in the cache when it is read.
 
 
-def pieces(*arrays: Array, chunk: int = CHUNK) -> Iterator[tuple[Array, ...]]:
+def pieces(first: Array, *others: Array, chunk: int = CHUNK) -> Iterator[tuple[Array, ...]]:
     """Go through arrays of one shape together: views of them, of at most `chunk` numbers each.
 
     Every element is in one piece, and at the same place in all arrays of it; what shape a piece has is left
-    open. Pieces follow the memory of the first array, so that one in Fortran's or channels-last order is cut
-    into as few as another. Nothing comes of empty arrays. ValueError, naming them, for shapes that differ,
-    and for a chunk less than 1.
+    open. Pieces follow the memory of the first array: if all arrays are one stretch each, in the same order
+    of axes (Fortran's, channels-last), so is every piece, and all but the last are full. Others are cut by
+    rows, as many as fit; a row that does not, by its own rows. Nothing comes of empty arrays. ValueError,
+    naming them, for shapes that differ and for a chunk less than 1.
     """
     # TODO 17.4: sort the axes by the first's strides; all flat if all can be; else rows, and rows of rows.
     raise NotImplementedError("kata 17.4: pieces")
@@ -447,7 +448,8 @@ def winograd_conv2d(x: Array, weight: Array) -> Any:
     """conv2d(x, weight, padding=1) for kernels (O, C, 3, 3), with a quarter of its multiplications.
 
     In the dtype in which x and weight meet, integers in float32; channels-last in memory, as in kata 07.
-    Rounding is about ten times conv2d's. ValueError if shapes do not fit, naming both.
+    Rounding is about ten times conv2d's: in float32, up to 128 channels, no result is off by more than 3e-5
+    of the largest. ValueError if shapes do not fit, naming both.
     """
     # TODO 17.14: kernels once, then for each chunk pixels, 36 products, and the results, 16 pixels of a tile.
     raise NotImplementedError("kata 17.14: winograd_conv2d")
@@ -459,7 +461,8 @@ def result_places(out: Array, images: slice, rows: slice, results: Array) -> Ite
     Given. Tiles reach over the edges of images whose sides are no multiples of 4; that part is cut away.
     """
     part = out[images, :, 4 * rows.start : 4 * rows.stop].transpose(0, 2, 3, 1)
-    tiles = results.reshape(4, 4, len(part), rows.stop - rows.start, -1, out.shape[1])
+    across = -(-out.shape[3] // 4)
+    tiles = results.reshape(4, 4, len(part), rows.stop - rows.start, across, out.shape[1])
     for i, j in np.ndindex(4, 4):
         place = part[:, i::4, j::4]
         yield place, tiles[i, j][:, : place.shape[1], : place.shape[2]]
@@ -487,7 +490,7 @@ def fold_batch_norm(conv: Conv2d, norm: BatchNorm2d) -> Conv2d:
 
 
 class LinearGELU(Module):
-    """linear_gelu with the weight and bias of a Linear, the very same Parameters."""
+    """linear_gelu with the weight and bias of a Linear, the very same Parameters; in training if that is."""
 
     def __init__(self, linear: Linear) -> None:
         # TODO 17.16: names as in Linear.

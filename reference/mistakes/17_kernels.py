@@ -1,0 +1,1658 @@
+"""Believable wrong solutions of kata 17.  Each takes the reference and spoils one thing in it."""
+
+import copy
+import inspect
+import itertools
+import math
+import textwrap
+from concurrent.futures import ThreadPoolExecutor, as_completed
+
+import numpy as np
+
+from dojo.mistakes import caught_by
+
+
+def spoil(m, path, *changes):
+    """Write a function, method or op of the module anew, with words of its source replaced: (old, new)."""
+    owner, _, name = path.rpartition(".")
+    holder = getattr(m, owner) if owner else m
+    found = vars(holder)[name]
+    found = found.fget if isinstance(found, property) else found
+    source = textwrap.dedent(inspect.getsource(getattr(found, "forward", found)))
+    for old, new in changes:
+        assert source.count(old) == 1, (path, old, source.count(old))
+        source = source.replace(old, new)
+    lines = source.splitlines()
+    start = next(i for i, line in enumerate(lines) if line.startswith("def "))
+    decorators, body = lines[:start], "\n".join(lines[start:])
+    space = {}
+    exec(compile(body.replace("super()", f"super({owner}, self)"), m.__file__, "exec"), vars(m), space)
+    function = space[name]
+    if hasattr(found, "forward"):
+        found.forward = function
+    elif any(".gradient" in line for line in decorators):
+        op = getattr(m, name.removesuffix("_back"))
+        op.gradient(function)
+        setattr(m, name, function)
+    else:
+        setattr(holder, name, property(function) if decorators else function)
+
+
+# Workspace.
+
+
+@caught_by(1)
+def room_is_measured_in_numbers_not_bytes(m):
+    spoil(m, "Workspace.take", ("math.prod(shape) * kind.itemsize", "math.prod(shape)"))
+
+
+@caught_by(1)
+def memory_is_laid_out_anew_each_time(m):
+    spoil(m, "Workspace.take", ("memory is None or memory.nbytes < needed", "True"))
+
+
+@caught_by(1)
+def memory_is_laid_out_anew_for_another_size(m):
+    spoil(m, "Workspace.take", ("memory.nbytes < needed", "memory.nbytes != needed"))
+
+
+@caught_by(1)
+def memory_that_grew_once_is_never_grown_again(m):
+    spoil(m, "Workspace.take", ("memory is None or memory.nbytes < needed", "memory is None"))
+
+
+@caught_by(1)
+def each_dtype_has_memory_of_its_own(m):
+    right = m.Workspace.take
+    m.Workspace.take = lambda self, name, shape, dtype=np.float32: right(
+        self, f"{name} {np.dtype(dtype)}", shape, dtype
+    )
+
+
+@caught_by(1)
+def all_names_share_one_memory(m):
+    right = m.Workspace.take
+    m.Workspace.take = lambda self, name, shape, dtype=np.float32: right(self, "", shape, dtype)
+
+
+@caught_by(1)
+def what_is_taken_is_zeroed(m):
+    right = m.Workspace.take
+
+    def take(self, name, shape, dtype=np.float32):
+        taken = right(self, name, shape, dtype)
+        taken[...] = 0
+        return taken
+
+    m.Workspace.take = take
+
+
+@caught_by(1)
+def objects_are_let_in(m):
+    spoil(m, "Workspace.take", ("if kind.hasobject:", "if False:"))
+
+
+@caught_by(1)
+def bytes_are_those_of_the_largest_name(m):
+    m.Workspace.nbytes = property(lambda self: max((a.nbytes for a in self._memory.values()), default=0))
+
+
+# blocked_matmul.
+
+
+@caught_by(1)
+def rows_at_the_edge_are_left_out(m):
+    spoil(m, "blocked_matmul", ("range(0, m, block)", "range(0, m - block + 1, block)"))
+
+
+@caught_by(1)
+def what_is_left_along_k_is_left_out(m):
+    spoil(m, "blocked_matmul", ("range(0, k, block)", "range(0, k - block + 1, block)"))
+
+
+@caught_by(1)
+def the_last_product_is_the_tile(m):
+    spoil(m, "blocked_matmul", ("tile += product(", "tile[...] = product("))
+
+
+@caught_by(1)
+def tiles_of_the_result_come_and_go(m):
+    def blocked_matmul(a, b, block=256, product=np.matmul):
+        a, b = m.promote(m.as_array(a), m.as_array(b))
+        if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[0]:
+            raise ValueError(f"{a.shape} {b.shape}")
+        if block < 1:
+            raise ValueError(f"{block}")
+        out = np.zeros((len(a), b.shape[1]), a.dtype)
+        steps = [range(0, n, block) for n in (len(b), len(a), b.shape[1])]
+        for p, i, j in itertools.product(*steps):
+            out[i : i + block, j : j + block] += product(
+                a[i : i + block, p : p + block], b[p : p + block, j : j + block]
+            )
+        return out
+
+    m.blocked_matmul = blocked_matmul
+
+
+@caught_by(1)
+def tiles_are_copied_first(m):
+    spoil(
+        m,
+        "blocked_matmul",
+        ("product(a[i : i + block, p : p + block],", "product(a[i : i + block, p : p + block].copy(),"),
+    )
+
+
+@caught_by(1)
+def numpy_multiplies_whatever_was_asked_for(m):
+    spoil(m, "blocked_matmul", ("tile += product(", "tile += np.matmul("))
+
+
+@caught_by(1)
+def a_product_is_always_float64(m):
+    spoil(m, "blocked_matmul", ("np.zeros((m, n), a.dtype)", "np.zeros((m, n))"))
+
+
+@caught_by(1)
+def three_axes_are_two(m):
+    spoil(
+        m,
+        "blocked_matmul",
+        ("a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[0]", "a.shape[-1] != b.shape[0]"),
+    )
+
+
+@caught_by(1)
+def a_block_may_be_less_than_one(m):
+    spoil(m, "blocked_matmul", ("if block < 1:", "if block == 0:"))
+
+
+@caught_by(3)
+def a_whole_product_is_made_for_each_step(m):
+    def blocked_matmul(a, b, block=256, product=np.matmul):
+        a, b = m.promote(m.as_array(a), m.as_array(b))
+        if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[0]:
+            raise ValueError(f"{a.shape} {b.shape}")
+        if block < 1:
+            raise ValueError(f"{block}")
+        sums, whole = np.zeros((len(a), b.shape[1]), a.dtype), np.zeros((len(a), b.shape[1]), a.dtype)
+        for i, j in itertools.product(range(0, len(a), block), range(0, b.shape[1], block)):
+            for p in range(0, len(b), block):
+                whole[...] = 0
+                tile = product(a[i : i + block, p : p + block], b[p : p + block, j : j + block])
+                whole[i : i + block, j : j + block] = tile
+                sums += whole
+        return sums
+
+    m.blocked_matmul = blocked_matmul
+
+
+# matmul_traffic, block_for.
+
+
+@caught_by(1)
+def tiles_at_the_edge_are_not_counted(m):
+    spoil(m, "matmul_traffic", ("-(-m // block), -(-n // block)", "max(1, m // block), max(1, n // block)"))
+
+
+@caught_by(1)
+def the_factors_are_mixed_up(m):
+    spoil(m, "matmul_traffic", ("m * k * across + k * n * down", "m * k * down + k * n * across"))
+
+
+@caught_by(1)
+def the_result_is_written_at_each_step(m):
+    spoil(m, "matmul_traffic", ("+ m * n)", "+ m * n * -(-k // block))"))
+
+
+@caught_by(1)
+def numbers_are_counted_not_bytes(m):
+    spoil(m, "matmul_traffic", ("return itemsize * (", "return ("))
+
+
+@caught_by(1)
+def traffic_is_counted_tile_by_tile(m):
+    def matmul_traffic(rows, n, k, block=1, itemsize=4):
+        if block < 1:
+            raise ValueError(f"{block}")
+        total = 0
+        for i in range(0, rows, block):
+            for j in range(0, n, block):
+                h, w = min(block, rows - i), min(block, n - j)
+                total += h * k + k * w + h * w
+        return itemsize * total
+
+    m.matmul_traffic = matmul_traffic
+
+
+@caught_by(1)
+def two_tiles_fit(m):
+    spoil(m, "block_for", ("3 * itemsize", "2 * itemsize"))
+
+
+@caught_by(1)
+def a_block_is_rounded_to_the_nearest(m):
+    m.block_for = lambda cache, itemsize=4: max(1, round(math.sqrt(cache / (3 * itemsize))))
+
+
+@caught_by(1)
+def no_cache_has_no_block(m):
+    m.block_for = lambda cache, itemsize=4: math.isqrt(cache // (3 * itemsize))
+
+
+# pieces.
+
+
+@caught_by(1)
+def memory_order_is_not_looked_at(m):
+    spoil(m, "pieces", ("key=lambda axis: -abs(first.strides[axis])", "key=lambda axis: axis"))
+
+
+@caught_by(1)
+def a_negative_stride_is_a_small_one(m):
+    spoil(m, "pieces", ("-abs(first.strides[axis])", "-first.strides[axis]"))
+
+
+@caught_by(1)
+def everything_is_made_flat(m):
+    spoil(m, "pieces", ("if all(a.flags.c_contiguous for a in arrays):", "if True:"))
+
+
+@caught_by(1)
+def only_the_first_has_to_be_in_one_stretch(m):
+    spoil(m, "pieces", ("if all(a.flags.c_contiguous for a in arrays):", "if arrays[0].flags.c_contiguous:"))
+
+
+@caught_by(1)
+def nothing_is_made_flat(m):
+    spoil(m, "pieces", ("if all(a.flags.c_contiguous for a in arrays):", "if False:"))
+
+
+@caught_by(1)
+def only_the_first_array_is_turned(m):
+    spoil(m, "pieces", ("tuple(a.transpose(order) for a in arrays)", "(first.transpose(order), *others)"))
+
+
+@caught_by(1)
+def shapes_are_not_compared(m):
+    spoil(m, "pieces", ("len({a.shape for a in arrays}) > 1 or chunk < 1", "chunk < 1"))
+
+
+@caught_by(1)
+def a_chunk_of_nothing_is_allowed(m):
+    spoil(m, "pieces", (" or chunk < 1", ""))
+
+
+@caught_by(1)
+def a_chunk_is_in_bytes(m):
+    spoil(m, "pieces", ("return cut(arrays, chunk)", "return cut(arrays, max(1, chunk // first.itemsize))"))
+
+
+@caught_by(1)
+def the_last_rows_are_left_out(m):
+    spoil(m, "cut", ("range(0, count, max(rows, 1))", "range(0, count - max(rows, 1) + 1, max(rows, 1))"))
+
+
+@caught_by(1)
+def a_long_row_is_one_piece(m):
+    spoil(m, "cut", ("if rows:", "if True:"), ("i : i + rows", "i : i + max(rows, 1)"))
+
+
+@caught_by(1)
+def one_row_is_one_piece(m):
+    spoil(m, "cut", ("rows = chunk * count // size", "rows = min(1, chunk * count // size)"))
+
+
+@caught_by(1)
+def nothing_is_a_piece(m):
+    spoil(m, "cut", ("if size:", "if True:"))
+
+
+@caught_by(1)
+def an_array_without_axes_has_no_length(m):
+    spoil(m, "cut", ("len(arrays[0]) if arrays[0].ndim else 1", "len(arrays[0])"))
+
+
+# parallel_for.
+
+
+@caught_by(1)
+def results_come_as_they_are_done(m):
+    def parallel_for(function, items, threads=1):
+        if threads < 1:
+            raise ValueError(f"{threads}")
+        if threads == 1:
+            return [function(item) for item in items]
+        with ThreadPoolExecutor(threads) as executor:
+            waiting = [executor.submit(function, item) for item in items]
+            return [one.result() for one in reversed([*as_completed(waiting)])]
+
+    m.parallel_for = parallel_for
+
+
+@caught_by(1)
+def one_after_the_other_by_how_many_threads_soever(m):
+    spoil(m, "parallel_for", ("if threads == 1:", "if True:"))
+
+
+@caught_by(1)
+def the_caller_s_thread_waits_for_another(m):
+    spoil(m, "parallel_for", ("if threads == 1:", "if False:"))
+
+
+@caught_by(1)
+def each_item_has_a_thread(m):
+    spoil(m, "parallel_for", ("with ThreadPoolExecutor(threads)", "with ThreadPoolExecutor(64)"))
+
+
+@caught_by(1)
+def threads_are_kept_for_the_next_time(m):
+    executor = ThreadPoolExecutor(2)
+    right = m.parallel_for
+
+    def parallel_for(function, items, threads=1):
+        if threads < 2:
+            return right(function, items, threads)
+        return list(executor.map(function, items))
+
+    m.parallel_for = parallel_for
+
+
+@caught_by(1)
+def an_error_is_a_result(m):
+    right = m.parallel_for
+
+    def parallel_for(function, items, threads=1):
+        def quiet(item):
+            try:
+                return function(item)
+            except Exception as error:
+                return error
+
+        return right(quiet if threads > 1 else function, items, threads)
+
+    m.parallel_for = parallel_for
+
+
+@caught_by(1)
+def the_error_that_came_first_in_time_is_raised(m):
+    def parallel_for(function, items, threads=1):
+        if threads < 1:
+            raise ValueError(f"{threads}")
+        if threads == 1:
+            return [function(item) for item in items]
+        with ThreadPoolExecutor(threads) as executor:
+            waiting = [executor.submit(function, item) for item in items]
+            for one in as_completed(waiting):
+                one.result()
+            return [one.result() for one in waiting]
+
+    m.parallel_for = parallel_for
+
+
+@caught_by(1)
+def no_threads_are_one(m):
+    right = m.parallel_for
+    m.parallel_for = lambda function, items, threads=1: right(function, items, max(threads, 1))
+
+
+# in_chunks.
+
+
+@caught_by(1)
+def numbers_are_stretched_too(m):
+    right = m.in_chunks
+
+    def in_chunks(steps, out, *inputs, chunk=m.CHUNK, threads=1):
+        wide = [np.broadcast_to(x, out.shape) for x in inputs if np.ndim(x) == 0 or x.shape]
+        return right(steps, out, *wide, chunk=chunk, threads=threads)
+
+    m.in_chunks = in_chunks
+
+
+@caught_by(1)
+def what_was_written_is_not_given_back(m):
+    right = m.in_chunks
+
+    def in_chunks(steps, out, *inputs, **options):
+        right(steps, out, *inputs, **options)
+
+    m.in_chunks = in_chunks
+
+
+@caught_by(1)
+def the_chunk_is_always_the_default(m):
+    spoil(m, "in_chunks", ("chunk=chunk)", "chunk=CHUNK)"))
+
+
+@caught_by(1)
+def threads_are_not_handed_on(m):
+    spoil(m, "in_chunks", (", threads)\n", ", 1)\n"))
+
+
+@caught_by(1)
+def arrays_come_before_numbers(m):
+    spoil(
+        m,
+        "in_chunks",
+        (
+            "*(next(cut_inputs) if np.ndim(x) else x for x in inputs)",
+            "*rest, *(x for x in inputs if not np.ndim(x))",
+        ),
+    )
+
+
+@caught_by(1)
+def only_whole_arrays_are_cut(m):
+    spoil(m, "in_chunks", ("wide[i] = np.broadcast_to(x, out.shape)", "pass"))
+
+
+@caught_by(1)
+def an_output_that_is_too_small_is_numpy_s_concern(m):
+    spoil(m, "in_chunks", ("if broadcast_shapes(x.shape, out.shape) != out.shape:", "if False:"))
+
+
+@caught_by(3)
+def a_row_is_spread_over_the_whole(m):
+    spoil(m, "in_chunks", ("np.broadcast_to(x, out.shape)", "np.array(np.broadcast_to(x, out.shape))"))
+
+
+# fast_gelu.
+
+
+@caught_by(1)
+def minus_infinity_is_not_thought_of(m):
+    spoil(m, "gelu_into", ("np.clip(x, -GELU_FAR, np.inf, out=out)", "out[...] = x"))
+
+
+@caught_by(1)
+def infinity_is_clipped_too(m):
+    spoil(
+        m, "gelu_into", ("np.clip(x, -GELU_FAR, np.inf, out=out)", "np.clip(x, -GELU_FAR, GELU_FAR, out=out)")
+    )
+
+
+@caught_by(1)
+def gelu_is_that_of_the_normal_distribution(m):
+    erf = np.vectorize(math.erf, otypes=[float])
+
+    def gelu_into(out, x, scratch):
+        with np.errstate(invalid="ignore"):
+            out[...] = np.where(x == -np.inf, 0, x * (0.5 + 0.5 * erf(x / math.sqrt(2))))
+
+    m.gelu_into = gelu_into
+
+
+@caught_by(1)
+def one_plus_tanh_loses_digits(m):
+    def gelu_into(out, x, scratch):
+        with np.errstate(over="ignore"):
+            far = np.clip(x, -30, np.inf)
+            out[...] = 0.5 * far * (1 + np.tanh(far * (m.GELU_LINE + m.GELU_CUBE * far * far) / 2))
+
+    m.gelu_into = gelu_into
+
+
+@caught_by(1)
+def gelu_without_its_cube(m):
+    m.GELU_CUBE = 0.0
+
+
+@caught_by(1)
+def gelu_works_in_its_input_when_there_is_an_out(m):
+    def fast_gelu(x, out=None, threads=1):
+        x = m.floating(x)
+        if out is None:
+            out = np.empty_like(x)
+        if out.shape != x.shape or out.dtype != x.dtype:
+            raise ValueError(f"{out.dtype} {out.shape} {x.dtype} {x.shape}")
+        m.in_chunks(lambda part: m.gelu_into(part, part, np.empty_like(part)), x, threads=threads)
+        out[...] = x
+        return out
+
+    m.fast_gelu = fast_gelu
+
+
+@caught_by(1)
+def out_is_filled_and_another_array_comes_back(m):
+    right = m.fast_gelu
+    m.fast_gelu = lambda x, out=None, threads=1: right(x, out, threads).copy()
+
+
+@caught_by(1)
+def whatever_out_is_given_is_good(m):
+    spoil(m, "fast_gelu", ("if out.shape != x.shape or out.dtype != x.dtype:", "if out.shape != x.shape:"))
+
+
+@caught_by(1)
+def an_out_may_have_another_shape(m):
+    spoil(m, "fast_gelu", ("if out.shape != x.shape or out.dtype != x.dtype:", "if out.dtype != x.dtype:"))
+
+
+@caught_by(1)
+def gelu_comes_in_c_order(m):
+    spoil(m, "fast_gelu", ("np.empty_like(x) if out", "np.empty(x.shape, x.dtype) if out"))
+
+
+@caught_by(3)
+def gelu_is_done_in_one_piece(m):
+    spoil(
+        m,
+        "fast_gelu",
+        (
+            "in_chunks(steps, out, x, threads=threads)",
+            "in_chunks(steps, out, x, chunk=max(x.size, 1) if x.size > 150_000 else CHUNK, threads=threads)",
+        ),
+    )
+
+
+@caught_by(4)
+def gelu_goes_by_tiny_pieces(m):
+    spoil(
+        m,
+        "fast_gelu",
+        ("in_chunks(steps, out, x, threads=threads)", "in_chunks(steps, out, x, chunk=64, threads=threads)"),
+    )
+
+
+# add_relu, scale_shift_add_relu.
+
+
+@caught_by(1)
+def relu_comes_before_the_sum(m):
+    spoil(
+        m,
+        "add_relu",
+        ("np.add(x, y, out=part)\n", "np.clip(x, 0, np.inf, out=part)\n"),
+        ("np.clip(part, 0, np.inf, out=part)", "part += y"),
+    )
+
+
+@caught_by(1)
+def nan_becomes_nothing(m):
+    spoil(m, "add_relu", ("np.clip(part, 0, np.inf, out=part)", "np.fmax(part, 0, out=part)"))
+
+
+@caught_by(1)
+def integers_stay_integers(m):
+    spoil(m, "add_relu", ("map(floating, promote(x, y))", "promote(x, y)"))
+
+
+@caught_by(1)
+def a_sum_comes_in_c_order(m):
+    m.room_for = lambda *operands: np.empty(
+        m.broadcast_shapes(*map(np.shape, operands)), m.result_type(*operands)
+    )
+
+
+@caught_by(1)
+def the_sum_is_written_over_its_first_operand(m):
+    spoil(
+        m,
+        "add_relu",
+        ("room_for(x, y)", "(x if x.shape == broadcast_shapes(x.shape, y.shape) else room_for(x, y))"),
+    )
+
+
+@caught_by(2)
+def where_the_result_is_nothing_the_gradient_goes_through(m):
+    spoil(m, "where_positive", ("out > 0", "out >= 0"))
+
+
+@caught_by(2)
+def the_second_operand_gets_nothing(m):
+    spoil(m, "add_relu_back", ("return back, back", "return back, None"))
+
+
+@caught_by(2)
+def the_sum_s_gradient_is_not_masked(m):
+    spoil(m, "add_relu_back", ("where_positive(grad, out)", "grad.copy()"))
+
+
+@caught_by(2)
+def the_mask_is_written_into_the_gradient_that_came(m):
+    spoil(m, "where_positive", ("np.empty_like(grad)", "grad"))
+
+
+@caught_by(3)
+def a_sum_keeps_its_operands(m):
+    def add_relu_back(grad, x, y):
+        back = grad * (x + y > 0)
+        return back, back
+
+    m.add_relu.gradient(add_relu_back)
+
+
+@caught_by(3)
+def each_operand_gets_an_array_of_its_own(m):
+    spoil(m, "add_relu_back", ("return back, back", "return back, back.copy()"))
+
+
+@caught_by(1)
+def the_shift_is_scaled_too(m):
+    spoil(
+        m,
+        "scale_shift_add_relu",
+        ("np.multiply(x, a, out=part)\n", "np.add(x, b, out=part)\n"),
+        ("part += b\n", "part *= a\n"),
+    )
+
+
+@caught_by(1)
+def y_comes_after_the_relu(m):
+    spoil(
+        m,
+        "scale_shift_add_relu",
+        (
+            "    part += y\n        np.clip(part, 0, np.inf, out=part)",
+            "    np.clip(part, 0, np.inf, out=part)\n        part += y",
+        ),
+    )
+
+
+@caught_by(1)
+def a_number_makes_it_float64(m):
+    spoil(
+        m,
+        "scale_shift_add_relu",
+        ("dtype = result_type(x, a, b, y)", "dtype = np.result_type(*map(np.asarray, (x, a, b, y)))"),
+    )
+
+
+@caught_by(1)
+def a_chain_of_integers_is_one_of_integers(m):
+    spoil(m, "scale_shift_add_relu", ('dtype if dtype.kind == "f" else np.dtype(np.float32)', "dtype"))
+
+
+@caught_by(2)
+def y_s_gradient_is_scaled_too(m):
+    spoil(
+        m,
+        "scale_shift_add_relu_back",
+        ("        back,\n        back,\n", "        back,\n        back * a,\n"),
+    )
+
+
+@caught_by(2)
+def x_s_gradient_is_not_scaled(m):
+    spoil(m, "scale_shift_add_relu_back", ("np.multiply(back, a, dtype=back.dtype)", "back"))
+
+
+@caught_by(2)
+def a_s_gradient_is_not_masked(m):
+    spoil(m, "scale_shift_add_relu_back", ("back * scaled", "grad * scaled"))
+
+
+@caught_by(2)
+def x_is_not_there_for_the_scale(m):
+    spoil(m, "scale_shift_add_relu", ("operands[0] if isinstance(a, np.ndarray) else None", "None"))
+
+
+@caught_by(2)
+def a_scale_in_float64_makes_gradients_of_it(m):
+    spoil(
+        m,
+        "scale_shift_add_relu_back",
+        ("np.multiply(back, a, dtype=back.dtype)", "back * np.asarray(a, float)"),
+    )
+
+
+@caught_by(3)
+def x_is_kept_for_a_number_too(m):
+    spoil(m, "scale_shift_add_relu", ("operands[0] if isinstance(a, np.ndarray) else None", "operands[0]"))
+
+
+@caught_by(3)
+def a_chain_is_done_in_whole_arrays(m):
+    spoil(
+        m,
+        "scale_shift_add_relu",
+        (
+            "in_chunks(steps, room_for(*operands), *operands)",
+            "_whole(*operands)",
+        ),
+    )
+
+    def whole(x, a, b, y):
+        out = m.room_for(x, a, b, y)
+        scaled = x * a
+        shifted = scaled + b
+        total = shifted + y
+        return np.clip(total, 0, np.inf, out=out)
+
+    m._whole = whole
+
+
+@caught_by(4)
+def a_chain_goes_by_tiny_pieces(m):
+    spoil(
+        m,
+        "scale_shift_add_relu",
+        (
+            "in_chunks(steps, room_for(*operands), *operands)",
+            "in_chunks(steps, room_for(*operands), *operands, chunk=64)",
+        ),
+    )
+
+
+@caught_by(4)
+def the_mask_goes_by_tiny_pieces(m):
+    spoil(m, "where_positive", ("grad, out)\n", "grad, out, chunk=64)\n"))
+
+
+# linear_gelu.
+
+
+@caught_by(1)
+def the_bias_comes_after_gelu(m):
+    spoil(
+        m,
+        "linear_gelu",
+        (
+            "before_gelu(rows[some], weight, bias, out[some])",
+            "before_gelu(rows[some], weight, None, out[some])",
+        ),
+        ("return out.reshape", "out += 0 if bias is None else bias\n    return out.reshape"),
+    )
+
+
+@caught_by(1)
+def there_is_no_gelu(m):
+    spoil(m, "linear_gelu", ("gelu_into(part, part, room", "(part, part, room"))
+
+
+@caught_by(1)
+def a_bias_may_be_stretched(m):
+    spoil(m, "linear_gelu", ("bias is not None and bias.shape != weight.shape[:1]", "False"))
+
+
+@caught_by(1)
+def weights_may_have_one_axis(m):
+    spoil(m, "linear_gelu", ("weight.ndim != 2 or x.shape", "x.shape"))
+
+
+@caught_by(1)
+def rows_of_integers_stay_integers(m):
+    spoil(m, "linear_gelu", ("map(floating, promote(x, weight))", "promote(x, weight)"))
+
+
+@caught_by(1)
+def leading_axes_are_lost(m):
+    spoil(m, "linear_gelu", ("return out.reshape(*x.shape[:-1], len(weight))", "return out"))
+
+
+@caught_by(1)
+def only_the_first_rows_are_done(m):
+    m.row_slices = lambda count, width: iter([slice(0, min(count, max(64, m.CHUNK // max(width, 1))))])
+
+
+@caught_by(2)
+def what_was_before_gelu_had_no_bias(m):
+    spoil(
+        m,
+        "linear_gelu_back",
+        ("before_gelu(rows[some], weight, bias,", "before_gelu(rows[some], weight, None,"),
+    )
+
+
+@caught_by(2)
+def the_slope_is_the_share_alone(m):
+    spoil(m, "times_slope", ("    x *= scratch\n", "    x *= 0\n"))
+
+
+@caught_by(2)
+def the_cube_s_slope_is_not_three_times(m):
+    spoil(m, "times_slope", ("scratch *= 3 * GELU_CUBE", "scratch *= GELU_CUBE"))
+
+
+@caught_by(2)
+def far_away_the_slope_is_not_a_number(m):
+    spoil(m, "times_slope", ("np.clip(x, -GELU_FAR, GELU_FAR, out=x)", "pass"))
+
+
+@caught_by(2)
+def weights_get_what_the_last_rows_say(m):
+    spoil(m, "linear_gelu_back", ("grad_weight += np.matmul", "grad_weight = np.matmul"))
+
+
+@caught_by(2)
+def the_bias_gets_what_the_last_rows_say(m):
+    spoil(m, "linear_gelu_back", ("grad_bias += back", "grad_bias = back"))
+
+
+@caught_by(2)
+def the_bias_gets_a_mean(m):
+    spoil(m, "linear_gelu_back", ("back.sum(axis=0)", "back.mean(axis=0) if len(back) else 0"))
+
+
+@caught_by(2)
+def a_bias_that_is_not_there_gets_a_gradient(m):
+    spoil(
+        m,
+        "linear_gelu_back",
+        ("grad_bias if bias is not None and needs_input_grad[2]", "grad_bias if needs_input_grad[-1]"),
+    )
+
+
+@caught_by(2)
+def frozen_weights_get_a_gradient(m):
+    spoil(m, "linear_gelu_back", ("grad_weight if needs_input_grad[1] else None", "grad_weight"))
+
+
+@caught_by(2)
+def x_gets_a_gradient_that_nobody_wants(m):
+    spoil(m, "linear_gelu_back", ("if needs_input_grad[0] else None", "if True else None"))
+
+
+@caught_by(2)
+def gelu_s_gradient_is_written_over(m):
+    spoil(m, "times_slope", ("x *= grad", "grad *= x; x[...] = grad"))
+
+
+def _keeping(m, rule, saves):
+    """linear_gelu as another op, that keeps the table before gelu."""
+
+    def linear_gelu(x, weight, bias=None):
+        hidden = m.affine_of(x, weight, bias)
+        return m.fast_gelu(hidden), hidden
+
+    m.affine_of = lambda x, weight, bias: x @ weight.T if bias is None else x @ weight.T + bias
+    fresh = m.op(saves=saves)(linear_gelu)
+    right = m.linear_gelu.forward
+
+    def checked(x, weight, bias=None):
+        right(x[..., :0] if False else x, weight, bias)
+        x, weight = map(m.floating, m.promote(x, weight))
+        return linear_gelu(x, weight, bias)
+
+    fresh.forward = checked
+    fresh.gradient(rule)
+    m.linear_gelu = fresh
+
+
+@caught_by(3)
+def the_table_before_gelu_is_kept(m):
+    def rule(grad, x, weight, bias, hidden, needs_input_grad):
+        return m.linear_gelu_back(grad, x, weight, bias, needs_input_grad)
+
+    _keeping(m, rule, ["hidden"])
+
+
+@caught_by(3)
+def a_table_before_gelu_is_made(m):
+    def whole(x, weight, bias=None):
+        x, weight = map(m.floating, m.promote(x, weight))
+        if weight.ndim != 2 or x.shape[-1:] != weight.shape[1:]:
+            raise ValueError(f"{x.shape} {weight.shape}")
+        if bias is not None and bias.shape != weight.shape[:1]:
+            raise ValueError(f"{bias.shape} {weight.shape}")
+        rows = m.as_rows(x)
+        hidden = m.before_gelu(rows, weight, bias, np.empty((len(rows), len(weight)), x.dtype))
+        return m.fast_gelu(hidden).reshape(*x.shape[:-1], len(weight))
+
+    m.linear_gelu.forward = whole
+
+
+@caught_by(3)
+def the_way_back_makes_the_whole_table(m):
+    right = m.row_slices
+    spoil(m, "linear_gelu_back", ("row_slices(*grads.shape)", "[slice(0, len(grads))]"))
+    m.row_slices = right
+
+
+@caught_by(4)
+def a_layer_goes_row_by_row(m):
+    m.row_slices = lambda count, width: (slice(i, i + 1) for i in range(count))
+
+
+# softmax_cross_entropy.
+
+
+@caught_by(1)
+def losses_are_added_up(m):
+    spoil(m, "softmax_cross_entropy", ("slopes.dtype.type(total / n)", "slopes.dtype.type(total)"))
+
+
+@caught_by(1)
+def the_sign_of_a_loss_is_turned(m):
+    spoil(m, "softmax_cross_entropy", ("np.log(sums) - right", "right - np.log(sums)"))
+
+
+@caught_by(1)
+def the_label_s_number_is_taken_after_exp(m):
+    spoil(
+        m,
+        "softmax_cross_entropy",
+        (
+            "        right = part[picked]\n        np.exp(part, out=part)\n",
+            "        np.exp(part, out=part)\n        right = part[picked]\n",
+        ),
+    )
+
+
+@caught_by(1)
+def large_logits_overflow(m):
+    m.below_largest = lambda x, axis: m.floating(x).copy()
+
+
+@caught_by(1)
+def infinities_are_not_thought_of(m):
+    m.below_largest = lambda x, axis: m.floating(x) - m.floating(x).max(axis, keepdims=True)
+
+
+@caught_by(1)
+def a_loss_is_float64(m):
+    spoil(m, "softmax_cross_entropy", ("slopes.dtype.type(total / n)", "np.float64(total / n)"))
+
+
+@caught_by(1)
+def labels_are_not_looked_at(m):
+    m.check_labels = lambda logits, labels: m.as_array(labels)
+
+
+@caught_by(1)
+def no_rows_are_a_loss(m):
+    spoil(m, "softmax_cross_entropy", ("if not n:", "if False:"), ("total / n", "total / max(n, 1)"))
+
+
+@caught_by(2)
+def slopes_are_added_up(m):
+    spoil(m, "softmax_cross_entropy", ("(sums * n)[:, None]", "sums[:, None]"))
+
+
+@caught_by(2)
+def slopes_are_shares(m):
+    spoil(m, "softmax_cross_entropy", ("part[picked] -= sums\n", "pass\n"))
+
+
+@caught_by(2)
+def slopes_of_a_piece_are_divided_by_its_rows(m):
+    spoil(m, "softmax_cross_entropy", ("(sums * n)[:, None]", "(sums * len(part))[:, None]"))
+
+
+@caught_by(2)
+def the_loss_s_own_gradient_is_forgotten(m):
+    spoil(m, "softmax_cross_entropy_back", ("slopes if grad == 1 else slopes * grad", "slopes"))
+
+
+@caught_by(2)
+def slopes_may_be_written_to(m):
+    spoil(m, "softmax_cross_entropy", ("slopes.flags.writeable = False", "pass"))
+
+
+@caught_by(2)
+def slopes_are_scaled_in_place(m):
+    def softmax_cross_entropy_back(grad, slopes):
+        slopes.flags.writeable = True
+        slopes *= grad
+        return slopes, None
+
+    m.softmax_cross_entropy.gradient(softmax_cross_entropy_back)
+
+
+@caught_by(3)
+def slopes_are_multiplied_by_one(m):
+    spoil(m, "softmax_cross_entropy_back", ("slopes if grad == 1 else slopes * grad", "slopes * grad"))
+
+
+@caught_by(3)
+def logits_are_kept_too(m):
+    def softmax_cross_entropy_back(grad, logits, slopes):
+        return (slopes if grad == 1 else slopes * grad), None
+
+    m.softmax_cross_entropy.gradient(softmax_cross_entropy_back)
+
+
+@caught_by(3)
+def all_rows_are_done_at_once_and_copied(m):
+    spoil(m, "softmax_cross_entropy", ("for some in row_slices(n, classes):", "for some in [slice(0, n)]:"))
+
+
+@caught_by(4)
+def a_loss_goes_row_by_row(m):
+    spoil(
+        m,
+        "softmax_cross_entropy",
+        ("for some in row_slices(n, classes):", "for some in [slice(i, i + 1) for i in range(n)]:"),
+    )
+
+
+# FusedAdam.
+
+
+@caught_by(1)
+def all_parameters_count_the_same_steps(m):
+    spoil(
+        m,
+        "FusedAdam.stretches",
+        (
+            'state["step"] = step = state["step"] + 1',
+            'state["step"] += 1; step = max(s["step"] for s in self.state.values())',
+        ),
+    )
+
+
+@caught_by(1)
+def a_missing_gradient_is_nothing_and_moves(m):
+    right = m.FusedAdam.step
+
+    def step(self):
+        missing = [p for p in self.parameters() if p.grad is None]
+        for p in missing:
+            p.grad = np.zeros_like(p.data)
+        right(self)
+        for p in missing:
+            p.grad = None
+
+    m.FusedAdam.step = step
+
+
+@caught_by(1)
+def the_frozen_move_too(m):
+    spoil(m, "FusedAdam.stretches", ("p.grad is not None and p.requires_grad", "p.grad is not None"))
+
+
+@caught_by(1)
+def betas_are_swapped(m):
+    spoil(m, "FusedAdam.adam", ("(beta1, beta2), lr", "(beta2, beta1), lr"))
+
+
+@caught_by(1)
+def moments_are_not_corrected(m):
+    spoil(m, "FusedAdam.adam", ("lr * root / (1 - beta1**step)", "lr * root"))
+
+
+@caught_by(1)
+def squares_are_not_corrected(m):
+    spoil(m, "FusedAdam.adam", ("math.sqrt(1 - beta2**step)", "1.0"))
+
+
+@caught_by(1)
+def eps_is_added_before_the_correction(m):
+    spoil(m, "FusedAdam.adam", ('group["eps"] * root', 'group["eps"]'))
+
+
+@caught_by(1)
+def decay_is_never_decoupled(m):
+    spoil(m, "FusedAdam.adam", ('if decay and group["decoupled"]:', "if False:"))
+
+
+@caught_by(1)
+def decay_is_always_decoupled(m):
+    spoil(m, "FusedAdam.adam", ('if decay and group["decoupled"]:', "if decay:"))
+
+
+@caught_by(1)
+def decoupled_decay_knows_no_learning_rate(m):
+    spoil(m, "FusedAdam.adam", ("data *= 1 - lr * decay", "data *= 1 - decay"))
+
+
+@caught_by(1)
+def the_gradient_is_decayed_in_place(m):
+    spoil(
+        m,
+        "FusedAdam.adam",
+        (
+            'decayed = np.multiply(data, decay, out=self._room.take("decayed", data.size, data.dtype))',
+            "decayed = data * decay",
+        ),
+        ("        decayed += grad\n        grad = decayed", "        grad += decayed"),
+    )
+
+
+@caught_by(1)
+def all_groups_move_by_the_first_one_s_options(m):
+    spoil(
+        m,
+        "FusedAdam.step",
+        (
+            "self.move(flat, first, last, step, group)",
+            "self.move(flat, first, last, step, self.param_groups[0])",
+        ),
+    )
+
+
+@caught_by(1)
+def shapes_are_looked_at_when_others_have_moved(m):
+    right = m.FusedAdam.move
+
+    def move(self, flat, first, last, step, group):
+        right(self, flat, first, first + 1, step, group)
+        for i in range(first + 1, last):
+            right(self, flat, i, i + 1, step, group)
+
+    def step(self):
+        for group, flats in zip(self.param_groups, self._flats, strict=True):
+            for flat in flats:
+                for i, p in enumerate(flat.params):
+                    if p.grad is None or not p.requires_grad:
+                        continue
+                    if p.grad.shape != p.shape:
+                        raise ValueError(f"{p.grad.shape} {p.shape}")
+                    if p.data is not flat.views[i]:
+                        flat.views[i][...] = p.data
+                        p.data = flat.views[i]
+                    names = {"exp_avg": flat.of(flat.exp_avg, i), "exp_avg_sq": flat.of(flat.exp_avg_sq, i)}
+                    state = self.state.get(p) or self.state.setdefault(p, {})
+                    if not state:
+                        state.update(step=0, **names)
+                    state["step"] += 1
+                    right(self, flat, i, i + 1, state["step"], group)
+
+    m.FusedAdam.step = step
+    m.FusedAdam.move = move
+
+
+@caught_by(1)
+def only_the_first_chunk_of_a_long_one_moves(m):
+    spoil(m, "FusedAdam.move", ("range(0, end - begin, CHUNK)", "range(0, min(end - begin, CHUNK), CHUNK)"))
+
+
+@caught_by(1)
+def writes_are_not_noted(m):
+    m.increment_version = lambda array: 0
+
+
+@caught_by(1)
+def gradients_are_read_as_they_lie(m):
+    spoil(m, "FusedAdam.move", ("g.reshape(-1) for g in moving", 'g.ravel(order="K") for g in moving'))
+
+
+@caught_by(1)
+def a_gradient_of_another_order_is_read_as_it_lies(m):
+    spoil(
+        m,
+        "FusedAdam.move",
+        ("grads.reshape(moving[0].shape)[...] = moving[0]", 'grads[...] = moving[0].ravel(order="K")'),
+    )
+
+
+@caught_by(1)
+def an_array_that_was_replaced_is_forgotten(m):
+    spoil(m, "FusedAdam.stretches", ("flat.views[i][...] = p.data\n", "pass\n"))
+
+
+@caught_by(1)
+def an_array_that_was_replaced_stays_outside(m):
+    spoil(m, "FusedAdam.stretches", ("p.data = flat.views[i]\n", "pass\n"))
+
+
+@caught_by(1)
+def what_is_loaded_stays_outside(m):
+    m.FusedAdam.load_state_dict = m.Optimizer.load_state_dict
+
+
+@caught_by(1)
+def what_is_not_loaded_is_remembered(m):
+    spoil(m, "FusedAdam.load_state_dict", ("flat.exp_avg[...] = flat.exp_avg_sq[...] = 0", "pass"))
+
+
+@caught_by(1)
+def only_one_moment_is_loaded(m):
+    spoil(m, "FusedAdam.load_state_dict", ('("exp_avg", "exp_avg_sq")', '("exp_avg",)'))
+
+
+@caught_by(1)
+def a_loaded_state_is_lost_after_the_next_step(m):
+    spoil(m, "FusedAdam.load_state_dict", ("state[name] = view", "pass"))
+
+
+@caught_by(1)
+def a_step_is_not_counted_in_the_state(m):
+    spoil(m, "FusedAdam.stretches", ('state["step"] = step = state["step"] + 1', 'step = state["step"] + 1'))
+
+
+@caught_by(1)
+def stretches_run_over_one_that_stands_still(m):
+    spoil(
+        m, "FusedAdam.stretches", ("if step != last_step or flat", "if (step and step != last_step) or flat")
+    )
+
+
+@caught_by(1)
+def the_last_stretch_is_forgotten(m):
+    spoil(m, "FusedAdam.stretches", ("yield begin, len(flat.params), last_step", "return"))
+
+
+@caught_by(3)
+def gradients_are_put_together_anew_each_step(m):
+    spoil(
+        m,
+        "FusedAdam.move",
+        (
+            'np.concatenate([g.reshape(-1) for g in moving], out=grads, casting="same_kind")',
+            "grads[...] = np.concatenate([g.reshape(-1) for g in moving])",
+        ),
+    )
+
+
+@caught_by(3)
+def a_step_multiplies_into_new_arrays(m):
+    spoil(
+        m, "FusedAdam.adam", ("np.multiply(grad, 1 - beta1, out=scratch)\n", "scratch = grad * (1 - beta1)\n")
+    )
+
+
+@caught_by(3)
+def decayed_gradients_are_new_arrays(m):
+    spoil(
+        m,
+        "FusedAdam.adam",
+        ('np.multiply(data, decay, out=self._room.take("decayed", data.size, data.dtype))', "data * decay"),
+    )
+
+
+@caught_by(4)
+def parameters_move_one_by_one(m):
+    spoil(m, "FusedAdam.stretches", ("if step != last_step or flat", "if True or flat"))
+
+
+# winograd_conv2d.
+
+
+@caught_by(1)
+def kernels_are_turned_round(m):
+    right = m.winograd_conv2d.forward
+    m.winograd_conv2d.forward = lambda x, weight: right(
+        x, weight[:, :, ::-1, ::-1] if np.ndim(weight) == 4 else weight
+    )
+
+
+@caught_by(1)
+def rows_and_columns_are_mixed_up(m):
+    spoil(
+        m,
+        "pixel_tiles",
+        (
+            "(row, column, image, 4 * row, 4 * column, channel)",
+            "(column, row, image, 4 * row, 4 * column, channel)",
+        ),
+    )
+
+
+@caught_by(1)
+def tiles_lie_six_apart(m):
+    spoil(
+        m,
+        "pixel_tiles",
+        (
+            "(row, column, image, 4 * row, 4 * column, channel)",
+            "(row, column, image, 4 * row, 2 * column, channel)",
+        ),
+    )
+
+
+@caught_by(1)
+def there_is_no_border_at_the_left(m):
+    spoil(m, "pixel_tiles", ("1 : w + 1]", ": w]"))
+
+
+@caught_by(1)
+def every_stretch_of_rows_begins_at_a_border(m):
+    spoil(
+        m,
+        "pixel_tiles",
+        ("top = 1 if rows.start == 0 else 0", "top = 1"),
+        ("max(4 * rows.start - 1, 0)", "4 * rows.start"),
+    )
+
+
+@caught_by(1)
+def a_stretch_of_rows_does_not_see_the_next(m):
+    spoil(m, "pixel_tiles", (": 4 * rows.stop + 1]", ": 4 * rows.stop]"))
+
+
+@caught_by(1)
+def the_border_has_the_last_images_in_it(m):
+    spoil(
+        m,
+        "pixel_tiles",
+        ("padded[...] = 0", "padded[...] = 0 if images.start == rows.start == 0 else padded"),
+    )
+
+
+@caught_by(1)
+def a_constant_of_the_transform_has_the_wrong_sign(m):
+    m.PIXELS[3, 3] = -2
+    m.transform.cache_clear()
+
+
+@caught_by(1)
+def only_sides_that_are_multiples_of_four(m):
+    right = m.winograd_conv2d.forward
+
+    def forward(x, weight):
+        out = right(x, weight)
+        out[:, :, x.shape[2] // 4 * 4 :] = 0
+        return out
+
+    m.winograd_conv2d.forward = forward
+
+
+@caught_by(1)
+def results_lie_by_channels(m):
+    right = m.winograd_conv2d.forward
+    m.winograd_conv2d.forward = lambda x, weight: np.ascontiguousarray(right(x, weight))
+
+
+@caught_by(1)
+def kernels_of_other_sizes_are_cut(m):
+    def winograd_shapes(x, weight):
+        if x.ndim != 4 or weight.ndim != 4 or weight.shape[1] != x.shape[1]:
+            raise ValueError(f"{x.shape} {weight.shape}")
+
+    m.winograd_shapes = winograd_shapes
+
+
+@caught_by(1)
+def images_of_integers_are_convolved_in_integers(m):
+    spoil(m, "winograd_conv2d", ("map(floating, promote(x, weight))", "promote(x, weight)"))
+
+
+@caught_by(1)
+def everything_is_done_in_float32(m):
+    spoil(
+        m,
+        "winograd_conv2d",
+        ("map(floating, promote(x, weight))", "(np.asarray(v, np.float32) for v in (x, weight))"),
+    )
+
+
+@caught_by(1)
+def numbers_are_rounded_to_half_precision_on_the_way(m):
+    spoil(
+        m,
+        "winograd_conv2d",
+        (
+            'transform("results", x.dtype), products',
+            'transform("results", x.dtype), products.astype(np.float16).astype(x.dtype)',
+        ),
+    )
+
+
+@caught_by(2)
+def images_get_a_convolution_by_the_same_kernels(m):
+    spoil(m, "winograd_conv2d_back", ("[:, :, ::-1, ::-1]", ""))
+
+
+@caught_by(2)
+def inputs_and_outputs_are_not_swapped(m):
+    spoil(
+        m,
+        "winograd_conv2d_back",
+        ("weight.transpose(1, 0, 2, 3)[", "weight.reshape(weight.shape[1], weight.shape[0], 3, 3)["),
+    )
+
+
+@caught_by(2)
+def kernels_get_what_the_last_images_say(m):
+    spoil(m, "winograd_conv2d_back", ("total += part", "total = part"))
+
+
+@caught_by(2)
+def what_reaches_over_the_edge_is_left_over(m):
+    spoil(m, "winograd_conv2d_back", ("slopes[...] = 0", "slopes[...] = 1 if rows.start == 0 else 0"))
+
+
+@caught_by(2)
+def kernels_gradients_are_turned_on_their_side(m):
+    spoil(m, "winograd_conv2d_back", ("transpose(3, 2, 0, 1)", "transpose(3, 2, 1, 0)"))
+
+
+@caught_by(2)
+def a_gradient_that_nobody_wants_is_made(m):
+    spoil(m, "winograd_conv2d_back", ("if needs_input_grad[0]:", "if True:"))
+
+
+@caught_by(3)
+def all_tiles_are_transformed_at_once(m):
+    m.TILES = 1 << 40
+
+
+@caught_by(3)
+def pixels_are_kept_for_the_way_back(m):
+    right, back = m.winograd_conv2d.forward, m.winograd_conv2d.pull
+
+    def winograd_conv2d(x, weight):
+        return right(x, weight), np.zeros((36, x.size // 16), x.dtype) + x.dtype.type(1)
+
+    def rule(grad, x, weight, tiles, needs_input_grad):
+        return back(grad, x, weight, needs_input_grad)
+
+    op = m.op(saves=["tiles"])(winograd_conv2d)
+    checked = op.forward
+
+    def forward(x, weight):
+        x, weight = map(m.floating, m.promote(x, weight))
+        return checked(x, weight)
+
+    op.forward = forward
+    op.gradient(rule)
+    plain = m.winograd_conv2d
+    spoil(m, "winograd_conv2d_back", ("winograd_conv2d.forward(grad", "_plain.forward(grad"))
+    m._plain = plain
+    back = m.winograd_conv2d_back
+    m.winograd_conv2d = op
+
+
+@caught_by(4)
+def it_is_kata_07_s_convolution_by_another_name(m):
+    from tinytorch.spatial import conv2d
+
+    def forward(x, weight):
+        x, weight = map(m.floating, m.promote(x, weight))
+        m.winograd_shapes(x, weight)
+        return conv2d.forward(x, weight, padding=1) if x.size else right(x, weight)
+
+    right = m.winograd_conv2d.forward
+    m.winograd_conv2d.forward = forward
+
+
+@caught_by(4)
+def the_kernels_gradient_is_kata_07_s(m):
+    from tinytorch.spatial import conv2d
+
+    def winograd_conv2d_back(grad, x, weight, needs_input_grad):
+        x, weight = map(m.floating, m.promote(x, weight))
+        if not grad.size:
+            return right(grad, x, weight, needs_input_grad)
+        return conv2d.pull(grad, x, weight, None, 1, 1, 1, 1, needs_input_grad)[:2]
+
+    right = m.winograd_conv2d.pull
+    m.winograd_conv2d.gradient(winograd_conv2d_back)
+
+
+# fold_batch_norm, LinearGELU, fuse.
+
+
+@caught_by(1)
+def folding_forgets_eps(m):
+    spoil(m, "fold_batch_norm", (" + norm.eps", ""))
+
+
+@caught_by(1)
+def folding_divides_by_the_variance(m):
+    spoil(m, "fold_batch_norm", ("np.sqrt(norm.running_var", "(norm.running_var"))
+
+
+@caught_by(1)
+def folding_forgets_the_mean(m):
+    spoil(m, "fold_batch_norm", (" - norm.running_mean.data", ""))
+
+
+@caught_by(1)
+def the_old_bias_is_not_scaled(m):
+    spoil(
+        m,
+        "fold_batch_norm",
+        (
+            "shift = (0 if conv.bias is None else conv.bias.data) - norm.running_mean.data",
+            "shift = -norm.running_mean.data",
+        ),
+        (
+            "shift * scale + norm.bias.data",
+            "shift * scale + norm.bias.data + (0 if conv.bias is None else conv.bias.data)",
+        ),
+    )
+
+
+@caught_by(1)
+def a_convolution_without_a_bias_stays_so(m):
+    spoil(
+        m,
+        "fold_batch_norm",
+        ("return folded", "folded.bias = None if conv.bias is None else folded.bias\n    return folded"),
+    )
+
+
+@caught_by(1)
+def the_convolution_itself_is_changed(m):
+    spoil(m, "fold_batch_norm", ("copy.copy(conv)", "conv"))
+
+
+@caught_by(1)
+def kernels_are_scaled_in_place(m):
+    spoil(
+        m,
+        "fold_batch_norm",
+        (
+            "Parameter((weight * scale[:, None, None, None]).astype(weight.dtype))",
+            "Parameter(np.multiply(weight, scale[:, None, None, None], out=weight, casting='same_kind'))",
+        ),
+    )
+
+
+@caught_by(1)
+def inputs_are_scaled_not_outputs(m):
+    spoil(
+        m,
+        "fold_batch_norm",
+        ("weight * scale[:, None, None, None]", "weight * np.resize(scale, weight.shape[1])[:, None, None]"),
+    )
+
+
+@caught_by(1)
+def what_is_folded_is_float64(m):
+    spoil(
+        m,
+        "fold_batch_norm",
+        ("(weight * scale[:, None, None, None]).astype(weight.dtype)", "weight * scale[:, None, None, None]"),
+    )
+
+
+@caught_by(1)
+def a_norm_in_training_is_folded(m):
+    spoil(m, "fold_batch_norm", ("norm.training or ", ""))
+
+
+@caught_by(1)
+def hooks_are_called_twice(m):
+    spoil(m, "fold_batch_norm", ('vars(folded).pop("_forward_hooks", None)', "pass"))
+
+
+@caught_by(1)
+def a_fused_layer_copies_its_weights(m):
+    def __init__(self, linear):
+        self.weight, self.bias = copy.deepcopy(linear.weight), copy.deepcopy(linear.bias)
+        self.training = linear.training
+
+    m.LinearGELU.__init__ = __init__
+
+
+@caught_by(1)
+def a_fused_layer_forgets_the_bias(m):
+    m.LinearGELU.forward = lambda self, x: m.linear_gelu(x, self.weight)
+
+
+@caught_by(1)
+def a_fused_layer_is_always_in_training(m):
+    spoil(
+        m,
+        "LinearGELU.__init__",
+        (
+            "self.weight, self.bias, self.training = linear.weight, linear.bias, linear.training",
+            "self.weight, self.bias = linear.weight, linear.bias",
+        ),
+    )
+
+
+@caught_by(1)
+def the_network_itself_is_fused(m):
+    spoil(m, "fuse", ("copy.deepcopy(module)", "module"))
+
+
+@caught_by(1)
+def the_copy_shares_its_parameters(m):
+    spoil(m, "fuse", ("copy.deepcopy(module)", "copy.copy(module)"))
+
+
+@caught_by(1)
+def only_the_outermost_is_fused(m):
+    spoil(m, "fuse", ("for net in fused.modules():", "for net in [fused]:"))
+
+
+@caught_by(1)
+def subclasses_are_fused_too(m):
+    spoil(
+        m,
+        "fuse",
+        ("kinds == (Linear, GELU)", "layers and isinstance(layers[-1], Linear) and isinstance(layer, GELU)"),
+    )
+
+
+@caught_by(1)
+def subclasses_of_norms_are_folded_too(m):
+    spoil(
+        m,
+        "fuse",
+        (
+            "kinds == (Conv2d, BatchNorm2d) and",
+            "layers and isinstance(layers[-1], Conv2d) and isinstance(layer, BatchNorm2d) and",
+        ),
+    )
+
+
+@caught_by(1)
+def norms_in_training_are_skipped_over(m):
+    spoil(m, "fuse", ("and not layer.training", ""))
+
+
+@caught_by(1)
+def neighbours_are_looked_at_in_pairs_from_the_first(m):
+    def fuse(module):
+        fused = copy.deepcopy(module)
+        for net in fused.modules():
+            if isinstance(net, m.Sequential):
+                old, net.layers = net.layers, []
+                for i in range(0, len(old), 2):
+                    pair = old[i : i + 2]
+                    kinds = tuple(map(type, pair))
+                    if kinds == (m.Linear, m.GELU):
+                        pair = [m.LinearGELU(pair[0])]
+                    elif kinds == (m.Conv2d, m.BatchNorm2d) and not pair[1].training:
+                        pair = [m.fold_batch_norm(*pair)]
+                    net.layers += pair
+        return fused
+
+    m.fuse = fuse
+
+
+@caught_by(1)
+def a_relu_counts_as_a_gelu(m):
+    from tinytorch.activations import ReLU
+
+    spoil(m, "fuse", ("kinds == (Linear, GELU)", "kinds in ((Linear, GELU), (Linear, _relu))"))
+    m._relu = ReLU
+
+
+@caught_by(3)
+def a_fused_network_keeps_the_original_too(m):
+    right = m.fuse
+
+    def fuse(module):
+        fused = right(module)
+        kept = copy.deepcopy(module)
+        vars(fused)["_original"] = lambda: kept
+        return fused
+
+    m.fuse = fuse
