@@ -143,6 +143,7 @@ def test_what_was_there_stays_if_writing_fails(tmp_path, monkeypatch):
     monkeypatch.setattr(np.lib.format, "write_array", full)
     monkeypatch.setattr(np, "save", full)
     monkeypatch.setattr(zipfile.ZipFile, "writestr", full)
+    monkeypatch.setattr(zipfile.ZipFile, "open", full)
     with pytest.raises(OSError, match="space"):
         write_submission(path, some(name="other"))
     assert path.read_bytes() == before

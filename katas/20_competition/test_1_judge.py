@@ -54,12 +54,8 @@ def test_each_metric_has_its_tolerance(name, within, beyond):
 def test_all_faults_are_told():
     found = broken_claims(claim(), Metrics(0.5, 5.0, 5000, 5000))
     assert len(found) == 4
-    for name, sentence in zip(
-        ("accuracy", "latency", "memory", "size"),
-        sorted(found, key=lambda s: "alms".index(s[0])),
-        strict=True,
-    ):
-        assert name in sentence
+    for name in ("accuracy", "latency", "memory", "size"):
+        assert sum(name in sentence for sentence in found) == 1
 
 
 def test_a_tolerance_can_be_given():
