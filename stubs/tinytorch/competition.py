@@ -535,13 +535,8 @@ class Worker:
             stderr=self.errors,
             env={**os.environ, **one_thread, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         )
-        try:
-            self.ask(None, "here")
-            self.before = self.resident("VmRSS")
-            self.ask("go", "ready")
-        except BaseException:
-            self.close()
-            raise
+        self.before: int | None = None
+        self.begun = False  # it starts while others do, and is waited for when it is asked
 
     def __call__(self, images: Array) -> Array:
         got = self.ask(images)
@@ -552,6 +547,11 @@ class Worker:
         """Send a message, and wait for the reply, which is an array unless a text is `expected`."""
         assert self.process.stdin
         assert self.process.stdout
+        if not self.begun:
+            self.begun = True
+            self.ask(None, "here")
+            self.before = self.resident("VmRSS")
+            self.ask("go", "ready")
         late = threading.Timer(self.seconds, self.process.kill)
         late.start()
         try:
@@ -616,7 +616,7 @@ class Worker:
 
 
 class Tolerance(NamedTuple):
-    """What a claim may be off: points of accuracy, and of the others a factor: computers have other caches."""
+    """What a claim may be off: points of accuracy; a factor of the others, for computers differ."""
 
     accuracy: float = 0.02
     latency: float = 1.3
