@@ -261,7 +261,7 @@ def test_a_frame_is_written_as_bytes(rng):
     SEND.check(20 * race(lambda: frame(array), lambda: copies(array), limit=SEND.limit / 20).ratio)
 
 
-def test_the_twins_by_lists_are_caught(rng):
+def test_the_twin_by_lists_is_caught(rng):
     array = rng.standard_normal(1 << 14, np.float32)
     text = json.dumps(array.tolist())
     ARRIVE.catches(
