@@ -23,6 +23,7 @@ COMMANDS = {
     "diff": "your solution beside the reference, once the kata has passed",
     "verify": "prove katas again, after edits or when progress.json was damaged",
     "milestone": "watch a milestone: real models at work on your framework",
+    "leaderboard": "who is ahead in the competition, as a table or a page",
     "measure": "time and memory of a kata over growing sizes",
     "report": "your course as one page: progress, plots, curves, a graph",
     "grade": "(instructors) grade a class, unattended, and go on where you were stopped",
@@ -91,7 +92,7 @@ def _run(argv: list[str]) -> int:
 
 def _overview() -> Parser:
     """The parser of `dojo` by itself; its help lists the commands without importing any of them."""
-    listed = "\n".join(f"  {name:<10} {summary}" for name, summary in COMMANDS.items())
+    listed = "\n".join(f"  {name:<11} {summary}" for name, summary in COMMANDS.items())
     parser = Parser(
         prog="dojo",
         usage="dojo COMMAND ...",
