@@ -26,6 +26,7 @@ COMMANDS = {
     "leaderboard": "who is ahead in the competition, as a table or a page",
     "measure": "time and memory of a kata over growing sizes",
     "report": "your course as one page: progress, plots, curves, a graph",
+    "compare": "(instructors) a submission beside the reference: tests, costs, who is at fault",
     "grade": "(instructors) grade a class, unattended, and go on where you were stopped",
     "data": "the data sets: which are there, download them or take them from a folder",
     "doctor": "check that everything on this computer is in order",

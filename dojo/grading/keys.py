@@ -15,6 +15,7 @@ from dojo.curriculum import ROOT, Kata, before
 from dojo.grading.submissions import Submission
 
 SCHEMA = 1
+FOLDERS = ("dojo", "reference/tinytorch")
 
 
 @dataclass(frozen=True)
@@ -63,12 +64,42 @@ def key(submission: Submission, kata: Kata, how: How) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:32]
 
 
+class Tampered(Exception):
+    """What grades is not what it was when it began: code that was graded has changed it."""
+
+
+def check_untouched() -> None:
+    """Hash what grades once more.
+
+    Raises:
+        Tampered: something has changed since this process began to grade.
+    """
+    if _hash(*FOLDERS, "katas") != _everything():
+        raise Tampered(
+            "the suites, reference/ or dojo/ have changed while grading, perhaps by code that was graded: "
+            "`git status` says what, `git checkout .` restores it; --strict lets no code come near them"
+        )
+
+
 @functools.cache
-def _grader() -> list[str]:
+def _everything() -> str:
+    return _hash(*FOLDERS, "katas")
+
+
+@functools.cache
+def _grader() -> tuple[str, str, str]:
     """This harness, the reference that katas can be borrowed from, and what they run on."""
-    digest = hashlib.sha256()
-    for folder in ("dojo", "reference/tinytorch"):
-        for file in sorted((ROOT / folder).rglob("*.py")):
-            digest.update(f"{file.relative_to(ROOT).as_posix()} {manifest.source_hash(file)}\n".encode())
+    _everything()  # as it is before anything is graded
     python = ".".join(map(str, sys.version_info[:2]))
-    return [digest.hexdigest()[:16], python, importlib.metadata.version("numpy")]
+    return _hash(*FOLDERS), python, importlib.metadata.version("numpy")
+
+
+def _hash(*folders: str) -> str:
+    """Of all code in these folders of the repository, and of what pytest reads at its top."""
+    digest = hashlib.sha256()
+    files = [ROOT / "conftest.py", ROOT / "pytest.ini"]
+    for folder in folders:
+        files += [*(ROOT / folder).rglob("*.py"), *(ROOT / folder).rglob("manifest.json")]
+    for file in sorted(files):
+        digest.update(f"{file.relative_to(ROOT).as_posix()} {manifest.source_hash(file)}\n".encode())
+    return digest.hexdigest()[:16]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from dojo.curriculum import BY_NUMBER, Kata
 from dojo.grading import plain, strict
-from dojo.grading.keys import How, key
+from dojo.grading.keys import How, check_untouched, key
 from dojo.grading.leash import Leash
 from dojo.grading.results import LOCKED, MISSING, PASSED, REFUSED, Grade, Outcome
 from dojo.grading.submissions import Submission
@@ -30,6 +30,7 @@ def grade_one(
 
     Raises:
         Stopped: `leash` was, by another thread.
+        Tampered: the student's code has changed the suites, or something has while they ran.
     """
     how, leash = how or How(), leash or Leash()
     outcomes: dict[str, Outcome] = {}
@@ -40,6 +41,7 @@ def grade_one(
             outcome = known.get(name)
             if outcome is None:
                 outcome = _run(submission, kata, how, leash)
+                check_untouched()
                 found(name, outcome)
         outcomes[kata.number] = outcome
     return Grade(submission.name, tuple(outcomes.values()), submission.trouble)

@@ -9,20 +9,35 @@ from __future__ import annotations
 import json
 import tempfile
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from dojo import manifest
 from dojo.authoring import suites
 from dojo.authoring.outcomes import VARIABLE, WORST_LAST
-from dojo.curriculum import Kata
+from dojo.curriculum import Kata, Unit
 from dojo.grading.keys import How, sources
 from dojo.grading.leash import Ended, Leash
 from dojo.grading.results import BLOCKED, FAILED, PASSED, TODO, WEIGHTS, Outcome, Part
 from dojo.grading.submissions import Submission
 from dojo.grading.text import short
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a suite's child told: the state of each sealed test it came to, and why it failed or broke off."""
+
+    states: dict[str, str]
+    reasons: dict[str, str]
+    troubles: list[str]
+    seconds: float
+
+    def failing(self, unit: Unit) -> list[str]:
+        """The sealed tests that did not pass and were not merely blocked by others."""
+        return [t for t in manifest.read(unit).tests if self.states.get(t) in ("failed", "todo", "skipped")]
 
 
 def run(submission: Submission, kata: Kata, how: How, leash: Leash) -> Outcome:
@@ -31,20 +46,37 @@ def run(submission: Submission, kata: Kata, how: How, leash: Leash) -> Outcome:
     Raises:
         Stopped: the leash was.
     """
-    with tempfile.TemporaryDirectory(prefix="dojo-", ignore_cleanup_errors=True) as folder:
-        work = Path(folder)
-        copies, lines = work / "tinytorch", work / "outcomes.jsonl"
-        scratch = work / "scratch"
-        for new in (copies, scratch):
-            new.mkdir()
-        for name, text in sources(submission, kata, how).items():
-            (copies / f"{name}.py").write_bytes(text)
+    with laid_out(sources(submission, kata, how)) as copies:
         spec = suites.planted(kata, copies / f"{kata.name}.py") if how.borrow else str(copies)
-        command = ["-B", "-m", "pytest", str(kata.path), "--impl", spec, "-q", "--no-header", "--color=no"]
-        command += ["-p", "dojo.authoring.outcomes", "-p", "dojo.grading.tether", "-p", "no:cacheprovider"]
-        places = dict.fromkeys(("TMPDIR", "TMP", "TEMP", "HOME"), str(scratch))
-        ended = leash.run(command, how.limit, suites.environment(**{VARIABLE: str(lines)}, **places))
-        return judge(kata, ended, _lines(lines, copies))
+        return judge(kata, ask(kata, spec, copies, how.limit, leash))
+
+
+@contextmanager
+def laid_out(files: Mapping[str, bytes]) -> Iterator[Path]:
+    """A folder with the modules of a submission, by their names, for a composition to name."""
+    with tempfile.TemporaryDirectory(prefix="dojo-", ignore_cleanup_errors=True) as folder:
+        copies = Path(folder) / "tinytorch"
+        copies.mkdir()
+        for name, text in files.items():
+            (copies / f"{name}.py").write_bytes(text)
+        yield copies
+
+
+def ask(unit: Unit, spec: str, copies: Path, limit: float, leash: Leash, tests: Sequence[str] = ()) -> Told:
+    """Run the suite of `unit`, or only some of its `tests`, with tinytorch from `spec`, in one child.
+
+    Raises:
+        Stopped: the leash was.
+    """
+    with tempfile.TemporaryDirectory(prefix="dojo-", ignore_cleanup_errors=True) as folder:
+        lines = Path(folder) / "outcomes.jsonl"
+        paths = [str(unit.path / test) for test in tests] or [str(unit.path)]
+        command = ["-B", "-m", "pytest", *paths, "--impl", spec, "-m", "not real_data"]
+        command += ["-q", "--no-header", "--color=no", "-p", "no:cacheprovider"]
+        command += ["-p", "dojo.authoring.outcomes", "-p", "dojo.grading.tether"]
+        places = dict.fromkeys(("TMPDIR", "TMP", "TEMP", "HOME"), folder)
+        ended = leash.run(command, limit, suites.environment(**{VARIABLE: str(lines)}, **places))
+        return hear(unit, ended, _lines(lines, copies))
 
 
 def _lines(file: Path, copies: Path) -> list[dict[str, Any]]:
@@ -64,12 +96,12 @@ def _lines(file: Path, copies: Path) -> list[dict[str, Any]]:
     return found
 
 
-def judge(kata: Kata, ended: Ended, lines: list[dict[str, Any]]) -> Outcome:
-    """The outcome that a child's lines amount to; only a sealed test that passed counts."""
-    sealed = manifest.read(kata).tests
+def hear(unit: Unit, ended: Ended, lines: list[dict[str, Any]]) -> Told:
+    """What a child's lines say of the sealed tests; of others they say nothing."""
+    sealed = set(manifest.read(unit).tests)
     states: dict[str, str] = {}
-    called: set[str] = set()  # of the others, only a set-up is known: the child ended in their body
     reasons: dict[str, str] = {}
+    called: set[str] = set()  # of the others, only a set-up is known: the child ended in their body
     for line in lines:
         if line.get("kind") == "test" and line.get("id") in sealed and line.get("state") in WORST_LAST:
             states[line["id"]] = max(states.get(line["id"], "passed"), line["state"], key=WORST_LAST.index)
@@ -81,20 +113,25 @@ def judge(kata: Kata, ended: Ended, lines: list[dict[str, Any]]) -> Outcome:
         if states[test] == "passed":
             states[test] = "missing"
     troubles = [str(line.get("words", "")) for line in lines if line.get("kind") == "trouble"]
-    whole = any(line.get("kind") == "end" for line in lines)
     if ended.status is None:
         troubles.append("it was stopped at the time limit: is there a loop that never ends?")
-    elif not whole:
+    elif not any(line.get("kind") == "end" for line in lines):
         troubles.append(f"the run broke off: {_last(ended.output) or f'exit status {ended.status}'}")
+    return Told(states, reasons, troubles, ended.seconds)
+
+
+def judge(unit: Unit, told: Told) -> Outcome:
+    """The outcome that this amounts to; only a sealed test that passed counts."""
+    sealed = manifest.read(unit).tests
     levels = sorted({_level(test) for test in sealed})
-    parts = [_part(n, [t for t in sealed if _level(t) == n], states, reasons) for n in levels]
-    if troubles and all(part.state == PASSED for part in parts):
-        parts[-1] = replace(parts[-1], state=FAILED, passed=0, words=short(troubles[0]))
-    words = next(iter([*troubles, *(part.words for part in parts if part.words)]), "")
-    passed = not troubles and all(part.state == PASSED for part in parts)
-    untouched = parts[0].state == TODO and not troubles
+    parts = [_part(n, [t for t in sealed if _level(t) == n], told.states, told.reasons) for n in levels]
+    if told.troubles and all(part.state == PASSED for part in parts):
+        parts[-1] = replace(parts[-1], state=FAILED, passed=0, words=short(told.troubles[0]))
+    words = next(iter([*told.troubles, *(part.words for part in parts if part.words)]), "")
+    passed = not told.troubles and all(part.state == PASSED for part in parts)
+    untouched = parts[0].state == TODO and not told.troubles
     state = PASSED if passed else TODO if untouched else FAILED
-    return Outcome(kata.number, state, tuple(parts), short(words), round(ended.seconds, 2))
+    return Outcome(unit.number, state, tuple(parts), short(words), round(told.seconds, 2))
 
 
 def _part(level: int, tests: list[str], states: Mapping[str, str], reasons: Mapping[str, str]) -> Part:

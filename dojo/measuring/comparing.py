@@ -79,14 +79,16 @@ class Report:
         return data
 
 
-def compare(kata: Kata, impl: str, tell: Callable[[str], object] = lambda source: None) -> Report:
+def compare(
+    kata: Kata, impl: str, tell: Callable[[str], object] = lambda source: None, torch: bool = True
+) -> Report:
     """Measure `kata`'s probes on `impl` (a composition, as in TINYTORCH_IMPL), the reference and PyTorch.
 
-    PyTorch takes part if it is installed, in the probes that name a counterpart.  `tell` hears of each source
-    as its turn comes.
+    PyTorch takes part if it is installed and `torch` is true, in the probes that name a counterpart.  `tell`
+    hears of each source as its turn comes.
     """
     runs = {}
-    for source, composition in _sources(impl):
+    for source, composition in _sources(impl, torch):
         tell(source)
         runs[source] = _run(kata, source, composition)
     lines = {source: [line for line in got if "probe" in line] for source, got in runs.items()}
@@ -103,10 +105,10 @@ def compare(kata: Kata, impl: str, tell: Callable[[str], object] = lambda source
     )
 
 
-def _sources(impl: str) -> Iterator[tuple[str, str]]:
+def _sources(impl: str, torch: bool) -> Iterator[tuple[str, str]]:
     yield YOURS, impl
     yield REFERENCE, "reference"
-    if importlib.util.find_spec("torch"):
+    if torch and importlib.util.find_spec("torch"):
         yield TORCH, "reference"
 
 

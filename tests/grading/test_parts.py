@@ -18,7 +18,7 @@ import pytest
 
 from dojo import manifest
 from dojo.curriculum import Kata, find
-from dojo.grading import plain, reports, similarity
+from dojo.grading import keys, plain, reports, similarity
 from dojo.grading.keys import How, key
 from dojo.grading.leash import Ended, Leash, Stopped
 from dojo.grading.ledger import Ledger
@@ -111,7 +111,8 @@ def sealed(monkeypatch: pytest.MonkeyPatch) -> Sequence[str]:
 
 
 def judged(told: list[dict[str, object]], status: int | None = 0) -> Outcome:
-    return plain.judge(find("04"), Ended(status, "last words", 1), told)
+    kata = find("04")
+    return plain.judge(kata, plain.hear(kata, Ended(status, "last words", 1), told))
 
 
 def test_all_sealed_tests_green_is_a_pass(sealed: Sequence[str]) -> None:
@@ -271,3 +272,20 @@ def test_a_leash_that_is_stopped_ends_its_children_and_starts_no_more() -> None:
 
 def test_outcomes_survive_json() -> None:
     assert Outcome.from_data(json.loads(json.dumps(HALF.as_data()))) == HALF
+
+
+def test_a_grader_that_was_changed_says_so_and_grades_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(keys, "ROOT", tmp_path)
+    for cached in (keys._everything, keys._grader):
+        cached.cache_clear()
+    for name in ("conftest.py", "pytest.ini", "katas/04_activations/test_1_x.py"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("as it was")
+    keys.check_untouched()
+    (tmp_path / "katas/04_activations/test_1_x.py").write_text("def test_x(): pass")
+    with pytest.raises(keys.Tampered, match="git status"):
+        keys.check_untouched()
+    for cached in (keys._everything, keys._grader):
+        cached.cache_clear()
