@@ -908,6 +908,8 @@ def _write(m, put):
 
     def write_safetensors(path, arrays, metadata=None):
         plain = {name: m.as_plain(a) for name, a in arrays.items()}
+        if "__metadata__" in plain:
+            raise ValueError("__metadata__ is no name of an array")
         names = {dtype: name for name, dtype in m.DTYPES.items()}
         header = {"__metadata__": dict(metadata)} if metadata else {}
         end, order = 0, sorted(plain, key=lambda name: -plain[name].itemsize)
