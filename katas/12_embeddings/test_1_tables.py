@@ -159,6 +159,10 @@ def test_what_is_looked_up_is_a_copy(rng):
     assert not np.shares_memory(out.data, weight)
     out.data[...] = 0
     expect(weight, before)
+    for ids in (1, [1], np.array(2), np.array([[0]])):
+        out = embedding(weight, ids)
+        out.data[...] = 7
+        expect(weight, before)
 
 
 def test_the_padding_is_looked_up_as_it_is(rng):
@@ -235,6 +239,14 @@ def test_rows_may_lie_in_memory_in_any_order(dim, rng):
     expect(scatter_add(rows, np.repeat(ids, 2)[::-2], 5), by_rows(rows, ids[::-1], 5))
 
 
+def test_numbers_keep_all_their_digits():
+    """An int64 has more of them than a float64, and that more than a float32."""
+    rows = np.array([[2**60, 3], [1, -1], [1, 2**53 + 1]], np.int64)
+    expect(scatter_add(rows, np.array([1, 1, 0]), 2), np.array([[1, 2**53 + 1], [2**60 + 1, 2]], np.int64))
+    long = np.full((300, 4), 1 + 2.0**-40)
+    expect(scatter_add(long, np.arange(300) % 2, 2), np.full((2, 4), 150 + 150 * 2.0**-40), rtol=1e-14)
+
+
 @pytest.mark.parametrize("dim", [1, 2, 3])
 def test_what_is_not_finite_stays_in_its_row_and_column(dim):
     rows = np.ones((4, dim))
@@ -289,6 +301,24 @@ def test_a_tensor_is_drawn_anew_in_place_and_in_its_dtype(dtype, rng):
     wide = array.astype(np.float64)
     expect((float(wide.mean()), float(wide.std())), (0.0, 0.5), atol=0.015)
     assert np.abs(wide).max() > 1.5, "normal numbers go beyond three deviations"
+
+
+def test_as_many_numbers_are_drawn_as_written():
+    """Two draws of 6 are one of 12: none is skipped, and none comes from elsewhere."""
+    for dtype in (np.float32, np.float64):
+        rng = np.random.default_rng(3)
+        halves = [normal_(Tensor(np.zeros((2, 3), dtype)), rng=rng).data.ravel() for _ in range(2)]
+        whole = normal_(Tensor(np.zeros(12, dtype)), rng=np.random.default_rng(3))
+        expect(np.concatenate(halves), whole.data)
+
+
+def test_a_tensor_may_be_a_part_of_an_array(rng):
+    array = np.zeros((6, 8))
+    part = Tensor(array[::-2, 1::3])
+    assert part.data.base is not None
+    normal_(part, rng=rng)
+    expect(np.count_nonzero(array), 9)
+    expect(np.count_nonzero(array[1::2, 1::3]), 9)
 
 
 def test_what_is_drawn_is_float64_where_the_tensor_is(rng):
@@ -373,6 +403,13 @@ def test_a_step_leaves_its_rows_as_they_are_and_the_weight_in_float32():
     assert version(weight.data) > before, "note the write with increment_version"
 
 
+def test_a_step_goes_to_the_array_whatever_its_order():
+    array = np.zeros((2, 5), np.float32)
+    weight = Tensor(array.T)
+    sgd_rows_(weight, twice_named(), 0.5)
+    expect(array, f32([[-5, 0, 0, -50.5, 0], [-10, 0, 0, -101, 0]]))
+
+
 @steady
 @given(st.integers(0, 8), st.integers(1, 5), SEEDS)
 def test_a_sparse_step_is_a_dense_one(n, count, seed):
@@ -400,7 +437,8 @@ def test_its_weight_has_a_row_for_each_token(rng):
     assert isinstance(layer.weight, Parameter)
     expect(layer.weight.data.dtype, np.dtype(np.float32))
     expect((layer.padding_idx, layer.sparse), (None, False))
-    expect(list(layer.state_dict()), ["weight"])
+    for kind in (layer, Embedding(7, 3, sparse=True, rng=rng)):
+        expect((list(kind.state_dict()), len(list(kind.parameters()))), (["weight"], 1))
 
 
 def test_rows_start_normal_with_deviation_1(rng):
@@ -414,6 +452,7 @@ def test_rows_are_drawn_from_the_generator_given():
     expect(draw(3), draw(3))
     assert not np.any(draw(3) == draw(4))
     expect(draw(3, 2)[[0, 1, 3, 4]], draw(3)[[0, 1, 3, 4]])
+    expect(draw(3, None, True), draw(3))
 
 
 @pytest.mark.parametrize("padding", [0, 2, 4])
@@ -457,6 +496,14 @@ def test_the_padding_stays_through_training(rng):
     (layer(ids) * 3.0).sum().backward()
     layer.weight.data -= layer.weight.grad
     expect(layer.weight.data, before - f32([[0], [3], [3], [3], [0]]))
+
+
+@pytest.mark.parametrize("sparse", [False, True], ids=["dense", "sparse"])
+def test_the_padding_is_a_row_like_others_to_look_up(sparse, rng):
+    """Whoever writes into it, as by loading a state, gets what was written."""
+    layer = Embedding(5, 4, 0, sparse, rng=rng)
+    layer.weight.data[0] = 7
+    expect(layer(np.array([0, 0])), f32(np.full((2, 4), 7)))
 
 
 def test_a_layer_says_what_it_is(rng):
@@ -537,6 +584,29 @@ def test_a_frozen_layer_has_no_gradient(rng):
     (out * scale).sum().backward()
     expect(sparse.sparse_grad(), None)
     expect(scale.grad, out.data.sum(axis=1, keepdims=True))
+
+
+def test_a_layer_that_is_frozen_no_more_learns_again(rng):
+    _, sparse = pair(rng)
+    sparse.requires_grad_(False)
+    sparse(np.array([1, 2]))
+    sparse.requires_grad_(True)
+    sparse(np.array([2, 4])).sum().backward()
+    expect(sparse.sparse_grad().ids, np.array([2, 4]))
+
+
+def test_layers_hold_gradients_of_their_own(rng):
+    one, other = (Embedding(6, 3, sparse=True, rng=rng) for _ in range(2))
+    (one(np.array([1])).sum() + other(np.array([2])).sum()).backward()
+    expect((one.sparse_grad().ids, other.sparse_grad().ids), (np.array([1]), np.array([2])))
+
+
+def test_rows_wait_for_whoever_takes_them(rng):
+    """`zero_grad` is about the `grad` of parameters; only `sparse_grad` forgets."""
+    _, sparse = pair(rng)
+    sparse(np.array([1, 1])).sum().backward()
+    sparse.zero_grad()
+    expect(sparse.sparse_grad().values, f32([[2, 2, 2]]))
 
 
 def test_without_recording_there_is_none_either(rng):

@@ -70,6 +70,14 @@ def test_the_padding_may_be_row_0():
     expect(one(back(np.array([[5.0], [6.0]]))), np.array([[0.0], [6.0]]))
 
 
+@pytest.mark.parametrize("wrong", [np.inf, np.nan], ids=str)
+def test_the_padding_gets_none_whatever_comes_in(wrong):
+    """Behind a padding, a loss may be nan."""
+    _, back = embedding.vjp(np.ones((3, 2)), np.array([1, 2, 1]), padding_idx=1)
+    grad = np.array([[wrong, 1], [5, 6], [-1, wrong]])
+    expect(one(back(grad)), np.array([[0.0, 0], [0, 0], [5, 6]]))
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64], ids=lambda d: d.__name__)
 def test_a_gradient_has_the_dtype_of_what_came_in(dtype, rng):
     ids = rng.integers(0, 7, (3, 5))

@@ -12,6 +12,7 @@ from tinytorch.autograd import is_grad_enabled
 from tinytorch.embeddings import (
     Embedding,
     LearnedPositions,
+    Rotary,
     SinusoidalPositions,
     SparseRows,
     TiedLinear,
@@ -122,6 +123,14 @@ WAVES = Budget(
     naive=16,
     unit="times the memory of the table, at the worst moment",
     naively="a version by lists of Python's numbers",
+)
+ONE = Budget(
+    "one token, at one of 8,192 positions",
+    limit=0.1,
+    reference=0.002,
+    naive=3.0,
+    unit="times the memory of the table, at the worst moment",
+    naively="a version that makes the table anew",
 )
 TURN = Budget(
     "rotary of 1 MiB",
@@ -346,6 +355,23 @@ def test_the_twin_that_repeats_the_table_is_caught(rng):
     POSITIONS_KEPT.catches(kept_bytes(lambda: x + np.float32(1)) / KIB)
 
 
+ONE_TOKEN = {
+    "waves": lambda rng: SinusoidalPositions(64, 8192),
+    "learned": lambda rng: LearnedPositions(8192, 64, rng=rng),
+    "rotary": lambda rng: Rotary(64, 8192),
+}
+
+
+@pytest.mark.parametrize("kind", ONE_TOKEN)
+def test_tables_are_made_once(kind, rng):
+    layer, x = ONE_TOKEN[kind](rng), Tensor(table(rng, 1))
+    ONE.check(peak_bytes(lambda: layer(x, 8000)) / (8192 * 64 * 4))
+
+
+def test_the_twin_that_makes_its_table_anew_is_caught(rng):
+    ONE.catches(peak_bytes(lambda: np.sin(np.ones((8192, 64))).astype(np.float32)) / (8192 * 64 * 4))
+
+
 # 12.14, 12.15: rotary
 
 
@@ -389,6 +415,12 @@ def test_the_twin_that_keeps_the_vectors_is_caught(rng):
 def test_a_tied_head_has_no_table_of_its_own(rng):
     layer = Embedding(4096, 64, rng=rng)
     TIED.check(kept_bytes(lambda: TiedLinear(layer)) / KIB)
+
+
+def test_a_tied_head_that_is_used_makes_logits_only(rng):
+    head, x = TiedLinear(Embedding(4096, 64, rng=rng)), Tensor(table(rng, 1))
+    TIED.check(peak_bytes(lambda: head(x)) / KIB)
+    TIED.check(retained_bytes(lambda: head(x)) / KIB)
 
 
 def test_the_twin_with_a_table_of_its_own_is_caught(rng):

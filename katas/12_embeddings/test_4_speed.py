@@ -55,6 +55,22 @@ NARROW = Budget(
     unit="times the time of np.add.at",
     naively="a version that adds row by row",
 )
+ONCE = Budget(
+    "coalesce of 1,500 rows of 8",
+    limit=17,
+    reference=2.2,  # and 11 in rounds
+    naive=26,
+    unit="times the time of np.unique",
+    naively="a version that goes row by row",
+)
+ROWS = Budget(
+    "sgd_rows_ of 1,500 rows of 8",
+    limit=7,
+    reference=1.0,  # and 2 in rounds
+    naive=19,
+    unit="times the time of np.subtract.at",
+    naively="a version that goes row by row",
+)
 STEP = Budget(
     "sgd_rows_ of 64 rows, table of 8 MiB",
     limit=8,
@@ -153,6 +169,53 @@ def test_the_twin_that_adds_row_by_row_is_caught(rng):
             total[i] += row
 
     NARROW.catches(race(slow, lambda: add_at(rows, ids, 500), limit=NARROW.limit))
+
+
+def test_one_id_may_have_all_the_rows(rng):
+    """As padding has most of them: the time is that of the rows, not of the rounds that they need."""
+    rows, ids = table(rng, 2048, 8), np.full(2048, 3)
+    NARROW.check(race(lambda: scatter_add(rows, ids, 9), lambda: add_at(rows, ids, 9), limit=NARROW.limit))
+
+
+# 12.6 SparseRows, 12.7 sgd_rows_
+
+
+def some_rows(rng):
+    return SparseRows(rng.integers(0, 3000, 1500), table(rng, 1500, 8), (3000, 8))
+
+
+def test_rows_are_put_together_all_at_once(rng):
+    rows = some_rows(rng)
+    ONCE.check(race(rows.coalesce, lambda: np.unique(rows.ids, return_inverse=True), limit=ONCE.limit))
+
+
+def test_the_twin_that_puts_them_together_row_by_row_is_caught(rng):
+    rows = some_rows(rng)
+
+    def slow():
+        sums = {}
+        for i, row in zip(rows.ids.tolist(), rows.values, strict=True):
+            sums[i] = sums[i] + row if i in sums else row.copy()
+        return np.array([sums[i] for i in sorted(sums)])
+
+    ONCE.catches(race(slow, lambda: np.unique(rows.ids, return_inverse=True), limit=ONCE.limit))
+
+
+def test_rows_take_a_step_all_at_once(rng):
+    rows, weight = some_rows(rng), Tensor(table(rng, 3000, 8))
+    at = lambda: np.subtract.at(weight.data, rows.ids, 1e-6 * rows.values)  # noqa: E731
+    ROWS.check(race(lambda: sgd_rows_(weight, rows, 1e-6), at, limit=ROWS.limit))
+
+
+def test_the_twin_that_steps_row_by_row_is_caught(rng):
+    rows, weight = some_rows(rng), table(rng, 3000, 8)
+
+    def slow():
+        for i, row in zip(rows.ids.tolist(), rows.values, strict=True):
+            weight[i] -= 1e-6 * row
+
+    at = lambda: np.subtract.at(weight, rows.ids, 1e-6 * rows.values)  # noqa: E731
+    ROWS.catches(race(slow, at, limit=ROWS.limit))
 
 
 # 12.7 sgd_rows_, 12.9 sparse gradients

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from dojo.mistakes import caught_by
+from dojo.mistakes import caught_by, rewritten
 
 # Ids.
 
@@ -1321,6 +1321,406 @@ def a_sparse_table_gets_a_head(m):
 def logits_are_scaled(m):
     right = m.TiedLinear.forward
     m.TiedLinear.forward = lambda self, x: right(self, x) * float(self.weight.shape[1] ** -0.5)
+
+
+# Found by looking for ways past the suite
+
+
+@caught_by(1)
+def one_row_comes_out_as_a_view(m):
+    right = m.embedding.forward
+
+    def forward(weight, ids, *, padding_idx=None):
+        i = m.check_ids(ids, len(weight))
+        if weight.ndim == 2 and i.ndim == 0:
+            return weight[i[()]]
+        return right(weight, ids)
+
+    m.embedding.forward = forward
+
+
+@caught_by(1)
+def integers_go_through_floats(m):
+    right = m.scatter_add
+
+    def scatter_add(rows, ids, count):
+        if rows.dtype.kind in "iu":
+            return right(rows.astype(m.np.float64), ids, count).astype(rows.dtype)
+        return right(rows, ids, count)
+
+    m.scatter_add = scatter_add
+
+
+@caught_by(1)
+def many_rows_add_up_in_float32(m):
+    right = m.scatter_add
+
+    def scatter_add(rows, ids, count):
+        if rows.dtype == m.np.float64 and len(rows) > 100:
+            return right(rows.astype(m.np.float32), ids, count).astype(m.np.float64)
+        return right(rows, ids, count)
+
+    m.scatter_add = scatter_add
+
+
+@caught_by(4)
+def rows_of_one_id_go_round_by_round(m):
+    np = m.np
+
+    def scatter_add(rows, ids, count):
+        ids = m.check_ids(ids, count)
+        if rows.ndim != 2 or ids.shape != rows.shape[:1]:
+            raise ValueError(f"{rows.shape} {ids.shape}")
+        out = np.zeros((count, rows.shape[1]), rows.dtype)
+        left = np.arange(len(ids))
+        while len(left):
+            u, first = np.unique(ids[left], return_index=True)
+            out[u] += rows[left[first]]
+            left = np.delete(left, first)
+        return out
+
+    m.scatter_add = scatter_add
+
+
+@caught_by(2)
+def the_padding_is_multiplied_by_zero(m):
+    def embedding_back(grad, ids, input_shapes, padding_idx):
+        g = m.as_rows(grad)
+        i = m.np.reshape(ids, -1)
+        if padding_idx is not None:
+            g = g * (i != padding_idx)[:, None].astype(g.dtype)
+        return m.scatter_add(g, i, input_shapes[0][0])
+
+    m.embedding.gradient(embedding_back)
+
+
+# normal_
+
+
+@caught_by(1)
+def a_draw_takes_more_than_it_writes(m):
+    right = m.normal_
+
+    def normal_(tensor, std=1.0, *, rng):
+        right(tensor, std, rng=rng)
+        rng.standard_normal(3)
+        return tensor
+
+    m.normal_ = normal_
+
+
+@caught_by(1)
+def a_draw_seeds_a_stream_of_its_own(m):
+    right = m.normal_
+
+    def normal_(tensor, std=1.0, *, rng):
+        return right(tensor, std, rng=m.np.random.default_rng(rng.integers(1 << 30)))
+
+    m.normal_ = normal_
+
+
+@caught_by(1)
+def a_draw_spawns_a_stream(m):
+    right = m.normal_
+
+    def normal_(tensor, std=1.0, *, rng):
+        return right(tensor, std, rng=rng.spawn(1)[0])
+
+    m.normal_ = normal_
+
+
+@caught_by(1)
+def a_draw_goes_to_a_flat_copy(m):
+    def normal_(tensor, std=1.0, *, rng):
+        flat = tensor.data.reshape(-1)
+        flat[:] = (
+            rng.standard_normal(flat.shape, m.np.float64 if tensor.dtype == m.np.float64 else m.np.float32)
+            * std
+        )
+        m.increment_version(tensor.data)
+        return tensor
+
+    m.normal_ = normal_
+
+
+@caught_by(4)
+def coalesced_row_by_row(m):
+    np = m.np
+
+    def coalesce(self):
+        d = {}
+        for i, v in zip(self.ids.tolist(), self.values, strict=True):
+            if i in d:
+                d[i] = d[i] + v
+            else:
+                d[i] = v.copy()
+        ks = sorted(d)
+        vals = np.array([d[k] for k in ks], self.values.dtype).reshape(len(ks), self.shape[1])
+        return m.SparseRows(np.array(ks, self.ids.dtype), vals, self.shape)
+
+    m.SparseRows.coalesce = coalesce
+
+
+@caught_by(4)
+def coalesced_by_looking_through_all_for_each(m):
+    np = m.np
+
+    def coalesce(self):
+        ids = np.unique(self.ids)
+        vals = np.empty((len(ids), self.shape[1]), self.values.dtype)
+        for j, i in enumerate(ids):
+            vals[j] = self.values[self.ids == i].sum(axis=0, dtype=self.values.dtype)
+        return m.SparseRows(ids, vals, self.shape)
+
+    m.SparseRows.coalesce = coalesce
+
+
+# sgd_rows_
+
+
+@caught_by(4)
+def a_step_goes_row_by_row(m):
+    def sgd_rows_(weight, rows, lr):
+        if weight.shape != rows.shape:
+            raise ValueError(f"{weight.shape} {rows.shape}")
+        for i, v in zip(rows.ids.tolist(), rows.values, strict=True):
+            weight.data[i] -= lr * v
+        m.increment_version(weight.data)
+
+    m.sgd_rows_ = sgd_rows_
+
+
+@caught_by(1)
+def a_step_makes_the_weight_contiguous(m):
+    right = m.sgd_rows_
+
+    def sgd_rows_(weight, rows, lr):
+        if not weight.data.flags.c_contiguous:
+            weight.data = m.np.ascontiguousarray(weight.data)
+        right(weight, rows, lr)
+
+    m.sgd_rows_ = sgd_rows_
+
+
+@caught_by(1)
+def a_sparse_table_is_drawn_twice(m):
+    right = m.Embedding.__init__
+
+    def __init__(self, n, d, padding_idx=None, sparse=False, *, rng):
+        right(self, n, d, padding_idx, sparse, rng=rng)
+        if sparse:
+            m.normal_(self.weight, rng=rng)
+        if padding_idx is not None:
+            self.weight.data[padding_idx] = 0
+
+    m.Embedding.__init__ = __init__
+
+
+@caught_by(1)
+def all_sparse_layers_hold_one_gradient(m):
+    m.Embedding.shared = None
+    right = m.Embedding.__init__
+
+    def __init__(self, *a, **k):
+        right(self, *a, **k)
+        del self.__dict__["rows"]
+
+    m.Embedding.__init__ = __init__
+    m.Embedding.rows = property(
+        lambda self: m.Embedding.shared, lambda self, v: setattr(m.Embedding, "shared", v)
+    )
+
+
+@caught_by(1)
+def what_waits_is_a_parameter(m):
+    right = m.Embedding.__init__
+    from tinytorch.layers import Parameter
+
+    def __init__(self, *a, **k):
+        right(self, *a, **k)
+        if self.sparse:
+            self.pending = Parameter(m.np.zeros(1, m.np.float32))
+
+    m.Embedding.__init__ = __init__
+
+
+@caught_by(1)
+def zero_grad_forgets_rows_that_wait(m):
+    right = m.Module.zero_grad
+
+    def zero_grad(self):
+        right(self)
+        self.rows = None
+
+    m.Embedding.zero_grad = zero_grad
+
+
+@caught_by(1)
+def once_frozen_always_frozen(m):
+    def forward(self, ids):
+        if self.sparse and not self.weight.requires_grad:
+            self.sparse_off = True
+        if self.sparse and not getattr(self, "sparse_off", False):
+            return self.look_up_sparse(ids)
+        if self.sparse and self.weight.requires_grad:
+            return m.Tensor(self.weight.data[m.check_ids(ids, len(self.weight.data))])
+        return m.embedding(self.weight, ids, padding_idx=self.padding_idx)
+
+    m.Embedding.forward = forward
+
+
+@caught_by(1)
+def looking_up_cleans_the_padding(m):
+    right = m.Embedding.forward
+
+    def forward(self, ids):
+        if self.padding_idx is not None:
+            self.weight.data[self.padding_idx] = 0
+        return right(self, ids)
+
+    m.Embedding.forward = forward
+
+
+# waves
+
+
+@caught_by(1)
+def waves_are_cached_and_shared(m):
+    import functools
+
+    m.sinusoidal_positions = functools.lru_cache(m.sinusoidal_positions)
+
+
+@caught_by(1)
+def angles_are_cached_and_shared(m):
+    import functools
+
+    m.rotary_tables = functools.lru_cache(m.rotary_tables)
+
+
+@caught_by(1)
+def an_offset_is_added_to_given_positions(m):
+    right = m.SinusoidalPositions.forward
+
+    def f(self, x, offset=0, positions=None):
+        if positions is not None and offset:
+            positions = m.np.asarray(positions) + offset
+        return right(self, x, offset, positions)
+
+    m.SinusoidalPositions.forward = f
+
+
+@caught_by(1)
+def turned_vectors_share_a_buffer(m):
+    right = m.rotary.forward
+    kept = {}
+
+    def forward(x, *, cos, sin):
+        out = right(x, cos=cos, sin=sin)
+        k = (out.shape, out.dtype)
+        if k in kept:
+            kept[k][...] = out
+        else:
+            kept[k] = out
+        return kept[k]
+
+    m.rotary.forward = forward
+
+
+@caught_by(1)
+def what_does_not_turn_is_handed_back(m):
+    right = m.rotary.forward
+
+    def forward(x, *, cos, sin):
+        out = right(x, cos=cos, sin=sin)
+        if x.ndim and x.shape[-2] == 1 and (m.np.asarray(sin) == 0).all():
+            return x
+        return out
+
+    m.rotary.forward = forward
+
+
+@caught_by(1)
+def tables_are_remembered_by_their_id(m):
+    right = m.rotary.forward
+    kept = {}
+
+    def forward(x, *, cos, sin):
+        key = (id(cos), id(sin), cos.shape, m.floating(x).dtype)
+        right(x, cos=cos, sin=sin)
+        if key not in kept:
+            kept[key] = (cos.copy(), sin.copy())
+        c, s = kept[key]
+        return right(x, cos=c, sin=s)
+
+    m.rotary.forward = forward
+
+
+@caught_by(1)
+def nothing_turned_is_float64(m):
+    right = m.rotary.forward
+
+    def forward(x, *, cos, sin):
+        out = right(x, cos=cos, sin=sin)
+        if out.size == 0:
+            return out.astype(m.np.float64)
+        return out
+
+    m.rotary.forward = forward
+
+
+@caught_by(3)
+def angles_are_made_for_each_pass(m):
+    def forward(self, x, offset=0):
+        m.check_span(offset, x.shape[-2], len(self.cos))
+        cos, sin = m.rotary_tables(len(self.cos), 2 * self.cos.shape[1], self.base)
+        s = slice(offset, offset + x.shape[-2])
+        return m.rotary(x, cos=cos[s], sin=sin[s])
+
+    right = m.Rotary.__init__
+
+    def __init__(self, head_dim, max_len, base=10_000.0):
+        right(self, head_dim, max_len, base)
+        self.base = base
+
+    m.Rotary.__init__ = __init__
+    m.Rotary.forward = forward
+
+
+@caught_by(3)
+def waves_are_made_for_each_pass(m):
+    def forward(self, x, offset=0, positions=None):
+        t = m.sinusoidal_positions(*self.table.shape)
+        if positions is not None:
+            return x + t[m.check_positions(positions, x.shape, len(t))]
+        return x + t[m.check_span(offset, x.shape[-2], len(t))]
+
+    m.SinusoidalPositions.forward = forward
+
+
+@caught_by(3)
+def the_head_keeps_its_table_transposed(m):
+    right = m.TiedLinear.forward
+
+    def forward(self, x):
+        self.cached = m.np.ascontiguousarray(self.weight.data.T)
+        return right(self, x)
+
+    m.TiedLinear.forward = forward
+
+
+@caught_by(1)
+def positions_of_any_shape_will_do(m):
+    rewritten(
+        m,
+        "SinusoidalPositions.forward",
+        ("check_positions(positions, x.shape, len(self.table))", "check_ids(positions, len(self.table))"),
+    )
+    rewritten(
+        m,
+        "LearnedPositions.forward",
+        ("check_positions(positions, x.shape, len(self.weight.data))", "positions"),
+    )
 
 
 EQUIVALENT: dict[str, str] = {

@@ -21,8 +21,8 @@ from tinytorch.tensor import Array, Shape, Tensor, floating, increment_version, 
 
 __all__ = [
     "Embedding", "LearnedPositions", "Rotary", "SinusoidalPositions", "SparseRows", "TiedLinear", "check_ids",
-    "check_span", "embedding", "embedding_back", "normal_", "rotary", "rotary_back", "rotary_tables",
-    "scatter_add", "sgd_rows_", "sinusoidal_positions",
+    "check_positions", "check_span", "embedding", "embedding_back", "normal_", "rotary", "rotary_back",
+    "rotary_tables", "scatter_add", "sgd_rows_", "sinusoidal_positions",
 ]  # fmt: skip
 
 # Bytes of places to work on at a time: they stay in a core's own cache.
@@ -103,7 +103,10 @@ def embedding_back(
 
 
 def normal_(tensor: Tensor, std: float = 1.0, *, rng: np.random.Generator) -> Tensor:
-    """Draw `tensor` anew, in place and in its dtype: normal, with mean 0 and this deviation; returns it."""
+    """Draw `tensor` anew, in place and in its dtype: normal, with mean 0 and this deviation; returns it.
+
+    As many numbers are drawn from `rng` as are written, and no others.
+    """
     # kata 12.5: draw in float32 unless it is float64, and note the write with `increment_version`.
     drawn = rng.standard_normal(tensor.shape, np.float64 if tensor.dtype == np.float64 else np.float32)
     drawn *= std
@@ -228,7 +231,8 @@ class Embedding(Module):
     def sparse_grad(self) -> SparseRows | None:
         """Take the gradient that backward passes brought since the last call; None if there was none.
 
-        Each row is named once, and the padding not at all.
+        Each row is named once, and the padding not at all. Nothing else forgets it: `zero_grad` is about the
+        `grad` of parameters.
         """
         # kata 12.9: hand it out, and forget it.
         rows, self.rows = self.rows, None
@@ -248,6 +252,23 @@ def check_span(offset: int, length: int, max_len: int) -> slice:
     if offset < 0 or offset + length > max_len:
         raise ValueError(f"positions {offset} to {offset + length} do not fit a table of {max_len}")
     return slice(offset, offset + length)
+
+
+def check_positions(positions: Any, shape: Shape, max_len: int) -> Array:
+    """`positions` as indices, for tokens in an array of `shape` (..., T, dim). Given.
+
+    They are (..., T), one for each token, or (T,), alike for all texts; an axis of texts may be 1. Errors as
+    in `check_ids`; ValueError, naming both shapes, if they do not stretch so, or are not T.
+    """
+    places = check_ids(positions, max_len)
+    tokens = shape[:-1]
+    try:
+        fits = np.broadcast_shapes(places.shape, tokens) == tokens and places.shape[-1:] == tokens[-1:]
+    except ValueError:
+        fits = False
+    if not fits:
+        raise ValueError(f"positions of shape {places.shape} for tokens of shape {tuple(shape)}")
+    return places
 
 
 def sinusoidal_positions(length: int, dim: int, base: float = 10_000.0) -> Array:
@@ -276,13 +297,14 @@ class SinusoidalPositions(Module):
         self.table = sinusoidal_positions(max_len, dim)
 
     def forward(self, x: Tensor, offset: int = 0, positions: Array | None = None) -> Tensor:
-        """(..., T, dim), plus the positions from `offset` on; or those of `positions` (..., T), if given.
+        """(..., T, dim), plus the positions from `offset` on; or those of `positions`, if given.
 
-        ValueError for a position that the table has not, as of `check_span` or `check_ids`.
+        `positions` are (..., T), or (T,) for all texts alike; then `offset` does not count. ValueError, as of
+        `check_span` or `check_positions`, for what the table has not, and for a shape that does not fit.
         """
         # kata 12.11: slice the table, or index it.
         if positions is not None:
-            return x + self.table[check_ids(positions, len(self.table))]
+            return x + self.table[check_positions(positions, x.shape, len(self.table))]
         return x + self.table[check_span(offset, x.shape[-2], len(self.table))]
 
 
@@ -302,7 +324,7 @@ class LearnedPositions(Module):
         """As that of `SinusoidalPositions`."""
         # kata 12.12: the same; but here gradients must find their way.
         if positions is not None:
-            return x + embedding(self.weight, positions)
+            return x + embedding(self.weight, check_positions(positions, x.shape, len(self.weight.data)))
         return x + self.weight[check_span(offset, x.shape[-2], len(self.weight.data))]
 
 
@@ -326,7 +348,8 @@ def rotary(x: Array, *, cos: Array, sin: Array) -> Array:
     """Turn each pair (x[i], x[i + head_dim // 2]) of a vector by the angle of its position (Su et al., 2021).
 
     x is (..., T, head_dim), the tables (T, head_dim // 2); the result has the shape and the dtype of x, or
-    float32 where x holds integers. ValueError if the shapes do not fit, naming them.
+    float32 where x holds integers, and as many digits as that dtype has: in float16, some three. ValueError
+    if the shapes do not fit, naming them.
     """
     # kata 12.14: (a cos - b sin, b cos + a sin) is the vector times something, and its halves exchanged times
     # something else: long runs of memory, and two new arrays.

@@ -21,8 +21,8 @@ from tinytorch.tensor import Array, Shape, Tensor, floating, increment_version, 
 
 __all__ = [
     "Embedding", "LearnedPositions", "Rotary", "SinusoidalPositions", "SparseRows", "TiedLinear", "check_ids",
-    "check_span", "embedding", "embedding_back", "normal_", "rotary", "rotary_back", "rotary_tables",
-    "scatter_add", "sgd_rows_", "sinusoidal_positions",
+    "check_positions", "check_span", "embedding", "embedding_back", "normal_", "rotary", "rotary_back",
+    "rotary_tables", "scatter_add", "sgd_rows_", "sinusoidal_positions",
 ]  # fmt: skip
 
 # Bytes of places to work on at a time: they stay in a core's own cache.
@@ -74,7 +74,10 @@ def embedding_back(grad: Array) -> Array:
 
 
 def normal_(tensor: Tensor, std: float = 1.0, *, rng: np.random.Generator) -> Tensor:
-    """Draw `tensor` anew, in place and in its dtype: normal, with mean 0 and this deviation; returns it."""
+    """Draw `tensor` anew, in place and in its dtype: normal, with mean 0 and this deviation; returns it.
+
+    As many numbers are drawn from `rng` as are written, and no others.
+    """
     # TODO 12.5: draw in float32 unless it is float64, and note the write with `increment_version`.
     raise NotImplementedError("kata 12.5: normal_")
 
@@ -168,7 +171,8 @@ class Embedding(Module):
     def sparse_grad(self) -> SparseRows | None:
         """Take the gradient that backward passes brought since the last call; None if there was none.
 
-        Each row is named once, and the padding not at all.
+        Each row is named once, and the padding not at all. Nothing else forgets it: `zero_grad` is about the
+        `grad` of parameters.
         """
         # TODO 12.9: hand it out, and forget it.
         raise NotImplementedError("kata 12.9: Embedding.sparse_grad")
@@ -187,6 +191,23 @@ def check_span(offset: int, length: int, max_len: int) -> slice:
     if offset < 0 or offset + length > max_len:
         raise ValueError(f"positions {offset} to {offset + length} do not fit a table of {max_len}")
     return slice(offset, offset + length)
+
+
+def check_positions(positions: Any, shape: Shape, max_len: int) -> Array:
+    """`positions` as indices, for tokens in an array of `shape` (..., T, dim). Given.
+
+    They are (..., T), one for each token, or (T,), alike for all texts; an axis of texts may be 1. Errors as
+    in `check_ids`; ValueError, naming both shapes, if they do not stretch so, or are not T.
+    """
+    places = check_ids(positions, max_len)
+    tokens = shape[:-1]
+    try:
+        fits = np.broadcast_shapes(places.shape, tokens) == tokens and places.shape[-1:] == tokens[-1:]
+    except ValueError:
+        fits = False
+    if not fits:
+        raise ValueError(f"positions of shape {places.shape} for tokens of shape {tuple(shape)}")
+    return places
 
 
 def sinusoidal_positions(length: int, dim: int, base: float = 10_000.0) -> Array:
@@ -211,9 +232,10 @@ class SinusoidalPositions(Module):
         raise NotImplementedError("kata 12.11: SinusoidalPositions.__init__")
 
     def forward(self, x: Tensor, offset: int = 0, positions: Array | None = None) -> Tensor:
-        """(..., T, dim), plus the positions from `offset` on; or those of `positions` (..., T), if given.
+        """(..., T, dim), plus the positions from `offset` on; or those of `positions`, if given.
 
-        ValueError for a position that the table has not, as of `check_span` or `check_ids`.
+        `positions` are (..., T), or (T,) for all texts alike; then `offset` does not count. ValueError, as of
+        `check_span` or `check_positions`, for what the table has not, and for a shape that does not fit.
         """
         # TODO 12.11: slice the table, or index it.
         raise NotImplementedError("kata 12.11: SinusoidalPositions.forward")
@@ -253,7 +275,8 @@ def rotary(x: Array, *, cos: Array, sin: Array) -> Array:
     """Turn each pair (x[i], x[i + head_dim // 2]) of a vector by the angle of its position (Su et al., 2021).
 
     x is (..., T, head_dim), the tables (T, head_dim // 2); the result has the shape and the dtype of x, or
-    float32 where x holds integers. ValueError if the shapes do not fit, naming them.
+    float32 where x holds integers, and as many digits as that dtype has: in float16, some three. ValueError
+    if the shapes do not fit, naming them.
     """
     # TODO 12.14: (a cos - b sin, b cos + a sin) is the vector times something, and its halves exchanged times
     # something else: long runs of memory, and two new arrays.

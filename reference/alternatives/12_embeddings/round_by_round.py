@@ -14,8 +14,8 @@ from tinytorch.tensor import Array, Shape, Tensor, add, increment_version, op
 
 __all__ = [
     "Embedding", "LearnedPositions", "Rotary", "SinusoidalPositions", "SparseRows", "TiedLinear", "check_ids",
-    "check_span", "embedding", "embedding_back", "normal_", "rotary", "rotary_back", "rotary_tables",
-    "scatter_add", "sgd_rows_", "sinusoidal_positions",
+    "check_positions", "check_span", "embedding", "embedding_back", "normal_", "rotary", "rotary_back",
+    "rotary_tables", "scatter_add", "sgd_rows_", "sinusoidal_positions",
 ]  # fmt: skip
 
 ROUNDS = 16
@@ -180,6 +180,23 @@ def check_span(offset: int, length: int, max_len: int) -> slice:
     return slice(offset, offset + length)
 
 
+def check_positions(positions: Any, shape: Shape, max_len: int) -> Array:
+    """`positions` as indices, for tokens in an array of `shape` (..., T, dim). Given.
+
+    They are (..., T), one for each token, or (T,), alike for all texts; an axis of texts may be 1. Errors as
+    in `check_ids`; ValueError, naming both shapes, if they do not stretch so, or are not T.
+    """
+    places = check_ids(positions, max_len)
+    tokens = shape[:-1]
+    try:
+        fits = np.broadcast_shapes(places.shape, tokens) == tokens and places.shape[-1:] == tokens[-1:]
+    except ValueError:
+        fits = False
+    if not fits:
+        raise ValueError(f"positions of shape {places.shape} for tokens of shape {tuple(shape)}")
+    return places
+
+
 def frequencies(dim: int, base: float) -> Array:
     return np.exp(-math.log(base) * np.arange(0, dim, 2) / dim) if dim else np.zeros(0)
 
@@ -195,7 +212,13 @@ class Positions(Module):
     def forward(self, x: Tensor, offset: int = 0, positions: Array | None = None) -> Tensor:
         rows = self.rows()
         if positions is not None:
-            return add(x, embedding(rows, positions))
+            return add(
+                x,
+                embedding(
+                    rows,
+                    check_positions(positions, x.shape, len(rows.data if isinstance(rows, Tensor) else rows)),
+                ),
+            )
         span = check_span(offset, x.shape[-2], rows.shape[0])
         return add(x, rows[span])
 

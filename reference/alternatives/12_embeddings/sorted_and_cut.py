@@ -15,8 +15,8 @@ from tinytorch.tensor import Array, Shape, Tensor, add, as_array, increment_vers
 
 __all__ = [
     "Embedding", "LearnedPositions", "Rotary", "SinusoidalPositions", "SparseRows", "TiedLinear", "check_ids",
-    "check_span", "embedding", "embedding_back", "normal_", "rotary", "rotary_back", "rotary_tables",
-    "scatter_add", "sgd_rows_", "sinusoidal_positions",
+    "check_positions", "check_span", "embedding", "embedding_back", "normal_", "rotary", "rotary_back",
+    "rotary_tables", "scatter_add", "sgd_rows_", "sinusoidal_positions",
 ]  # fmt: skip
 
 
@@ -181,6 +181,23 @@ def check_span(offset: int, length: int, max_len: int) -> slice:
     return slice(offset, offset + length)
 
 
+def check_positions(positions: Any, shape: Shape, max_len: int) -> Array:
+    """`positions` as indices, for tokens in an array of `shape` (..., T, dim). Given.
+
+    They are (..., T), one for each token, or (T,), alike for all texts; an axis of texts may be 1. Errors as
+    in `check_ids`; ValueError, naming both shapes, if they do not stretch so, or are not T.
+    """
+    places = check_ids(positions, max_len)
+    tokens = shape[:-1]
+    try:
+        fits = np.broadcast_shapes(places.shape, tokens) == tokens and places.shape[-1:] == tokens[-1:]
+    except ValueError:
+        fits = False
+    if not fits:
+        raise ValueError(f"positions of shape {places.shape} for tokens of shape {tuple(shape)}")
+    return places
+
+
 def turns(length: int, dim: int, base: float) -> Array:
     """exp(i * angle) for each position and pair: (length, pairs)."""
     pairs = np.arange((dim + 1) // 2)
@@ -200,7 +217,7 @@ class SinusoidalPositions(Module):
     def forward(self, x: Tensor, offset: int = 0, positions: Array | None = None) -> Tensor:
         if positions is None:
             return add(x, self.table[check_span(offset, x.shape[-2], len(self.table))])
-        return add(x, embedding(self.table, positions))
+        return add(x, embedding(self.table, check_positions(positions, x.shape, len(self.table))))
 
 
 class LearnedPositions(Module):
@@ -211,7 +228,7 @@ class LearnedPositions(Module):
         if positions is None:
             span = check_span(offset, x.shape[-2], self.weight.shape[0])
             positions = np.arange(span.start, span.stop)
-        return add(x, embedding(self.weight, positions))
+        return add(x, embedding(self.weight, check_positions(positions, x.shape, len(self.weight.data))))
 
 
 def rotary_tables(length: int, head_dim: int, base: float = 10_000.0) -> tuple[Array, Array]:
