@@ -27,6 +27,7 @@ COMMANDS = {
     "measure": "time and memory of a kata over growing sizes",
     "report": "your course as one page: progress, plots, curves, a graph",
     "compare": "(instructors) a submission beside the reference: tests, costs, who is at fault",
+    "gradescope": "(instructors) the package that grades on Gradescope",
     "grade": "(instructors) grade a class, unattended, and go on where you were stopped",
     "data": "the data sets: which are there, download them or take them from a folder",
     "doctor": "check that everything on this computer is in order",

@@ -88,7 +88,9 @@ def compare(
     hears of each source as its turn comes.
     """
     runs = {}
-    for source, composition in _sources(impl, torch):
+    for source, composition in _sources(impl):
+        if source == TORCH and not torch:
+            continue
         tell(source)
         runs[source] = _run(kata, source, composition)
     lines = {source: [line for line in got if "probe" in line] for source, got in runs.items()}
@@ -105,10 +107,10 @@ def compare(
     )
 
 
-def _sources(impl: str, torch: bool) -> Iterator[tuple[str, str]]:
+def _sources(impl: str) -> Iterator[tuple[str, str]]:
     yield YOURS, impl
     yield REFERENCE, "reference"
-    if torch and importlib.util.find_spec("torch"):
+    if importlib.util.find_spec("torch"):
         yield TORCH, "reference"
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from dojo.commands import BadInput, Refused, measure
-from dojo.curriculum import ROOT, find
+from dojo.curriculum import ROOT, Kata, find
 from dojo.measuring import Probe, tables, worker
 from dojo.measuring.comparing import Comparison, Report, Series
 from dojo.measuring.roofline import Roofline
@@ -207,7 +207,8 @@ def test_sizes_have_binary_units(value, shown):
 # Refusals.
 
 
-def test_a_kata_that_is_not_written_is_refused():
+def test_a_kata_that_is_not_written_is_refused(monkeypatch):
+    monkeypatch.setattr(Kata, "written", False)
     with pytest.raises(Refused, match="not written yet"):
         measure.measure(find("20"))
 
