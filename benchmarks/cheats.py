@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import csv
 import os
+import secrets
 import select
 import shutil
 import signal
@@ -50,8 +51,8 @@ def tried(name: str) -> tuple[str, list[str]]:
         door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         door.bind(("127.0.0.1", DOOR))
         door.listen()
-        before, there = state(root), set(running())
-        status = graded(root)
+        before, mark = state(root), f"CHEATS={secrets.token_hex(8)}"
+        status = graded(root, mark)
         besides = []
         if status == -signal.SIGKILL:
             besides.append("ended the grader")
@@ -61,7 +62,7 @@ def tried(name: str) -> tuple[str, list[str]]:
             besides.append("deleted a file of the grader's user")
         if select.select([door], [], [], 0)[0]:
             besides.append("got through to the network")
-        if left := clean(there):
+        if left := clean(mark):
             besides.append(f"left {left}")
         shutil.rmtree(PRECIOUS)
         return points(root), besides
@@ -93,9 +94,9 @@ def state(root: Path) -> dict[str, bytes]:
     }
 
 
-def graded(root: Path) -> int | None:
+def graded(root: Path, mark: str) -> int | None:
     path = os.pathsep.join([str(root), str(root / "stubs")])
-    environment = {**os.environ, "PYTHONPATH": path}
+    environment = {**os.environ, "PYTHONPATH": path, "CHEATS": mark.partition("=")[2]}
     command = ["-m", "dojo", "grade", "class", "-o", "results", "--limit", f"{LIMIT:g}", KATA.number]
     with (root / "log.txt").open("wb") as log:
         child = subprocess.Popen(
@@ -117,9 +118,9 @@ def points(root: Path) -> str:
         return next(row[KATA.number] for row in csv.DictReader(lines))
 
 
-def clean(there: set[str]) -> str:
+def clean(mark: str) -> str:
     """End the processes and delete the files that are left; what they were."""
-    processes = set(running()) - there
+    processes = running(mark)
     for process in processes:
         os.kill(int(process), signal.SIGKILL)
     files = [path for folder in ("/tmp", "/dev/shm") for path in Path(folder).glob("dojo-cheat-*")]

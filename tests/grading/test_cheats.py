@@ -6,6 +6,7 @@ Limits are tightened, so that what never ends ends soon; a right solution is gra
 from __future__ import annotations
 
 import os
+import secrets
 import select
 import shutil
 import socket
@@ -21,6 +22,7 @@ from dojo.grading import questions, reports, sandbox, strict, worker
 from dojo.grading.keys import How
 from dojo.grading.leash import TOKEN, Leash
 from dojo.grading.results import PASSED, Grade
+from dojo.locking import lock
 from tests.grading.cheats import KATA, NAMES, WHAT_STRICT_NEEDS, cheat, strict_mode_works
 
 PRECIOUS = Path("/tmp/dojo-precious")  # which cheats know of
@@ -41,24 +43,32 @@ def hurried(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Fails a test after which anything on this machine is not as it was."""
+    """Fails a test after which anything on this machine is not as it was, by what this test has started."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    mark, user = secrets.token_hex(8), os.getpid() % sandbox.USERS[1]
+    monkeypatch.setattr(secrets, "token_hex", lambda size: mark)
+    monkeypatch.setattr(secrets, "randbelow", lambda end: user)
+    with lock(PRECIOUS, 300):  # another run of these tests on this machine waits
+        yield from unchanged(tmp_path, f"{TOKEN}={mark}", sandbox.USERS[0] + user)
+
+
+def unchanged(tmp_path: Path, mark: str, user: int) -> Iterator[None]:
     shutil.rmtree(PRECIOUS, ignore_errors=True)
     PRECIOUS.mkdir()
     (PRECIOUS / "ledger.jsonl").write_text("dear")
-    before = state()
+    before = state(mark, user)
     with socket.socket() as door:
         door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         door.bind(("127.0.0.1", DOOR))
         door.listen()
         yield
         assert not select.select([door], [], [], 0)[0], "it got through to the network"
-    assert state() == before
+    assert state(mark, user) == before
     assert list(tmp_path.iterdir()) == []
     shutil.rmtree(PRECIOUS)
 
 
-def state() -> dict[str, object]:
+def state(mark: str, user: int) -> dict[str, object]:
     """What cheats try to change: files of the course, others' files, processes."""
     watched = [ROOT, ROOT / "katas" / KATA.folder, ROOT / "reference" / "tinytorch", PRECIOUS]
     kept = (".py", ".json", ".jsonl", ".ini")
@@ -69,18 +79,17 @@ def state() -> dict[str, object]:
         if file.suffix in kept
     }
     left = [str(path) for folder in ("/tmp", "/dev/shm") for path in Path(folder).glob("dojo-cheat-*")]
-    return {"files": files, "left": left, "running": running()}
+    return {"files": files, "left": left, "running": running(mark, user)}
 
 
-def running() -> list[str]:
-    """Processes of workers: by their mark, or by the users that workers are."""
-    first, count = sandbox.USERS
+def running(mark: str, user: int | None = None) -> list[str]:
+    """Processes with a mark in their environment, or of a user."""
     found = []
     for entry in Path("/proc").iterdir():
         try:
             if entry.name.isdigit() and int(entry.name) != os.getpid():
-                marked = TOKEN.encode() in (entry / "environ").read_bytes()
-                if marked or first <= entry.stat().st_uid < first + count:
+                marked = mark.encode() in (entry / "environ").read_bytes()
+                if marked or entry.stat().st_uid == user:
                     found.append(entry.name)
         except OSError:
             continue
