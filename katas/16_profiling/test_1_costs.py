@@ -93,6 +93,16 @@ def counted_convolution(x, weight, bias, stride, padding, dilation, groups):
     return steps
 
 
+def test_lists_cost_what_arrays_do():
+    """Operations take lists, so whoever counts them has to."""
+    x, weight = [[1.0, 2.0, 3.0]], [[1.0, 1.0, 1.0], [2.0, 2.0, 2.0]]
+    expect(op_flops(*called(affine, x, weight)), 2 * 3 * 2)
+    expect(op_flops(*called(tensor.matmul, x, [1.0, 2.0, 3.0])), 6)
+    expect(op_flops(*called(tensor.mul, x, [2.0, 2.0, 2.0])), 3)
+    expect(op_flops(*called(tensor.transpose, x, axis0=0, axis1=1)), 0)
+    expect(op_flops(*called(spatial.conv2d, np.ones((1, 1, 2, 2)), [[[[1.0, 1.0]]]])), 2 * 2 * 2)
+
+
 CONVOLUTIONS = [
     ((2, 3, 6, 5), (4, 3, 3, 3), {}),
     ((2, 3, 6, 5), (4, 3, 3, 2), {"stride": 2, "padding": 1}),
@@ -225,6 +235,11 @@ def test_numbers_lists_and_nothing_take_no_bytes():
     expect(op_bytes(*called(tensor.mul, x, 2.0)), 48)
     expect(op_bytes(*called(affine, table(2, 6), table(3, 6), None)), 4 * (12 + 18 + 6))
     expect(op_bytes(*called(training.cross_entropy, table(3, 4), [0, 1, 2])), 4 * (12 + 1))
+
+
+def test_of_a_list_there_is_no_view():
+    expect(op_bytes(*called(tensor.transpose, [[1.0, 2.0]], axis0=0, axis1=1)), 2 * 8)
+    expect(op_bytes(*called(tensor.unsqueeze, [1, 2, 3], axis=0)), 3 * 8)
 
 
 def test_arrays_among_the_parameters_are_read_as_well():

@@ -302,6 +302,14 @@ def test_results_are_the_same_to_the_bit_and_the_same_tensor_in_place(rng):
     expect(y.data, np.maximum(x.data, 0))
 
 
+def test_lists_and_numbers_go_through_as_they_do_otherwise():
+    with OpProfiler() as profile:
+        y = affine([[1.0, 2.0]], [[3.0, 4.0]])
+        z = add(matmul([[1.0, 2.0]], [3.0, 4.0]), [1.0])
+    expect((y.data.tolist(), z.data.tolist()), ([[11.0]], [12.0]))
+    expect([event.shapes for event in profile.events], [(), (), ((1,),)])
+
+
 def test_the_graph_is_as_without_a_profiler():
     w = leaf(3)
     with OpProfiler():
@@ -510,8 +518,9 @@ def test_sums_find_their_call_by_their_shape():
     """The rule of add keeps nothing, so the gradient is all there is to go by."""
     x, y = leaf(3), leaf(2, 3)
     with OpProfiler() as profile:
-        (x + x).backward(np.ones(3))
-        (y + y).backward(np.ones((2, 3)))
+        small, large = x + x, y + y
+        small.backward(np.ones(3))
+        large.backward(np.ones((2, 3)))
     expect([event.flops for event in profile.events], [3, 6, 6, 12])
 
 

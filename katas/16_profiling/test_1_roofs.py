@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import time
 
 import numpy as np
 import pytest
@@ -80,6 +81,13 @@ def test_a_machine_without_overhead_never_names_it():
     expect((machine.bound(0, 0), machine.bound(0, 1), machine.bound(1, 0)), ("compute", "memory", "compute"))
 
 
+def test_a_machine_that_does_nothing_is_an_error():
+    expect(Roofline(2.0, 4.0, 0.0).ridge, 0.5)
+    for wrong in ((0.0, 1.0), (1.0, 0.0), (-1.0, 1.0), (1.0, 1.0, -1e-9), (math.nan, 1.0)):
+        with expect_error(ValueError):
+            Roofline(*wrong)
+
+
 # 16.10 measure_roofline
 
 
@@ -97,12 +105,12 @@ def test_the_best_of_the_samples_counts():
 
 
 def test_a_real_machine_has_a_roofline():
-    found = measure_roofline(side=64, length=1 << 16, repeat=3)
+    found = measure_roofline(side=64, length=1 << 16, repeat=3, clock=time.perf_counter)
     assert isinstance(found, Roofline)
     # Any machine of this century: a million to 10**14 operations, a million to 10**13 bytes a second.
     assert 1e6 < found.peak_flops < 1e14
     assert 1e6 < found.bandwidth < 1e13
-    assert 1e-9 < found.overhead < 1e-2
+    assert 1e-9 < found.overhead < 1
 
 
 # 16.11 bottlenecks

@@ -314,8 +314,8 @@ VIEWS = (
 def cost_rule(*names: str) -> Callable[[CostRule], CostRule]:
     """Attach `rule(arrays, params, out)`, the number of floating-point operations, to ops of these names.
 
-    `arrays` are the inputs as bare arrays (or numbers, or None), `params` all keyword parameters, those left
-    out with their defaults; `out` is the result. Given.
+    `arrays` are the inputs as bare arrays (or numbers, lists, None), `params` all keyword parameters, those
+    left out with their defaults; `out` is the result, an array. Given.
     """
 
     def attach(rule: CostRule) -> CostRule:
@@ -332,7 +332,7 @@ def bare(inputs: Iterable[Any]) -> list[Any]:
 
 def op_flops(op: Op, arrays: Sequence[Any], params: Mapping[str, Any], out: Any) -> int:
     """Floating-point operations of one call of `op`: of arrays or Tensors, and its parameters, with result
-    `out`.
+    `out`. Inputs may also be numbers, lists or None, as ops take them.
 
     By the rule for its name; else by PER_ELEMENT and the size of its first input; else, for any other op, one
     for each element of the result.
@@ -357,14 +357,14 @@ def matmul_flops(arrays: list[Any], params: dict[str, Any], out: Array) -> int:
 def affine_flops(arrays: list[Any], params: dict[str, Any], out: Array) -> int:
     """A product of matrices, and one more for each element of the result if there is a bias."""
     # kata 16.4: inputs are x, weight and perhaps a bias, which may be None.
-    return int(out.size * (2 * arrays[1].shape[1] + has_bias(arrays)))
+    return int(out.size * (2 * np.shape(arrays[1])[1] + has_bias(arrays)))
 
 
 @cost_rule("conv2d")
 def conv2d_flops(arrays: list[Any], params: dict[str, Any], out: Array) -> int:
     """For each element of the result a product and a sum for each element of a kernel; and the bias."""
     # kata 16.4: a kernel (of weight, (O, C / groups, KH, KW)) sees the channels of its group only.
-    return int(out.size * (2 * math.prod(arrays[1].shape[1:]) + has_bias(arrays)))
+    return int(out.size * (2 * math.prod(np.shape(arrays[1])[1:]) + has_bias(arrays)))
 
 
 def has_bias(arrays: Sequence[Any]) -> bool:
@@ -416,7 +416,7 @@ def op_bytes(op: Op, arrays: Sequence[Any], params: Mapping[str, Any], out: Any)
     """
     # kata 16.5: `np.may_share_memory` tells, for the VIEWS.
     arrays, out = bare(arrays), np.asarray(bare([out])[0])
-    if op.name in VIEWS and np.may_share_memory(out, arrays[0]):
+    if op.name in VIEWS and isinstance(arrays[0], np.ndarray) and np.may_share_memory(out, arrays[0]):
         return 0
     if op.name in ("embedding", "getitem"):
         arrays[0] = out

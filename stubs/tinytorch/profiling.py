@@ -248,8 +248,8 @@ VIEWS = (
 def cost_rule(*names: str) -> Callable[[CostRule], CostRule]:
     """Attach `rule(arrays, params, out)`, the number of floating-point operations, to ops of these names.
 
-    `arrays` are the inputs as bare arrays (or numbers, or None), `params` all keyword parameters, those left
-    out with their defaults; `out` is the result. Given.
+    `arrays` are the inputs as bare arrays (or numbers, lists, None), `params` all keyword parameters, those
+    left out with their defaults; `out` is the result, an array. Given.
     """
 
     def attach(rule: CostRule) -> CostRule:
@@ -266,7 +266,7 @@ def bare(inputs: Iterable[Any]) -> list[Any]:
 
 def op_flops(op: Op, arrays: Sequence[Any], params: Mapping[str, Any], out: Any) -> int:
     """Floating-point operations of one call of `op`: of arrays or Tensors, and its parameters, with result
-    `out`.
+    `out`. Inputs may also be numbers, lists or None, as ops take them.
 
     By the rule for its name; else by PER_ELEMENT and the size of its first input; else, for any other op, one
     for each element of the result.

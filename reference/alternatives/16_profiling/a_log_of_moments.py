@@ -233,13 +233,13 @@ def op_flops(op, arrays, params, out):
 
 @cost_rule("matmul", "affine")
 def _product(arrays, params, out):
-    steps = 2 * out.size * arrays[0].shape[-1]
+    steps = 2 * out.size * np.shape(arrays[0])[-1]
     return steps + out.size * sum(bias is not None for bias in arrays[2:3])
 
 
 @cost_rule("conv2d")
 def _convolution(arrays, params, out):
-    kernel = arrays[1][0].size
+    kernel = np.size(arrays[1][0])
     return (2 * kernel + sum(bias is not None for bias in arrays[2:3])) * out.size
 
 
@@ -268,7 +268,7 @@ def _attention(arrays, params, out):
 def op_bytes(op, arrays, params, out):
     first, *others = [_bare(x) for x in arrays]
     out = as_array(_bare(out))
-    if op.name in VIEWS and np.may_share_memory(first, out):
+    if op.name in VIEWS and type(first) is np.ndarray and np.may_share_memory(first, out):
         return 0
     if op.name in {"embedding", "getitem"}:
         first = out

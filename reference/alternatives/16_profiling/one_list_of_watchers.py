@@ -236,14 +236,14 @@ def matmul_flops(arrays: Any, params: Any, out: Any) -> int:
 
 @cost_rule("affine")
 def affine_flops(arrays: Any, params: Any, out: Any) -> int:
-    x, weight, bias = (*arrays, None)[:3]
+    x, weight, bias = (*map(np.asarray, arrays[:2]), *arrays[2:], None)[:3]
     rows = math.prod(x.shape[:-1])
     return 2 * rows * weight.size + (0 if bias is None else rows * len(weight))
 
 
 @cost_rule("conv2d")
 def conv2d_flops(arrays: Any, params: Any, out: Any) -> int:
-    weight, bias = arrays[1], (*arrays, None)[2]
+    weight, bias = np.asarray(arrays[1]), (*arrays, None)[2]
     pixels = out.shape[0] * out.shape[2] * out.shape[3]
     return 2 * pixels * weight.size + (pixels * len(weight) if bias is not None else 0)
 
@@ -283,7 +283,7 @@ def op_bytes(op: Op, arrays: Any, params: Any, out: Any) -> int:
         "getitem",
     )
     if op.name in views:
-        if np.shares_memory(out, arrays[0]):
+        if isinstance(arrays[0], np.ndarray) and np.shares_memory(out, arrays[0]):
             return 0
         read = written if op.name == "getitem" else stored_bytes(arrays[0])
     elif op.name == "embedding":
