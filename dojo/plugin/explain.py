@@ -97,11 +97,13 @@ def frames(error: BaseException) -> Iterator[Frame]:
     step = error.__traceback__
     while step:
         path = Path(step.tb_frame.f_code.co_filename)
+        # A time limit may strike between two lines; then there is no number.
+        line = step.tb_lineno or step.tb_frame.f_code.co_firstlineno
         # Hypothesis gives its wrapper the test's own file and the line of its decorator.
-        wrapper = linecache.getline(str(path), step.tb_lineno).lstrip().startswith("@")
+        wrapper = linecache.getline(str(path), line).lstrip().startswith("@")
         hidden = "__tracebackhide__" in step.tb_frame.f_code.co_varnames  # as pytest's own tracebacks have it
         if path.is_absolute() and (is_under_test(path) or unit_of(path)) and not (wrapper or hidden):
-            yield Frame(path, step.tb_lineno, step.tb_frame.f_code.co_name, step.tb_frame.f_locals)
+            yield Frame(path, line, step.tb_frame.f_code.co_name, step.tb_frame.f_locals)
         step = step.tb_next
 
 
