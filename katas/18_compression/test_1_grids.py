@@ -181,6 +181,9 @@ def test_each_place_along_an_axis_has_a_grid_of_its_own(seed, axis, symmetric):
 def test_halves_are_rounded_to_even():
     q = quantize(np.array([127.0, 0.5, 1.5, 2.5, -0.5, -1.5]))
     expect(q.values, np.array([127, 0, 2, 2, 0, -2], np.int8))
+    # With steps of 1, 0 at -128 + 101; the zero point is odd, and added to what was rounded.
+    q = quantize(np.array([0.5, 1.5, 2.5]), symmetric=False, within=(-101.0, 154.0))
+    expect(q.values, np.array([-27, -25, -25], np.int8))
 
 
 def test_the_lowest_integer_of_a_symmetric_grid_is_left_out():
@@ -392,10 +395,9 @@ def test_the_lowest_byte_has_no_positive_twin():
     """128² + 127², and the bound must know it, too: 1024 products of 2¹⁴ fill float32's 24 bits."""
     a = np.array([[-128, 127]], np.int8)
     expect(integer_matmul(a, a.T), np.array([[32513]]))
-    a = np.full((1, 3000), -128, np.int8)
-    b = np.full((3000, 1), -128, np.int8)
-    b[0] = -127
-    expect(integer_matmul(a, b), np.array([[3000 * 2**14 - 128]]))
+    a, b = np.full((1, 3000), -128, np.int8), np.full((3000, 1), -128, np.int8)
+    a[0, -1], b[-1] = 1, 1
+    expect(integer_matmul(a, b), np.array([[2999 * 2**14 + 1]]))
 
 
 @steady

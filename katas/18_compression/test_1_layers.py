@@ -622,6 +622,12 @@ WRONG = {
     "no temperature": (lambda s, t, y: ((s, t, y), {"temperature": 0.0}), ValueError, ("0.0",)),
     "a negative temperature": (lambda s, t, y: ((s, t, y), {"temperature": -2.0}), ValueError, ("-2.0",)),
     "more than all": (lambda s, t, y: ((s, t, y), {"alpha": 1.25}), ValueError, ("1.25",)),
+    "no number": (lambda s, t, y: ((s, t, y), {"alpha": math.nan}), ValueError, ("nan",)),
+    "no number for a temperature": (
+        lambda s, t, y: ((s, t, y), {"temperature": math.nan}),
+        ValueError,
+        ("nan",),
+    ),
     "less than nothing": (lambda s, t, y: ((s, t, y), {"alpha": -0.5}), ValueError, ("-0.5",)),
 }
 

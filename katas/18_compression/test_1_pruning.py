@@ -81,6 +81,10 @@ def test_nothing_goes_and_all_goes():
 def test_rows_are_read_one_after_the_other_whatever_lies_in_memory():
     weight = np.ones((2, 3))
     expect(magnitude_mask(np.asfortranarray(weight), 0.5), np.array([[False] * 3, [True] * 3]))
+    weight = np.array([[6.0, 1.0, 5.0], [2.0, 4.0, 3.0]])
+    expected = np.array([[True, False, True], [False, True, False]])
+    expect(magnitude_mask(np.asfortranarray(weight), 0.5), expected)
+    expect(magnitude_mask(weight.T, 0.5), expected.T)
     backwards = np.array([4.0, 3.0, 2.0, 1.0])[::-1]
     expect(magnitude_mask(backwards, 0.25), np.array([False, True, True, True]))
 
@@ -222,7 +226,12 @@ def test_it_may_all_happen_at_one_step():
 
 @pytest.mark.parametrize(
     ("arguments", "named"),
-    [((20, 10, 0.5), ("20", "10")), ((0, 10, 1.5), ("1.5",)), ((0, 10, 0.5, -0.25), ("-0.25",))],
+    [
+        ((20, 10, 0.5), ("20", "10")),
+        ((0, 10, 1.5), ("1.5",)),
+        ((0, 10, 0.5, -0.25), ("-0.25",)),
+        ((0, 10, float("nan")), ("nan",)),
+    ],
 )
 def test_a_schedule_that_cannot_be_is_an_error(arguments, named):
     for step in (0, 5, 30):

@@ -1295,7 +1295,6 @@ def _product(m, multiply):
     right = m.integer_matmul
 
     def integer_matmul(a, b):
-        right(a[:, :0], b[:0])
         right(a, b)
         return multiply(a, b)
 
@@ -1877,7 +1876,7 @@ def a_layer_that_was_not_used_is_from_0_to_0(m):
 @caught_by(3)
 def batches_are_kept_while_calibrating(m):
     right = m.calibrate
-    m.calibrate = lambda model, batches, *rest: right(model, list(batches), *rest)
+    m.calibrate = lambda model, batches, *rest, **options: right(model, list(batches), *rest, **options)
 
 
 @caught_by(1)
@@ -2305,12 +2304,9 @@ def a_slope_forgets_the_labels(m):
     _slope(m, lambda p, q, hard, t, a, n: a * t * (q - p) / n)
 
 
-@caught_by(1)
+@caught_by(2)
 def a_loss_s_gradient_is_1(m):
-    """Whatever it is multiplied by afterwards: the step of a mean of two losses is twice too long."""
-    rule(m.distillation_loss)(
-        lambda grad, slope: (slope * np.sign(grad) if grad.dtype == np.float32 else slope, None, None)
-    )
+    rule(m.distillation_loss)(lambda grad, slope: (slope, None, None))
 
 
 @caught_by(2)
@@ -2622,12 +2618,16 @@ def there_is_no_checksum(m):
 
 @caught_by(1)
 def a_file_grows_where_it_is(m):
-    right = m.save_compressed
+    right, replace = m.save_compressed, os.replace
 
     def save_compressed(model, path):
-        right(model, str(path) + ".tmp")
-        Path(path).write_bytes(Path(str(path) + ".tmp").read_bytes())
-        os.unlink(str(path) + ".tmp")
+        now, os.replace = os.replace, replace
+        try:
+            right(model, f"{path}.tmp")
+        finally:
+            os.replace = now
+        Path(path).write_bytes(Path(f"{path}.tmp").read_bytes())
+        os.unlink(f"{path}.tmp")
         os.replace(path, path)
 
     m.save_compressed = save_compressed
@@ -2723,7 +2723,7 @@ def a_file_is_put_together_first(m):
     m.save_compressed = save_compressed
 
 
-@caught_by(4)
+@caught_by(3)
 def zeros_are_put_back_one_by_one(m):
     right = m.load_compressed
 
@@ -2742,7 +2742,7 @@ def zeros_are_put_back_one_by_one(m):
 # Time.
 
 
-@caught_by(4)
+@caught_by(3)
 def weights_are_ranked_by_python(m):
     def magnitude_mask(weight, sparsity):
         m.check_share("sparsity", sparsity)
