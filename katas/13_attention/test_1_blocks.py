@@ -79,6 +79,19 @@ def test_no_keys_change_nothing():
     expect((top, total, mix), start(2))
 
 
+def test_everything_is_written_in_place_wherever_it_lies(rng):
+    """Views of other arrays, as of a buffer that blocks share; the values stay as they are."""
+    scores, values = rng.normal(size=(2, 3, 4)), rng.normal(size=(2, 4, 5))
+    right = [scores.copy(), *start(2, 3, width=5)]
+    absorb(right[0], values, *right[1:])
+    lie = lambda x: np.repeat(x.swapaxes(0, 1), 2, axis=-1).swapaxes(0, 1)[..., ::2]  # noqa: E731
+    views = [lie(x) for x in (scores, *start(2, 3, width=5))]
+    kept = lie(values)
+    kept.flags.writeable = False
+    absorb(views[0], kept, *views[1:])
+    expect(views, right)
+
+
 def test_scores_may_be_huge():
     top, total, mix = start(1, dtype=np.float32)
     for score in (-1e30, 1e30, 2e30, -2e30):

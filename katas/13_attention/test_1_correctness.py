@@ -89,6 +89,12 @@ def test_a_causal_mask_has_a_row_for_each_query(queries, keys):
     assert all(row[: int(row.sum())].all() for row in mask)
 
 
+def test_each_mask_is_new():
+    for make in (lambda: causal_mask(2, 3), lambda: padding_mask([2, 2], 3)):
+        make()[...] = False
+        assert make().any()
+
+
 def test_a_text_shorter_than_its_end_is_refused():
     with expect_error(ValueError, "5", "3"):
         causal_mask(5, 3)
@@ -107,6 +113,15 @@ def test_padding_is_where_the_text_is_not(side, rows):
 
 def test_padding_is_on_the_right_unless_told():
     expect(padding_mask(np.array([1]), 3).tolist(), [[[[True, False, False]]]])
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.int16, np.uint64], ids=lambda d: d.__name__)
+def test_lengths_of_few_bits_are_lengths(dtype):
+    """300 positions are more than eight bits can count."""
+    for side in ("left", "right"):
+        mask = padding_mask(np.array([100, 0], dtype), 300, side)
+        expect(mask.sum(axis=-1).ravel().tolist(), [100, 0])
+        expect(mask[0, 0, 0].tolist(), [(i >= 200) if side == "left" else (i < 100) for i in range(300)])
 
 
 def test_of_no_texts_there_is_no_row():
@@ -152,6 +167,18 @@ def test_a_mask_is_no_larger_than_it_must_be():
     expect(allowed_pairs(np.ones(3, bool), False, (2, 4, 3, 3)).shape, (3,))
 
 
+def test_a_mask_that_changes_is_looked_at_again():
+    mask = np.ones((1, 1, 2, 2), bool)
+    for is_causal in (True, False):
+        mask[...] = True
+        allowed_pairs(mask, is_causal, (1, 1, 2, 2))
+        mask[..., 0] = False
+        expect(
+            allowed_pairs(mask, is_causal, (1, 1, 2, 2)),
+            np.array([[[[False, not is_causal], [False, True]]]]),
+        )
+
+
 def test_masks_are_left_as_they_were():
     mask = padding_mask([1, 3], 3)
     before = mask.copy()
@@ -159,7 +186,9 @@ def test_masks_are_left_as_they_were():
     expect(mask, before)
 
 
-@pytest.mark.parametrize("shape", [(4,), (2, 3), (1, 1, 1, 3, 3), (3, 1, 3, 3), (2, 5, 1, 6)], ids=str)
+@pytest.mark.parametrize(
+    "shape", [(4,), (2, 3), (2, 3, 3), (1, 1, 1, 3, 3), (3, 1, 3, 3), (2, 5, 1, 6)], ids=str
+)
 def test_a_mask_that_does_not_stretch_to_the_scores_is_refused(shape):
     with expect_error(ValueError, str(shape), "(2, 5, 3, 3)"):
         allowed_pairs(np.ones(shape, bool), False, (2, 5, 3, 3))
@@ -387,6 +416,32 @@ def test_one_head_of_keys_may_be_stretched_over_a_batch(attend):
 )
 def test_of_nothing_nothing_is_had(attend, q, k):
     expect(attend(np.ones(q), np.ones(k), np.ones(k)).data, np.zeros(q))
+
+
+@each_attention
+@pytest.mark.parametrize("shape", [(), (4,), (3, 1), (2, 1, 1), (1, 1, 1, 1), (3, 2, 3, 4)], ids=str)
+def test_masks_stretch_as_numpy_has_it(attend, shape):
+    """From the right: one axis is of keys, two are of queries and keys, three of heads."""
+    q, k, v, rng = drawn(0, 3, 2, 1, 3, 4, 2)
+    for mask in (rng.random(shape) < 0.5, np.zeros(shape, bool), np.ones(shape, bool)):
+        mask = np.asarray(mask)
+        expect(attend(q, k, v, mask).data, slow_attention(q, k, v, mask))
+
+
+@each_attention
+def test_a_hidden_score_is_lower_than_any(attend):
+    """-1e9 is not low enough: what may be seen is at -1e12, what is hidden at 0."""
+    q, k = np.full((1, 1, 1, 1), 1e6), np.array([[[[-1e6], [0.0]]]])
+    v = np.array([[[[3.0], [5.0]]]])
+    expect(attend(q, k, v, np.array([True, False])).data, np.array([[[[3.0]]]]))
+
+
+@each_attention
+def test_results_stay_when_others_come(attend):
+    q, k, v, _ = drawn(0, 1, 2, 1, 3, 4, 2)
+    out = attend(q, k, v)
+    attend(-q, k, v)
+    expect(out.data, slow_attention(q, k, v))
 
 
 @each_attention

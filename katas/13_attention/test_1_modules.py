@@ -187,8 +187,29 @@ def test_a_row_that_is_kept_twice_goes_its_own_ways(tokens, rng):
 def test_a_row_that_is_not_there_is_refused(rng):
     cache, k = KVCache(), f32(rng, 2, 1, 1, 3)
     cache.append(k, k)
-    with expect_error(IndexError, "2"):
-        cache.select([0, 2])
+    for wrong in (2, -1, -3):
+        with expect_error(IndexError, str(wrong)):
+            cache.select([0, wrong])
+    expect(cache.append(k, k), (np.concatenate([k, k], axis=2),) * 2)
+
+
+def test_caches_know_nothing_of_each_other(rng):
+    k = f32(rng, 1, 1, 2, 3)
+    one, other = KVCache(), KVCache()
+    one.append(k, k)
+    expect((one.length, other.length, other.nbytes), (2, 0, 0))
+    expect(other.append(2 * k, 3 * k), (2 * k, 3 * k))
+    expect(one.append(k, k)[0], np.concatenate([k, k], axis=2))
+    other.reset()
+    expect(one.append(k, k)[1], np.concatenate([k, k, k], axis=2))
+
+
+def test_views_outlive_a_reset(rng):
+    cache, k = KVCache(), f32(rng, 1, 1, 3, 2)
+    got = cache.append(k, k)
+    cache.reset()
+    cache.append(k + 1, k + 1)
+    expect(got, (k, k))
 
 
 def test_a_reset_cache_is_as_good_as_new(rng):
@@ -232,6 +253,12 @@ def test_weights_come_from_the_generator():
     for a, b in zip(one.parameters(), same.parameters(), strict=True):
         expect(a.data, b.data)
     expect(one.qkv_proj.weight.data, Linear(4, 12, rng=np.random.default_rng(5)).weight.data)
+
+
+def test_both_projections_are_drawn_one_after_the_other():
+    layer, rng = MultiHeadAttention(4, 2, rng=np.random.default_rng(5)), np.random.default_rng(5)
+    for mine, own in ((Linear(4, 12, rng=rng), layer.qkv_proj), (Linear(4, 4, rng=rng), layer.out_proj)):
+        expect((own.weight.data, own.bias.data), (mine.weight.data, mine.bias.data))
 
 
 @pytest.mark.parametrize(
@@ -315,7 +342,20 @@ def test_it_is_what_each_head_finds_side_by_side(fused, heads, kv_heads, rng):
 
 
 def test_it_is_fused_unless_told(rng):
+    layer, other = (MultiHeadAttention(4, 2, rng=rng) for _ in range(2))
+    assert layer.fused is True
+    other.fused = False
+    assert layer.fused is True
     assert MultiHeadAttention(4, 2, rng=rng).fused is True
+
+
+def test_maps_are_those_of_the_weights_that_there_are(rng):
+    layer, x = MultiHeadAttention(4, 2, rng=rng), f32(rng, 1, 3, 4)
+    same = Tensor(x)
+    for _ in range(2):
+        expect(layer.attention_maps(same), by_hand(layer, x)[1])
+        layer.qkv_proj.weight.data *= -2
+        x *= 2
 
 
 @pytest.mark.parametrize("fused", [True, False])
@@ -353,6 +393,38 @@ def test_with_a_cache_the_mask_is_about_all_keys(rng):
         whole = layer(Tensor(x), mask, True).data
         layer(Tensor(x[:, :4]), mask[..., :4], True, cache)
         expect(layer(Tensor(x[:, 4:]), mask, True, cache).data, whole[:, 4:])
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_with_a_cache_all_is_seen_unless_told(fused, rng):
+    """Two tokens that come together see each other, as they do without a cache."""
+    layer, x, cache = MultiHeadAttention(8, 2, rng=rng), f32(rng, 1, 5, 8), KVCache()
+    layer.fused = fused
+    with no_grad():
+        whole = layer(Tensor(x)).data
+        layer(Tensor(x[:, :3]), cache=cache)
+        expect(layer(Tensor(x[:, 3:]), cache=cache).data, whole[:, 3:])
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_a_mask_that_does_not_fit_leaves_the_cache_as_it_was(fused, rng):
+    layer, x, cache = MultiHeadAttention(8, 2, rng=rng), f32(rng, 2, 3, 8), KVCache()
+    layer.fused = fused
+    with no_grad():
+        layer(Tensor(x), is_causal=True, cache=cache)
+        for mask, kind in (
+            (np.ones((3, 3), bool), ValueError),  # of the new ones only
+            (padding_mask([3, 3, 3], 6), ValueError),
+            (np.ones((3, 6)), TypeError),
+        ):
+            for is_causal in (True, False):
+                with expect_error(kind):
+                    layer(Tensor(x), mask, is_causal, cache)
+                expect(cache.length, 3)
+        new = KVCache()
+        with expect_error(ValueError, "(4,)"):
+            layer(Tensor(x), np.ones(4, bool), cache=new)
+        expect((new.length, new.nbytes), (0, 0))
 
 
 def test_a_cache_holds_as_many_heads_as_there_are_keys(rng):

@@ -196,6 +196,31 @@ def test_a_rule_can_be_used_more_than_once(rng):
     expect(list(back(grad)), first)
 
 
+def test_gradients_are_arrays_of_their_own(rng):
+    """Nothing that was handed out is written to later, or is another's."""
+    out, back = fused_attention.vjp(*drawn(rng, 2, 2, 2, 4, 4))
+    grad = rng.normal(size=out.shape)
+    first = back(grad)
+    before = [g.copy() for g in first]
+    back(-grad)
+    expect(list(first), before)
+    x = drawn(rng, 1, 1, 1, 3, 3)[0]
+    _, back = fused_attention.vjp(x, x, x)
+    same = back(np.ones_like(x))
+    assert not any(np.shares_memory(same[i], same[j]) for i in range(3) for j in range(i))
+
+
+def test_a_second_pass_does_not_disturb_the_first(rng):
+    """What one keeps for its way back is not what the next one keeps."""
+    arrays, others = drawn(rng, 1, 2, 1, 3, 4), drawn(rng, 1, 2, 1, 3, 4)
+    out, back = fused_attention.vjp(*arrays)
+    grad = rng.normal(size=out.shape)
+    right = [g.copy() for g in back(grad)]
+    out, back = fused_attention.vjp(*arrays)
+    fused_attention.vjp(*others)[1](grad)
+    expect(list(back(grad)), right)
+
+
 def test_the_same_tensor_may_ask_and_answer(rng):
     for attend in ATTENTIONS.values():
         check_gradient(

@@ -42,6 +42,14 @@ COMPOSED = Budget(
     unit="times the time of the formulas for all heads at once",
     naively="a version that goes head by head",
 )
+ONE = Budget(
+    "fused_attention of one query of 4 heads and 1,000 keys",
+    limit=14,
+    reference=2.6,  # and 8 in blocks of 128 keys
+    naive=38,
+    unit="times the time of two products and an exponential",
+    naively="a version in blocks of 4 keys",
+)
 FUTURE = Budget(
     "the operations of causal attention, 1,024 positions",
     limit=0.8,
@@ -188,6 +196,29 @@ def test_the_twin_that_goes_head_by_head_is_caught(rng):
     MANY.catches(race(head_by_head, formulas_and_back, limit=MANY.limit, inputs=inputs))
 
 
+def one_query(rng):
+    """As in generation, where a token asks all before it."""
+    return drawn(rng, 1, 4, 1, 1000)
+
+
+def test_one_query_asks_many_keys_at_a_time(rng):
+    ONE.check(race(fused_attention, formulas, limit=ONE.limit, inputs=lambda: one_query(rng)))
+
+
+def test_the_twin_that_asks_few_keys_at_a_time_is_caught(rng):
+    def few(q, k, v):
+        total, mix = np.zeros((1, 4, 1, 1), np.float32), np.zeros_like(q)
+        for i in range(0, 1000, 4):
+            scores = q @ k[:, :, i : i + 4].swapaxes(-1, -2)
+            top = scores.max(axis=-1, keepdims=True)
+            shares = np.exp(scores - top)
+            total = total * np.exp(-top) + shares.sum(axis=-1, keepdims=True)
+            mix = mix * np.exp(-top) + shares @ v[:, :, i : i + 4]
+        return mix / total
+
+    ONE.catches(race(few, formulas, limit=ONE.limit, inputs=lambda: one_query(rng)))
+
+
 def operations(q, k, v, is_causal):
     with WorkMeter() as work:
         out = fused_attention(work.track(q), work.track(k), work.track(v), is_causal=is_causal)
@@ -200,6 +231,23 @@ def test_the_future_is_not_computed(rng):
     whole, causal = operations(*arrays, is_causal=False), operations(*arrays, is_causal=True)
     assert whole >= 4 * 1024 * 1024 * 32, "less than two products"
     assert causal >= 2 * 1024 * 1024 * 32, "less than half of two products"
+    FUTURE.check(causal / whole)
+
+
+def operations_back(q, k, v, is_causal):
+    with WorkMeter() as work:
+        arrays = [work.track(x) for x in (q, k, v)]
+        out, back = fused_attention.vjp(*arrays, is_causal=is_causal)
+        before = work.flops
+        gradients = back(work.track(np.asarray(out).copy()))
+        assert work.saw(gradients[0]), f"work went past the meter: {dict(work.escapes)}"
+        return work.flops - before
+
+
+def test_nor_is_the_future_on_the_way_back(rng):
+    arrays = drawn(rng, 1, 1, 1024)
+    whole, causal = operations_back(*arrays, is_causal=False), operations_back(*arrays, is_causal=True)
+    assert causal >= 5 * 1024 * 1024 * 32, "less than half of five products"
     FUTURE.check(causal / whole)
 
 

@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 
-from dojo.mistakes import caught_by
+from dojo.mistakes import caught_by, rewritten
 
 
 def _forward(m, forward):
@@ -1317,6 +1317,343 @@ def scores_are_counted_for_one_head(m):
     m.score_bytes = lambda batch, heads, queries, keys, itemsize=4: math.prod(
         (batch, queries, keys, itemsize)
     )
+
+
+# Found by looking for ways past the suite
+
+
+@caught_by(1)
+def causal_masks_are_cached_and_shared(m):
+    m.causal_mask = functools.lru_cache(m.causal_mask)
+
+
+@caught_by(1)
+def padding_counts_in_the_dtype_of_lengths(m):
+    np = m.np
+    right = m.padding_mask
+
+    def padding_mask(lengths, length, side="right"):
+        right(lengths, length, side)
+        lengths = np.asarray(lengths)
+        if lengths.size == 0:
+            return right(lengths, length, side)
+        places = np.arange(length).astype(lengths.dtype)
+        n = lengths[:, None, None, None]
+        return places < n if side == "right" else places >= (np.asarray(length).astype(lengths.dtype) - n)
+
+    m.padding_mask = padding_mask
+
+
+@caught_by(1)
+def a_padding_mask_of_equal_rows_is_one_row(m):
+    right = m.padding_mask
+
+    def padding_mask(lengths, length, side="right"):
+        out = right(lengths, length, side)
+        if len(out) and (out == out[:1]).all():
+            return m.np.broadcast_to(out[:1], out.shape)
+        return out
+
+    m.padding_mask = padding_mask
+
+
+@caught_by(1)
+def masks_are_remembered_by_their_id(m):
+    right = m.allowed_pairs
+    kept = {}
+
+    def allowed_pairs(mask, is_causal, shape):
+        key = (id(mask), is_causal, shape)
+        if key not in kept:
+            out = right(mask, is_causal, shape)
+            kept[key] = (mask, None if out is None else out.copy())
+        return kept[key][1]
+
+    m.allowed_pairs = allowed_pairs
+
+
+@caught_by(1)
+def a_mask_of_one_bool_is_none(m):
+    right = m.allowed_pairs
+
+    def allowed_pairs(mask, is_causal, shape):
+        if mask is not None and m.as_array(mask).ndim == 0:
+            mask = None
+        return right(mask, is_causal, shape)
+
+    m.allowed_pairs = allowed_pairs
+
+
+@caught_by(1)
+def a_mask_of_one_axis_is_of_queries(m):
+    right = m.allowed_pairs
+
+    def allowed_pairs(mask, is_causal, shape):
+        if mask is not None and m.as_array(mask).ndim == 1 and shape[2] == shape[3] == m.as_array(mask).size:
+            mask = m.as_array(mask)[:, None]
+        return right(mask, is_causal, shape)
+
+    m.allowed_pairs = allowed_pairs
+
+
+@caught_by(1)
+def a_mask_of_three_axes_is_of_texts(m):
+    right = m.allowed_pairs
+
+    def allowed_pairs(mask, is_causal, shape):
+        if mask is not None and m.as_array(mask).ndim == 3 and len(m.as_array(mask)) == shape[0]:
+            mask = m.as_array(mask)[:, None]
+        return right(mask, is_causal, shape)
+
+    m.allowed_pairs = allowed_pairs
+
+
+@caught_by(1)
+def what_is_hidden_is_minus_1e9(m):
+    rewritten(m, "attention_weights", ("where(allowed, scores, -np.inf)", "where(allowed, scores, -1e9)"))
+
+
+@caught_by(1)
+def what_is_hidden_in_blocks_is_minus_1e9(m):
+    rewritten(m, "hide", ("-np.inf", "-1e9"))
+    right = m.fused_attention.forward
+
+    def forward(q, k, v, *, mask=None, is_causal=False, scale=None, chunk=None):
+        out, sums = right(q, k, v, mask=mask, is_causal=is_causal, scale=scale, chunk=chunk)
+        a = m.allowed_pairs(mask, is_causal, (*q.shape[:3], k.shape[2]))
+        if a is not None:
+            none = ~m.np.broadcast_to(a, (*q.shape[:3], k.shape[2])).any(axis=-1)
+            out[none] = 0
+            sums[none] = -m.np.inf
+        return out, sums
+
+    m.fused_attention.forward = forward
+
+
+@caught_by(1)
+def what_is_hidden_gets_1e9_less(m):
+    rewritten(
+        m,
+        "attention_weights",
+        ("where(allowed, scores, -np.inf)", "scores + np.where(allowed, 0.0, -1e9).astype(scores.dtype)"),
+    )
+
+
+@caught_by(1)
+def what_lies_apart_is_absorbed_in_a_copy(m):
+    right = m.absorb
+    np = m.np
+
+    def absorb(scores, values, top, total, mix):
+        s = np.ascontiguousarray(scores)
+        t = np.ascontiguousarray(top)
+        u = np.ascontiguousarray(total)
+        w = np.ascontiguousarray(mix)
+        right(s, values, t, u, w)
+        if scores.flags.c_contiguous:
+            return
+        top[...] = t
+        total[...] = u
+        mix[...] = w
+
+    m.absorb = absorb
+
+
+@caught_by(1)
+def results_share_a_buffer(m):
+    right = m.fused_attention.forward
+    kept = {}
+
+    def forward(q, k, v, **p):
+        out, s = right(q, k, v, **p)
+        key = (out.shape, out.dtype, out.strides)
+        if out.nbytes > 30000:
+            return out, s
+        if key in kept:
+            kept[key][...] = out
+        else:
+            kept[key] = out
+        return kept[key], s
+
+    m.fused_attention.forward = forward
+
+
+@caught_by(2)
+def sums_share_a_buffer(m):
+    right = m.fused_attention.forward
+    kept = {}
+
+    def forward(q, k, v, **p):
+        out, s = right(q, k, v, **p)
+        key = (s.shape, s.dtype)
+        if s.nbytes > 30000:
+            return out, s
+        if key in kept:
+            kept[key][...] = s
+        else:
+            kept[key] = s
+        return out, kept[key]
+
+    m.fused_attention.forward = forward
+
+
+@caught_by(2)
+def gradients_share_a_buffer(m):
+    right = m.fused_attention_back
+    kept = {}
+
+    def fused_attention_back(grad, q, k, v, out, logsumexp, mask, is_causal, scale, chunk):
+        gs = right(grad, q, k, v, out, logsumexp, mask, is_causal, scale, chunk)
+        res = []
+        for i, g in enumerate(gs):
+            if g.nbytes > 20000:
+                res.append(g)
+                continue
+            key = (i, g.shape, g.dtype)
+            if key in kept:
+                kept[key][...] = g
+            else:
+                kept[key] = g
+            res.append(kept[key])
+        return tuple(res)
+
+    m.fused_attention.gradient(fused_attention_back)
+
+
+@caught_by(2)
+def keys_and_values_that_are_one_share_a_gradient(m):
+    right = m.fused_attention_back
+
+    def fused_attention_back(grad, q, k, v, out, logsumexp, mask, is_causal, scale, chunk):
+        a, b, c = right(grad, q, k, v, out, logsumexp, mask, is_causal, scale, chunk)
+        if k is v:
+            b += c
+            return a, b, b
+        return a, b, c
+
+    m.fused_attention.gradient(fused_attention_back)
+
+
+@caught_by(4)
+def the_way_back_computes_the_future_and_hides_it(m):
+    import inspect
+    import textwrap
+
+    src = textwrap.dedent(inspect.getsource(m.fused_attention_back))
+    src = src[src.index("def ") :].replace(
+        "walk(queries, k, is_causal, chunk)", "walk(queries, k, False, chunk)"
+    )
+    d = {}
+    exec("from __future__ import annotations\n" + src, vars(m), d)
+    m.fused_attention.gradient(d["fused_attention_back"])
+
+
+@caught_by(4)
+def one_query_asks_sixteen_keys_at_a_time(m):
+    """decode path: T=1 with blocks of 16 keys"""
+    right = m.fused_attention.forward
+
+    def forward(q, k, v, *, mask=None, is_causal=False, scale=None, chunk=None):
+        if chunk is None and q.shape[2] == 1:
+            chunk = 16
+        return right(q, k, v, mask=mask, is_causal=is_causal, scale=scale, chunk=chunk)
+
+    m.fused_attention.forward = forward
+
+
+@caught_by(1)
+def all_caches_share_their_buffers(m):
+    def __init__(self):
+        self.length = 0
+
+    m.KVCache._buffers = []
+    m.KVCache.__init__ = __init__
+    rewritten(
+        m,
+        "KVCache.append",
+        ("self._buffers, self.length = held, end", "self._buffers[:] = held; self.length = end"),
+        ("held = self._buffers or", "held = (self.length and list(self._buffers)) or"),
+    )
+
+    def reset(self):
+        self.length = 0
+        self._buffers.clear()
+
+    m.KVCache.reset = reset
+
+
+@caught_by(1)
+def negative_rows_count_from_the_end(m):
+    m.KVCache.select = lambda self, rows: setattr(
+        self, "_buffers", [x[m.np.asarray(rows, m.np.intp)] for x in self._buffers]
+    )
+
+
+@caught_by(1)
+def a_mask_is_looked_at_after_the_cache(m):
+    rewritten(
+        m,
+        "MultiHeadAttention.forward",
+        ("            allowed_pairs(mask, False, (*q.shape[:3], cache.length + q.shape[2]))\n", ""),
+    )
+
+
+@caught_by(1)
+def a_cache_is_always_causal(m):
+    right = m.MultiHeadAttention.forward
+
+    def forward(self, x, mask=None, is_causal=False, cache=None):
+        return right(self, x, mask, is_causal or cache is not None, cache)
+
+    m.MultiHeadAttention.forward = forward
+
+
+@caught_by(1)
+def out_proj_has_a_stream_of_its_own(m):
+    right = m.MultiHeadAttention.__init__
+
+    def __init__(self, embed_dim, num_heads, num_kv_heads=None, bias=True, rotary=None, *, rng):
+        right(self, embed_dim, num_heads, num_kv_heads, bias, rotary, rng=rng)
+        self.out_proj = m.Linear(embed_dim, embed_dim, bias, rng=m.np.random.default_rng(0))
+
+    m.MultiHeadAttention.__init__ = __init__
+
+
+@caught_by(1)
+def both_projections_start_alike(m):
+    right = m.MultiHeadAttention.__init__
+
+    def __init__(self, embed_dim, num_heads, num_kv_heads=None, bias=True, rotary=None, *, rng):
+        import copy
+
+        same = copy.deepcopy(rng)
+        right(self, embed_dim, num_heads, num_kv_heads, bias, rotary, rng=rng)
+        self.out_proj = m.Linear(embed_dim, embed_dim, bias, rng=same)
+
+    m.MultiHeadAttention.__init__ = __init__
+
+
+@caught_by(1)
+def fused_is_the_same_for_all_layers(m):
+    def setit(self, v):
+        type(self)._f = v
+
+    m.MultiHeadAttention._f = True
+    m.MultiHeadAttention.fused = property(lambda self: type(self)._f, setit)
+
+
+@caught_by(1)
+def maps_are_remembered_by_the_id_of_their_input(m):
+    right = m.MultiHeadAttention.attention_maps
+
+    def attention_maps(self, x, mask=None, is_causal=False):
+        key = id(x)
+        kept = self.__dict__.setdefault("_maps", {})
+        if (key, is_causal, id(mask)) not in kept:
+            kept[key, is_causal, id(mask)] = right(self, x, mask, is_causal)
+        return kept[key, is_causal, id(mask)]
+
+    m.MultiHeadAttention.attention_maps = attention_maps
 
 
 TUNING = (

@@ -93,7 +93,7 @@ def check_heads(q: Any, k: Any, v: Any = None) -> None:
 
 
 def allowed_pairs(mask: Any, is_causal: bool, shape: Shape) -> Array | None:
-    """What both `mask` (None, an array or a Tensor) and `is_causal` allow; None where that is everything.
+    """What both `mask` (None, an array or a Tensor) and `is_causal` allow; None if there is neither.
 
     An array of bools that stretches to `shape`, which is (B, H, Tq, Tk), and is no larger than it must be.
 
@@ -452,10 +452,14 @@ class KVCache:
     def select(self, rows: Any) -> None:
         """Keep these rows of the batch, in this order; one may be kept several times.
 
-        Views that were handed out before stay as they are. IndexError for a row that is not there.
+        Views that were handed out before stay as they are. IndexError for a row that is not there, which it
+        names, and -1 is none; then nothing has changed.
         """
-        # kata 13.13: numpy's indexing by a list copies.
-        self._buffers = [x[np.asarray(rows, np.intp)] for x in self._buffers]
+        # kata 13.13: numpy's indexing by a list copies, and takes -1 for the last row.
+        rows = np.asarray(rows, np.intp)
+        if rows.size and self._buffers and rows.min() < 0:
+            raise IndexError(f"row {rows.min()} is not in a batch of {len(self._buffers[0])}")
+        self._buffers = [x[rows] for x in self._buffers]
 
     def reset(self) -> None:
         """Forget everything, and free the memory: as good as new."""
@@ -485,7 +489,10 @@ class MultiHeadAttention(Module):
         *,
         rng: np.random.Generator,
     ) -> None:
-        """ValueError, naming the numbers, unless heads share embed_dim evenly, and key heads the heads."""
+        """Draws qkv_proj and then out_proj from `rng`.
+
+        ValueError, naming the numbers, unless heads share embed_dim evenly, and key heads the heads.
+        """
         # kata 13.14: head_dim is embed_dim / num_heads, for keys and values too.
         num_kv_heads = num_heads if num_kv_heads is None else num_kv_heads
         if num_heads < 1 or embed_dim % num_heads:
@@ -520,10 +527,13 @@ class MultiHeadAttention(Module):
 
         With a cache, `x` continues the text that is in it: its keys and values are added, and it attends to
         all; `mask` and `is_causal` are about all, too. No gradient flows through a cache (see `append`).
+        What is refused, such as a mask that does not fit, leaves the cache as it was.
         """
-        # kata 13.16: heads, attention, and what they found through `out_proj`.
+        # kata 13.16: heads, attention, and what they found through `out_proj`. Look at the mask before the
+        # cache grows.
         q, k, v = self.heads(x, 0 if cache is None else cache.length)
         if cache is not None:
+            allowed_pairs(mask, False, (*q.shape[:3], cache.length + q.shape[2]))
             k, v = (Tensor(every) for every in cache.append(k, v))
         if self.fused:
             found = fused_attention(q, k, v, mask=mask, is_causal=is_causal)

@@ -84,7 +84,7 @@ def check_heads(q: Any, k: Any, v: Any = None) -> None:
 
 
 def allowed_pairs(mask: Any, is_causal: bool, shape: Shape) -> Array | None:
-    """What both `mask` (None, an array or a Tensor) and `is_causal` allow; None where that is everything.
+    """What both `mask` (None, an array or a Tensor) and `is_causal` allow; None if there is neither.
 
     An array of bools that stretches to `shape`, which is (B, H, Tq, Tk), and is no larger than it must be.
 
@@ -320,9 +320,10 @@ class KVCache:
     def select(self, rows: Any) -> None:
         """Keep these rows of the batch, in this order; one may be kept several times.
 
-        Views that were handed out before stay as they are. IndexError for a row that is not there.
+        Views that were handed out before stay as they are. IndexError for a row that is not there, which it
+        names, and -1 is none; then nothing has changed.
         """
-        # TODO 13.13: numpy's indexing by a list copies.
+        # TODO 13.13: numpy's indexing by a list copies, and takes -1 for the last row.
         raise NotImplementedError("kata 13.13: KVCache.select")
 
     def reset(self) -> None:
@@ -352,7 +353,10 @@ class MultiHeadAttention(Module):
         *,
         rng: np.random.Generator,
     ) -> None:
-        """ValueError, naming the numbers, unless heads share embed_dim evenly, and key heads the heads."""
+        """Draws qkv_proj and then out_proj from `rng`.
+
+        ValueError, naming the numbers, unless heads share embed_dim evenly, and key heads the heads.
+        """
         # TODO 13.14: head_dim is embed_dim / num_heads, for keys and values too.
         raise NotImplementedError("kata 13.14: MultiHeadAttention.__init__")
 
@@ -371,8 +375,10 @@ class MultiHeadAttention(Module):
 
         With a cache, `x` continues the text that is in it: its keys and values are added, and it attends to
         all; `mask` and `is_causal` are about all, too. No gradient flows through a cache (see `append`).
+        What is refused, such as a mask that does not fit, leaves the cache as it was.
         """
-        # TODO 13.16: heads, attention, and what they found through `out_proj`.
+        # TODO 13.16: heads, attention, and what they found through `out_proj`. Look at the mask before the
+        # cache grows.
         raise NotImplementedError("kata 13.16: MultiHeadAttention.forward")
 
     def attention_maps(self, x: Tensor, mask: Any = None, is_causal: bool = False) -> Array:

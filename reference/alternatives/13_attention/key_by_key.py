@@ -287,6 +287,9 @@ class KVCache:
 
     def select(self, rows):
         if self.both is not None:
+            for row in np.asarray(rows, np.int64).tolist():
+                if not 0 <= row < len(self.both):
+                    raise IndexError(f"no row {row}")
             self.both = np.take(self.both, np.asarray(rows, np.int64), axis=0)
 
     def reset(self):
@@ -316,6 +319,7 @@ class MultiHeadAttention(Module):
     def forward(self, x, mask=None, is_causal=False, cache=None):
         q, k, v = self.heads(x, getattr(cache, "length", 0))
         if cache is not None:
+            allowed_pairs(mask, is_causal, (*q.shape[:3], cache.length + x.shape[1]))
             k, v = map(Tensor, cache.append(k, v))
         params = {"mask": mask, "is_causal": is_causal}
         found = (

@@ -31,7 +31,7 @@ def padding_mask(lengths, length, side="right"):
     mask = np.zeros((len(lengths), 1, 1, length), dtype=bool)
     if side != "right" and side != "left":
         raise ValueError(f"side is right or left, not {side}")
-    for i, n in enumerate(lengths):
+    for i, n in enumerate(np.asarray(lengths).tolist()):
         if n < 0 or n > length:
             raise ValueError(f"length {n} is not between 0 and {length}")
         if side == "right":
@@ -287,6 +287,8 @@ class KVCache:
     def select(self, rows):
         if self.keys is not None:
             rows = np.array(rows, dtype=int)
+            if np.any((rows < 0) | (rows >= len(self.keys))):
+                raise IndexError(f"rows {rows} of {len(self.keys)}")
             self.keys, self.values = self.keys[rows], self.values[rows]
 
 
@@ -320,6 +322,7 @@ class MultiHeadAttention(Module):
     def forward(self, x, mask=None, is_causal=False, cache=None):
         q, k, v = self.heads(x, offset=cache.length if cache is not None else 0)
         if cache is not None:
+            allowed_pairs(mask, False, (len(x.data), self.num_heads, x.shape[1], cache.length + x.shape[1]))
             k, v = cache.append(k, v)
         if self.fused:
             out = fused_attention(q, k, v, mask=mask, is_causal=is_causal)
