@@ -323,6 +323,7 @@ def beside_its_block(model, ids, call):
         return peak_bytes(call) / peak_bytes(lambda: model.blocks[0](x, is_causal=True))
 
 
+@pytest.mark.timeout(60)
 def test_what_places_see_is_no_table(rng):
     """A text of n has n activations a number, and n² pairs of places, which attention need not write down."""
     model, ids = long_text(rng)

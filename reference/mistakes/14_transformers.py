@@ -1712,8 +1712,8 @@ def each_array_is_compared_with_each_other(m):
         arrays = right(path)
         spans = [(entry.ctypes.data, entry.ctypes.data + entry.nbytes) for entry in arrays.values()]
         for i, (a, b) in enumerate(spans):
-            for c, d in spans[:i]:
-                if a < d and c < b:
+            for j, (c, d) in enumerate(spans):
+                if i != j and a < d and c < b:
                     raise ValueError(f"{path}: two arrays overlap")
         return arrays
 
