@@ -386,7 +386,7 @@ def test_a_text_may_be_as_long_as_the_tables_that_turn_it(rng):
 
 def test_with_a_cache_the_mask_is_about_all_keys(rng):
     """Texts that are padded on the left, and one more token."""
-    layer = MultiHeadAttention(8, 2, rng=rng)
+    layer = MultiHeadAttention(8, 4, rng=rng)
     x = f32(rng, 2, 5, 8)
     mask, cache = padding_mask([5, 3], 5, "left"), KVCache()
     with no_grad():
