@@ -194,6 +194,23 @@ def test_a_layer_leaves_its_input_as_it_is():
     expect(x, before)
 
 
+@pytest.mark.parametrize("input_range", [None, (-1.0, 1.0)])
+def test_an_input_that_changed_gives_another_answer(input_range):
+    """Also if it is the same array; and weights that were loaded are used."""
+    layer, x = QuantizedLinear(Linear(4, 3, rng=new()), input_range=input_range), 0.2 * normal(2, 4)
+    tensor = Tensor(x)
+    first = layer(tensor).data.copy()
+    expect(layer(tensor), first)
+    x *= -2
+    second = layer(tensor).data.copy()
+    assert abs(second - first).max() > 0.01
+    layer.load_state_dict(
+        {name: -array for name, array in layer.state_dict().items() if name == "weight"}, strict=False
+    )
+    bias = layer.bias.data
+    expect(layer(tensor).data - bias, bias - second)
+
+
 def test_a_layer_says_what_it_is_and_what_it_costs():
     """A multiplication and an addition for each weight and row: 2 * 5 * 3 * 4."""
     layer = QuantizedLinear(Linear(4, 3, rng=new()), 4)
