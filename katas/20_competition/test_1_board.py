@@ -14,6 +14,8 @@ import pytest
 from dojo.expect import expect, expect_error
 from tinytorch.competition import DamagedLeaderboard, Entry, Leaderboard, Metrics, pareto_front
 
+pytestmark = pytest.mark.timeout(60)  # a very busy disk takes its time to say that it has written
+
 
 def entry(name="a", score=1.0, at=1000.0, **changes):
     given = {"accuracy": 0.5, "latency": 1.0, "memory": 100.0, "size": 10.0, **changes}

@@ -22,6 +22,8 @@ from tinytorch.competition import (
 )
 from tinytorch.networks import MLP
 
+pytestmark = pytest.mark.timeout(60)  # processes start, and on a very busy machine that takes its time
+
 # 20.16 broken_claims
 
 

@@ -493,11 +493,11 @@ def test_an_error_that_comes_late_stops_the_tracing_too():
 def test_who_was_tracing_goes_on_and_changes_nothing():
     tracemalloc.start()
     try:
-        held = megabytes(1)
-        del held
+        held = megabytes(5)
         megabytes(20).sum()  # a peak of before
         found = peak_memory(model_of(2, 1), np.zeros((10, 1)))
         assert tracemalloc.is_tracing()
+        del held
     finally:
         tracemalloc.stop()
     expect(found / MIB, 3.0, atol=0.1)
