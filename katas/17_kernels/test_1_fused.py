@@ -266,7 +266,8 @@ def test_linear_gelu_of_views_in_any_order(rng):
 
 
 @pytest.mark.parametrize(
-    ("x", "weight", "bias"), [((2, 3), (4, 2), None), ((2, 3), (3,), None), ((), (4, 3), None)]
+    ("x", "weight", "bias"),
+    [((2, 3), (4, 2), None), ((2, 3), (3,), None), ((), (4, 3), None), ((), (3,), None)],
 )
 def test_inputs_and_weights_that_do_not_fit_are_named(x, weight, bias):
     with expect_error(ValueError, str(x), str(weight)):

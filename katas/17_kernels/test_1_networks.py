@@ -214,6 +214,13 @@ def test_a_fused_layer_has_the_parameters_of_the_linear_one(rng):
     expect(LinearGELU(plain)(x), GELU()(plain(x)).data, rtol=1e-5)
 
 
+def test_a_fused_layer_says_what_it_is_and_what_it_costs(rng):
+    layer = LinearGELU(Linear(3, 2, bias=False, rng=rng))
+    assert repr(layer) == "LinearGELU(in_features=3, out_features=2, bias=False)"
+    x = Tensor(np.ones((5, 3), np.float32))
+    assert layer.flops((x,), layer(x)) == 2 * 5 * 3 * 2
+
+
 def kinds(net):
     return [kinds(layer) if isinstance(layer, Sequential) else type(layer) for layer in net]
 
@@ -299,6 +306,14 @@ def test_layers_that_share_parameters_share_them_in_the_copy(rng):
     assert kinds(fused) == [LinearGELU, Linear]
     assert fused[0].weight is fused[1].weight
     assert len(list(fused.parameters())) == 2
+
+
+def test_a_convolution_between_several_norms_is_folded_into_each(rng):
+    conv, norms = Conv2d(2, 2, 1, rng=rng), [normed(rng, 2), normed(rng, 2)]
+    net = Sequential(conv, norms[0], conv, norms[1])
+    fused, x = fuse(net), Tensor(rng.standard_normal((1, 2, 3, 3), np.float32))
+    assert kinds(fused) == [Conv2d, Conv2d]
+    expect(fused(x), net(x).data, rtol=1e-4, atol=1e-4)
 
 
 def test_what_is_no_sequential_is_copied(rng):

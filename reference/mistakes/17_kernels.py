@@ -308,11 +308,6 @@ def nothing_is_a_piece(m):
     spoil(m, "cut", ("if size:", "if True:"))
 
 
-@caught_by(1)
-def an_array_without_axes_has_no_length(m):
-    spoil(m, "cut", ("len(arrays[0]) if arrays[0].ndim else 1", "len(arrays[0])"))
-
-
 # parallel_for.
 
 

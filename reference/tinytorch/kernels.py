@@ -171,11 +171,12 @@ def pieces(first: Array, *others: Array, chunk: int = CHUNK) -> Iterator[tuple[A
 def cut(arrays: tuple[Array, ...], chunk: int) -> Iterator[tuple[Array, ...]]:
     """`pieces` along the first axis; of a row that is too long, along the next."""
     # kata 17.4: how many rows make a chunk? If not even one, cut each row.
-    size, count = arrays[0].size, len(arrays[0]) if arrays[0].ndim else 1
+    size = arrays[0].size
     if size <= chunk:
         if size:
             yield arrays
         return
+    count = len(arrays[0])
     rows = chunk * count // size
     for i in range(0, count, max(rows, 1)):
         if rows:
@@ -408,7 +409,7 @@ def linear_gelu_back(
 
 
 def times_slope(x: Array, grad: Array, share: Array, scratch: Array) -> None:
-    """Write grad times the slope of gelu at x over x; the other two are arrays to work in."""
+    """Write grad times the slope of gelu at x, far away 0 or 1, over x; the other two are to work in."""
     # kata 17.11: x * share has the slope share * (1 + x * (1 - share) * (GELU_LINE + 3 * GELU_CUBE * x**2)).
     np.clip(x, -GELU_FAR, GELU_FAR, out=x)
     np.multiply(x, x, out=scratch)

@@ -615,6 +615,9 @@ class LinearGELU(Module):
     def forward(self, x: Tensor) -> Tensor:
         return linear_gelu(x, self.weight) if self.bias is None else linear_gelu(x, self.weight, self.bias)
 
+    def flops(self, inputs: tuple[Any, ...], out: Any) -> int:
+        return 2 * math.prod(out.shape) * len(self.weight.data[0])
+
     def extra_repr(self) -> str:
         outputs, inputs = self.weight.shape
         return f"in_features={inputs}, out_features={outputs}, bias={self.bias is not None}"
