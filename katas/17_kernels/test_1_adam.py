@@ -51,7 +51,7 @@ def parameters(rng, *shapes, dtype=np.float64):
 
 
 def together(params, optimizer, slow, steps, rng, missing=0.0):
-    """Steps of both with the same gradients, some of which are missing; then the parameters are the same."""
+    """Steps of both with the same gradients, some of which are missing; then parameters and state agree."""
     for _ in range(steps):
         for p, one in zip(params, slow, strict=True):
             p.grad = None if rng.random() < missing else rng.normal(size=p.shape).astype(p.dtype)
@@ -63,7 +63,11 @@ def together(params, optimizer, slow, steps, rng, missing=0.0):
             if p.grad is not None:
                 expect(p.grad, one.kept, rtol=0, atol=0)
     for p, one in zip(params, slow, strict=True):
-        expect(p.data, one.data.astype(p.dtype), rtol=1e-9 if p.dtype == np.float64 else 1e-4)
+        rtol = 1e-9 if p.dtype == np.float64 else 1e-4
+        expect(p.data, one.data.astype(p.dtype), rtol=rtol)
+        if one.count:
+            expect(optimizer.state[p]["exp_avg"], one.mean.astype(p.dtype), rtol=rtol)
+            expect(optimizer.state[p]["exp_avg_sq"], one.square.astype(p.dtype), rtol=rtol)
 
 
 # 17.13 FusedAdam: steps

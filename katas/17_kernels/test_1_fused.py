@@ -1,6 +1,7 @@
 """Level 1: gelu in pieces, and operations that are several in one."""
 
 import math
+import threading
 
 import numpy as np
 import pytest
@@ -70,6 +71,18 @@ def test_gelu_of_more_than_a_piece():
     for got in (fast_gelu(x), fast_gelu(x, threads=2)):
         expect(got[some], f32(gelus(x[some].astype(float))), rtol=1e-5)
         expect(got[-1:], f32(gelus(x[-1:].astype(float))), rtol=1e-5)
+
+
+def test_gelu_s_threads_do_its_work():
+    x, seen = np.ones(2 * CHUNK, np.float32), set()
+    threading.setprofile(
+        lambda *_: seen.add(threading.get_ident())
+    )  # called in each thread begun from now on
+    try:
+        fast_gelu(x, threads=2)
+    finally:
+        threading.setprofile(None)
+    assert seen - {threading.get_ident()}
 
 
 def test_gelu_goes_into_out_which_comes_back():

@@ -393,6 +393,8 @@ def test_what_was_before_gelu_is_not_kept(rng):
     x, weight, bias = arrays
     recorded = Tensor(x, requires_grad=True)
     HIDDEN_KEPT.check((kept_bytes(lambda: linear_gelu(recorded, weight, bias)) - 4 * MIB) / (4 * MIB))
+    fused = LinearGELU(Linear(64, 256, rng=rng))
+    HIDDEN_KEPT.check((kept_bytes(lambda: fused(recorded)) - 4 * MIB) / (4 * MIB))
 
 
 def test_the_twin_that_keeps_it_is_caught(rng):

@@ -529,6 +529,11 @@ def gelu_comes_in_c_order(m):
     spoil(m, "fast_gelu", ("np.empty_like(x) if out", "np.empty(x.shape, x.dtype) if out"))
 
 
+@caught_by(1)
+def gelu_s_threads_are_not_handed_on(m):
+    spoil(m, "fast_gelu", ("threads=threads)", "threads=1)"))
+
+
 @caught_by(3)
 def gelu_is_done_in_one_piece(m):
     spoil(
@@ -1557,6 +1562,14 @@ def a_fused_layer_copies_its_weights(m):
 @caught_by(1)
 def a_fused_layer_forgets_the_bias(m):
     m.LinearGELU.forward = lambda self, x: m.linear_gelu(x, self.weight)
+
+
+@caught_by(3)
+def a_fused_layer_is_two_operations(m):
+    from tinytorch.activations import gelu
+    from tinytorch.layers import affine
+
+    m.LinearGELU.forward = lambda self, x: gelu(affine(x, self.weight, self.bias))
 
 
 @caught_by(1)
