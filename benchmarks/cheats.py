@@ -115,7 +115,7 @@ def points(root: Path) -> str:
     if not file.exists():
         return "none"
     with file.open(newline="") as lines:
-        return next(row[KATA.number] for row in csv.DictReader(lines))
+        return next((row[KATA.number] for row in csv.DictReader(lines)), "none")
 
 
 def clean(mark: str) -> str:

@@ -1,0 +1,307 @@
+"""What `dojo grade` does with a class of 200, what it costs, and whether strict and plain grades agree.
+
+    python -m benchmarks.grading class FOLDER
+    python -m benchmarks.grading agree FOLDER
+
+The first grades 200 made-up submissions, again killed in the middle and resumed, and again by two dask
+workers of which one is killed: the same scores each time. The second grades 100 honest submissions of one kata
+each, right and wrong, in both modes.
+
+The class hands in katas 02 to 04 and is graded for 03 and 04; one in five hands in what nobody else does, the
+others copy. FOLDER is made anew.
+"""
+
+from __future__ import annotations
+
+import ast
+import csv
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from dojo import stubs
+from dojo.authoring.mutants import mutants_of
+from dojo.curriculum import BY_NUMBER, KATAS, REFERENCE, ROOT, Kata
+from dojo.grading import sandbox
+from dojo.grading.keys import How
+from dojo.grading.leash import Leash
+from dojo.grading.one import grade_one
+from dojo.grading.results import PASSED
+from dojo.grading.submissions import Submission
+from tests.grading.cheats import cheat
+
+GRADED = ("03", "04")
+COUNT = 200
+DISTINCT = 40
+# Cheats that plain mode survives, if not unfooled: others end the grader, or change its files.
+HOSTILE = (
+    "patch_pytest",
+    "forge_at_exit",
+    "hidden_subprocess",
+    "output_flood",
+    "crash_in_c",
+    "endless_at_import",
+)
+Files = dict[str, str]
+
+
+def reference(*numbers: str) -> Files:
+    return {BY_NUMBER[n].name: BY_NUMBER[n].reference.read_text("utf-8") for n in numbers}
+
+
+THIRTY_TIMES = """
+
+def again(forward):
+    return lambda x, **params: [forward(x, **params) for _ in range(30)][-1]
+
+
+softmax.forward = again(softmax.forward)
+"""
+
+# Kinds of submissions, each made differently for each number.
+
+
+def right(n: int) -> Files:
+    return {name: f"{text}\n# {n}\n" for name, text in reference("02", "03", "04").items()}
+
+
+def wrong_in_one(n: int) -> Files:
+    number = GRADED[n % 2]
+    return {**right(n), BY_NUMBER[number].name: mutant(BY_NUMBER[number], random.Random(n))}
+
+
+def slow(n: int) -> Files:
+    """Computes each softmax thirty times."""
+    text = f"{reference('04')['activations']}\n\n{THIRTY_TIMES}# {n}\n"
+    return {**right(n), "activations": text}
+
+
+def unfinished(n: int) -> Files:
+    kata = BY_NUMBER[GRADED[n % 2]]
+    return {
+        **right(n),
+        kata.name: stubs.stub_text(kata.reference.read_text("utf-8"), kata.name) + f"\n# {n}\n",
+    }
+
+
+def empty(n: int) -> Files:
+    return {"tensor": f"# {n}\n", "layers": "", "activations": ""}
+
+
+def hanging(n: int) -> Files:
+    loop = "\n\n\ndef forever(x, **params):\n    while True:\n        pass\n\n\nrelu.forward = forever\n"
+    return {**right(n), "activations": f"{reference('04')['activations']}{loop}# {n}\n"}
+
+
+def crashing(n: int) -> Files:
+    return {**right(n), "layers": ("import os\n\nos._exit(0)\n", "def f(:\n", "1 / 0\n")[n % 3] + f"# {n}\n"}
+
+
+def hostile(n: int) -> Files:
+    text = cheat(HOSTILE[n % len(HOSTILE)]).files["activations"].decode()
+    return {**right(n), "activations": f"{text}\n# {n}\n"}
+
+
+KINDS: dict[Callable[[int], Files], int] = {
+    right: 10,
+    wrong_in_one: 10,
+    slow: 3,
+    unfinished: 5,
+    empty: 2,
+    hanging: 2,
+    crashing: 3,
+    hostile: 5,
+}
+
+
+def mutant(kata: Kata, chance: random.Random) -> str:
+    """The reference with one small change."""
+    found = mutants_of(kata.reference.read_text("utf-8"))
+    chosen = chance.choice(found.all)
+    chosen.plant()
+    return ast.unparse(found.tree) + "\n"
+
+
+def make(folder: Path) -> None:
+    kinds = [kind for kind, count in KINDS.items() for _ in range(count)]
+    assert len(kinds) == DISTINCT
+    for number in range(COUNT):
+        kind = kinds[number % DISTINCT]
+        path = folder / f"{number:03}-{kind.__name__}" / "stubs" / "tinytorch"
+        path.mkdir(parents=True)
+        for name, text in kind(number % DISTINCT).items():
+            (path / f"{name}.py").write_text(text, encoding="utf-8")
+
+
+# Running it.
+
+
+def command(folder: Path, results: Path, *options: str) -> list[str]:
+    return [sys.executable, "-m", "dojo", "grade", str(folder), "-o", str(results), *options, *GRADED]
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(ROOT / "stubs")])}
+
+
+def scores(results: Path) -> dict[str, list[str]]:
+    with (results / "scores.csv").open(newline="") as file:
+        return {row[0]: row[1:] for row in csv.reader(file)}
+
+
+def whole(folder: Path, results: Path, *options: str) -> None:
+    """One run to its end; its last lines."""
+    done = subprocess.run(
+        command(folder, results, *options),
+        cwd=ROOT,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    for line in done.stdout.splitlines():
+        if "submissions in" in line or "processor" in line:
+            say(f"  {line}")
+
+
+def killed(folder: Path, results: Path) -> None:
+    """Runs that are killed (-9) with a third, and then two thirds, of the verdicts there; and one more."""
+    verdicts = len((results.parent / "whole" / "ledger.jsonl").read_text().splitlines())
+    for share in (1 / 3, 2 / 3):
+        child = subprocess.Popen(
+            command(folder, results),
+            cwd=ROOT,
+            env=environment(),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        ledger = results / "ledger.jsonl"
+        while not ledger.exists() or ledger.read_bytes().count(b"\n") < share * verdicts:
+            time.sleep(0.2)
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+        count = ledger.read_bytes().count(b"\n")
+        say(f"  killed with {count} of {verdicts} verdicts")
+    whole(folder, results)
+
+
+def over_dask(folder: Path, results: Path) -> None:
+    """Two workers, one of which is killed as soon as it has graded something."""
+    os.environ["DASK_DISTRIBUTED__WORKER__DAEMON"] = "False"
+    from distributed import LocalCluster
+
+    os.environ["PYTHONPATH"] = environment()["PYTHONPATH"]
+    with LocalCluster(n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None) as cluster:
+        address = cluster.scheduler_address
+        child = subprocess.Popen(command(folder, results, "--dask", address), cwd=ROOT, env=environment())
+        while not (results / "ledger.jsonl").exists():
+            time.sleep(0.2)
+        worker = next(iter(cluster.workers.values()))
+        os.kill(worker.pid, signal.SIGKILL)
+        say(f"  killed a dask worker ({worker.pid})")
+        assert child.wait() == 0
+
+
+def the_class(top: Path) -> int:
+    folder = top / "class"
+    make(folder)
+    say(f"{COUNT} submissions, {DISTINCT} different ones, katas {' and '.join(GRADED)}")
+    say("without a break:")
+    whole(folder, top / "whole")
+    expected = scores(top / "whole")
+    say("killed and resumed:")
+    killed(folder, top / "killed")
+    say(f"  the same scores: {scores(top / 'killed') == expected}")
+    try:
+        import distributed  # noqa: F401
+    except ImportError:
+        say("dask.distributed is not installed")
+    else:
+        say("two dask workers, one of them killed:")
+        over_dask(folder, top / "dask")
+        say(f"  the same scores: {scores(top / 'dask') == expected}")
+    say("strict:")
+    whole(folder, top / "strict", "--strict")
+    table: dict[str, Counter[str]] = {}
+    for mode in ("whole", "strict"):
+        for name, row in list(scores(top / mode).items())[1:]:
+            table.setdefault(name.partition("-")[2], Counter())[f"{mode} {row[0]}"] += 1
+    for kind, counts in table.items():
+        say(f"  {kind}: {dict(counts)}")
+    return 0
+
+
+# Agreement.
+
+
+def honest() -> Iterator[tuple[str, Kata, str]]:
+    """Forty right files (references, alternatives), and sixty wrong: unfinished ones and small mistakes."""
+    chance, katas = random.Random(0), [kata for kata in KATAS if kata.written]
+    folder = REFERENCE.parent / "alternatives"
+    others = [(kata, path) for kata in katas for path in sorted((folder / kata.folder).glob("*.py"))]
+    references = [(kata, kata.reference) for kata in chance.sample(katas, 10)]
+    for kata, path in [*references, *chance.sample(others, 30)]:
+        yield "right", kata, path.read_text("utf-8")
+    for number in range(30):
+        kata = katas[number % len(katas)]
+        yield "unfinished", kata, without_a_task(kata, chance)
+    for number in range(30):
+        kata = katas[number % len(katas)]
+        yield "mistaken", kata, mutant(kata, chance)
+
+
+def without_a_task(kata: Kata, chance: random.Random) -> str:
+    """The reference without one solution, as a stub has it."""
+    lines, mark = kata.reference.read_text("utf-8").splitlines(), f"# kata {kata.number}."
+    left = chance.choice([n for n, line in enumerate(lines) if line.strip().startswith(mark)])
+    text = "\n".join(line if n == left else line.replace(mark, "# solved ") for n, line in enumerate(lines))
+    return stubs.stub_text(text + "\n", kata.name)
+
+
+def agree(top: Path) -> int:
+    assert sandbox.walls().hidden
+    counts: Counter[tuple[str, bool, bool]] = Counter()
+    spent = {"plain": 0.0, "strict": 0.0}
+    for number, (kind, kata, text) in enumerate(honest()):
+        files = {k.name: k.reference.read_bytes() for k in KATAS[: KATAS.index(kata) + 1]}
+        submission = Submission(f"{number:03}", {**files, kata.name: text.encode()})
+        passed = {}
+        for mode, how in (("plain", How()), ("strict", How(strict=True, secret=b"agree"))):
+            before = os.times()
+            outcome = grade_one(submission, [kata], how, leash=Leash()).outcomes[0]
+            after = os.times()
+            spent[mode] += sum(after[:4]) - sum(before[:4])
+            passed[mode] = outcome.state == PASSED
+        counts[kind, passed["plain"], passed["strict"]] += 1
+        if passed["plain"] != passed["strict"]:
+            (top / f"{number:03}-{kind}-{kata.name}.py").write_text(text, encoding="utf-8")
+        say(f"{number:03} {kind:<10} {kata!s:<16} plain {passed['plain']!s:<5} strict {passed['strict']}")
+    words = {True: "passed", False: "failed"}
+    for (kind, plain, strict), count in sorted(counts.items()):
+        say(f"{kind}: plain {words[plain]}, strict {words[strict]}: {count}")
+    total = sum(counts.values())
+    same = sum(count for (_, plain, strict), count in counts.items() if plain == strict)
+    say(
+        f"agree on {same} of {total}; "
+        + ", ".join(f"{mode} {s / total:.2f} s each" for mode, s in spent.items())
+    )
+    return 0
+
+
+def say(line: str) -> None:
+    print(line, flush=True)
+
+
+if __name__ == "__main__":
+    which, where = sys.argv[1], Path(sys.argv[2]).resolve()
+    shutil.rmtree(where, ignore_errors=True)
+    where.mkdir(parents=True)
+    sys.exit({"class": the_class, "agree": agree}[which](where))
