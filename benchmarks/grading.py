@@ -1,14 +1,14 @@
 """What `dojo grade` does with a class of 200, what it costs, and whether strict and plain grades agree.
 
-    python -m benchmarks.grading class FOLDER
+    python -m benchmarks.grading class FOLDER [whole killed dask strict]
     python -m benchmarks.grading agree FOLDER
 
 The first grades 200 made-up submissions, again killed in the middle and resumed, and again by two dask
-workers of which one is killed: the same scores each time. The second grades 100 honest submissions of one kata
-each, right and wrong, in both modes.
+workers of which one is killed: the same scores each time. The second grades 100 honest submissions of one
+kata each, right and wrong, in both modes.
 
 The class hands in katas 02 to 04 and is graded for 03 and 04; one in five hands in what nobody else does, the
-others copy. FOLDER is made anew.
+others copy.
 """
 
 from __future__ import annotations
@@ -210,33 +210,40 @@ def over_dask(folder: Path, results: Path) -> None:
         assert child.wait() == 0
 
 
-def the_class(top: Path) -> int:
+def the_class(top: Path, phases: list[str]) -> int:
+    """Grade the class in each of the ways; ones after `whole` compare with what that left in `top`."""
     folder = top / "class"
-    make(folder)
-    say(f"{COUNT} submissions, {DISTINCT} different ones, katas {' and '.join(GRADED)}")
-    say("without a break:")
-    whole(folder, top / "whole")
-    expected = scores(top / "whole")
-    say("killed and resumed:")
-    killed(folder, top / "killed")
-    say(f"  the same scores: {scores(top / 'killed') == expected}")
-    try:
-        import distributed  # noqa: F401
-    except ImportError:
-        say("dask.distributed is not installed")
-    else:
-        say("two dask workers, one of them killed:")
-        over_dask(folder, top / "dask")
-        say(f"  the same scores: {scores(top / 'dask') == expected}")
-    say("strict:")
-    whole(folder, top / "strict", "--strict")
-    table: dict[str, Counter[str]] = {}
-    for mode in ("whole", "strict"):
-        for name, row in list(scores(top / mode).items())[1:]:
-            table.setdefault(name.partition("-")[2], Counter())[f"{mode} {row[0]}"] += 1
-    for kind, counts in table.items():
-        say(f"  {kind}: {dict(counts)}")
+    for phase in phases or PHASES:
+        if phase == "whole":
+            shutil.rmtree(top, ignore_errors=True)
+            make(folder)
+            say(f"{COUNT} submissions, {DISTINCT} different ones, katas {' and '.join(GRADED)}")
+        say(f"{phase}:")
+        shutil.rmtree(top / phase, ignore_errors=True)
+        PHASES[phase](folder, top / phase)
+        if phase == "strict":
+            continue
+        say(f"  the same scores: {scores(top / phase) == scores(top / 'whole')}")
+    say("passed, of all katas graded:")
+    for kind in KINDS:
+        shares = (f"{mode} {passed(top / mode, kind.__name__)}" for mode in PHASES if (top / mode).exists())
+        say(f"  {kind.__name__}: {', '.join(shares)}")
     return 0
+
+
+def passed(results: Path, kind: str) -> str:
+    points = [
+        float(n) for name, row in scores(results).items() if name.endswith(f"-{kind}") for n in row[2:-1]
+    ]
+    return f"{points.count(10.0)} of {len(points)}"
+
+
+PHASES: dict[str, Callable[[Path, Path], None]] = {
+    "whole": whole,
+    "killed": killed,
+    "dask": over_dask,
+    "strict": lambda folder, results: whole(folder, results, "--strict"),
+}
 
 
 # Agreement.
@@ -268,6 +275,7 @@ def without_a_task(kata: Kata, chance: random.Random) -> str:
 
 def agree(top: Path) -> int:
     assert sandbox.walls().hidden
+    top.mkdir(parents=True, exist_ok=True)
     counts: Counter[tuple[str, bool, bool]] = Counter()
     spent = {"plain": 0.0, "strict": 0.0}
     for number, (kind, kata, text) in enumerate(honest()):
@@ -301,7 +309,5 @@ def say(line: str) -> None:
 
 
 if __name__ == "__main__":
-    which, where = sys.argv[1], Path(sys.argv[2]).resolve()
-    shutil.rmtree(where, ignore_errors=True)
-    where.mkdir(parents=True)
-    sys.exit({"class": the_class, "agree": agree}[which](where))
+    where = Path(sys.argv[2]).resolve()
+    sys.exit(the_class(where, sys.argv[3:]) if sys.argv[1] == "class" else agree(where))

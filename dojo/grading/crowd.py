@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Iterator, Sequence
+import importlib
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import replace
 from typing import Any
 
 from dojo.curriculum import Kata
@@ -44,22 +45,19 @@ def grade_all(
             for submission in submissions
         }
         for future in as_completed(futures):
-            _collect(futures[future], future, grades, tell)
+            name = futures[future]
+            try:
+                grades[name] = future.result()
+            except Exception as error:
+                tell(name, f"{type(error).__name__}: {error}")
+            else:
+                tell(name, grades[name])
     except BaseException:
         leash.stop()
         pool.shutdown(cancel_futures=True)
         raise
     pool.shutdown()
     return [grades[submission.name] for submission in submissions if submission.name in grades]
-
-
-def _collect(name: str, future: Any, grades: dict[str, Grade], tell: Teller) -> None:
-    try:
-        grades[name] = future.result()
-    except Exception as error:
-        tell(name, f"{type(error).__name__}: {error}")
-    else:
-        tell(name, grades[name])
 
 
 def grade_over_dask(
@@ -75,44 +73,43 @@ def grade_over_dask(
     A submission whose worker dies is given to another.
 
     Raises:
-        OSError: there is no cluster at that address.
+        ConnectionError: there is no cluster at that address.
     """
     grades: dict[str, Grade] = {}
-    with _client(address) as client:
-        from distributed import as_completed as as_they_come
-
-        futures = {
-            client.submit(
-                _remotely, submission, katas, how, _known(submission, katas, how, ledger),
-                pure=False, retries=RETRIES,
-            ): submission.name
-            for submission in submissions
-        }  # fmt: skip
-        for future in as_they_come(list(futures)):
-            _collect(futures[future], _Remote(future, ledger), grades, tell)
+    distributed: Any = importlib.import_module("distributed")
+    try:
+        client = distributed.Client(address, timeout="10s")
+    except (OSError, ValueError) as error:
+        raise ConnectionError(str(error) or type(error).__name__) from error
+    with client:
+        futures = {}
+        for group in _groups(submissions, katas, how):
+            known = _known(group[0], katas, how, ledger)
+            future = client.submit(_remotely, group[0], katas, how, known, pure=False, retries=RETRIES)
+            futures[future] = group
+        for future in distributed.as_completed(list(futures)):
+            group = futures[future]
+            try:
+                grade, found = future.result()
+            except Exception as error:
+                for submission in group:
+                    tell(submission.name, f"{type(error).__name__}: {error}")
+                continue
+            for name, outcome in found.items():
+                ledger.add(name, outcome)
+            for submission in group:
+                grades[submission.name] = replace(grade, name=submission.name)
+                tell(submission.name, grades[submission.name])
     return [grades[submission.name] for submission in submissions if submission.name in grades]
 
 
-class _Remote:
-    """A future of a worker, whose new outcomes go to the ledger."""
-
-    def __init__(self, future: Any, ledger: Ledger) -> None:
-        self.future, self.ledger = future, ledger
-
-    def result(self) -> Grade:
-        grade: Grade
-        grade, found = self.future.result()
-        for name, outcome in found.items():
-            self.ledger.add(name, outcome)
-        return grade
-
-
-@contextlib.contextmanager
-def _client(address: str) -> Iterator[Any]:
-    from distributed import Client
-
-    with Client(address, timeout="10s", set_as_default=False) as client:
-        yield client
+def _groups(submissions: Sequence[Submission], katas: Sequence[Kata], how: How) -> list[list[Submission]]:
+    """Submissions that hand in the same together: workers share no ledger, and would each grade them."""
+    groups: dict[tuple[object, ...], list[Submission]] = {}
+    for submission in submissions:
+        content = (submission.trouble, *submission.files, *(key(submission, kata, how) for kata in katas))
+        groups.setdefault(content, []).append(submission)
+    return list(groups.values())
 
 
 def _known(submission: Submission, katas: Sequence[Kata], how: How, ledger: Ledger) -> dict[str, Outcome]:

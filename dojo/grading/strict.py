@@ -30,6 +30,10 @@ if TYPE_CHECKING:
 DRAWS = 3  # of each check; a reply that is right by chance is not right three times
 DEATHS = 2  # of a kata's workers; then the rest of its checks is not asked
 
+READABLE = (
+    "here the student's code could read the solutions. Run as root, or where users may make namespaces "
+    "(`unshare --user true` says); --weak grades all the same"
+)
 PACKAGE = '''\
 """`from tinytorch import NAME`, as in the course, for the katas that are here."""
 
@@ -51,9 +55,11 @@ def run(submission: Submission, kata: Kata, how: How, leash: Leash) -> Outcome:
     """The outcome of `kata`.
 
     Raises:
-        OSError: no worker can be started on this machine.
+        OSError: no worker can be started on this machine, or none from which solutions are hidden.
         Stopped: the leash was.
     """
+    if not how.weak and not sandbox.walls().hidden:
+        raise OSError(READABLE)
     began = time.monotonic()
     parts = tuple(_Examination(submission, kata, how, leash).parts())
     words = next((part.words for part in parts if part.words), "")

@@ -142,3 +142,35 @@ def test_dask_is_asked_for_only_where_it_is(course: Course) -> None:
     done = course.python("-c", hidden, "grade", "class", "-o", "r", "--dask", "tcp://127.0.0.1:1")
     assert done.returncode == 1
     assert "pip install distributed" in done.stderr
+
+
+def test_dask_workers_give_the_same_scores(course: Course, hand_in: HandIn) -> None:
+    pytest.importorskip("distributed")
+    folder = hand_in("ana").parent
+    hand_in("bea")  # the same
+    hand_in("eve", setup=LEAVES)
+    served = (
+        "import sys; from distributed import LocalCluster\n"
+        "if __name__ == '__main__':\n"
+        "    with LocalCluster(1, threads_per_worker=1, dashboard_address=None) as cluster:\n"
+        "        print(cluster.scheduler_address, flush=True); sys.stdin.read()\n"
+    )
+    server = subprocess.Popen(
+        [sys.executable, "-c", served],
+        cwd=course.root,
+        env=course.environment(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    assert server.stdout is not None
+    address = server.stdout.readline().strip()
+    done = course.dojo("grade", str(folder), "-o", "results", "--dask", address, "01")
+    server.communicate("")
+    assert done.returncode == 0, done.stderr
+    assert scores(course.path("results")) == {
+        "submission": ["01", "trouble"],
+        "ana": ["10.00", ""],
+        "bea": ["10.00", ""],
+        "eve": ["0.00", ""],
+    }
