@@ -58,6 +58,25 @@ def test_tensors_and_arrays_cost_the_same():
     expect(type(got), int)
 
 
+def test_a_rule_gets_bare_arrays_and_all_parameters():
+    @op
+    def bared(a, b, *, c=5, d=6):
+        return a
+
+    got = []
+
+    @cost_rule("bared")
+    def rule(arrays, params, out):
+        got.append((type(arrays[0]), arrays[1], params, type(out)))
+        return 7.0
+
+    flops = op_flops(bared, (Tensor(X), 2.0), {"d": 1}, Tensor(X))
+    expect((flops, type(flops)), (7, int))
+    expect(got, [(np.ndarray, 2.0, {"c": 5, "d": 1}, np.ndarray)])
+
+
+X = table(4, 6)
+SIX = table(6)
 MATMULS = [
     ((8, 3), (3, 5), 240),
     ((3,), (3,), 6),
@@ -166,8 +185,6 @@ def test_attention_counts_the_pairs_that_may_meet(q, k, v, causal):
         expect(op_flops(attention.fused_attention, arrays, {}, out), got)
 
 
-X = table(4, 6)
-SIX = table(6)
 RNG = np.random.default_rng(0)
 BY_HAND = {
     # result of a call, and FLOPs: one for each element, or more by the table of the module

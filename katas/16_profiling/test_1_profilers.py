@@ -735,6 +735,14 @@ def test_a_profile_prints_its_table():
     expect(len(profile.table().rows), 4)
 
 
+def test_the_table_is_in_milliseconds_and_millions():
+    profile = OpProfiler()
+    profile.events = [event("mul", "forward", 2_000_000, total=3_000_000, flops=8_000_000, moved=5_000_000)]
+    cells = [next(iter(column.cells)) for column in profile.table().columns]
+    # 8 million operations in 2 ms are 4 a nanosecond.
+    expect(list(map(str, cells)), ["mul", "forward", "1", "3", "2", "100.0%", "8", "5", "4"])
+
+
 # 16.9 profile_modules
 
 

@@ -104,6 +104,16 @@ def test_the_best_of_the_samples_counts():
     expect((found.peak_flops, found.bandwidth), (128.0, 400.0))
 
 
+def test_each_measurement_has_as_many_samples_as_asked():
+    """By a clock that counts its readings, 3 times 2 for each sample more."""
+    read = []
+    for repeat in (3, 5):
+        clock = iter(range(10_000))
+        measure_roofline(side=4, length=50, repeat=repeat, clock=lambda clock=clock: next(clock))
+        read.append(next(clock))
+    expect(read[1] - read[0], 12)
+
+
 def test_a_real_machine_has_a_roofline():
     found = measure_roofline(side=64, length=1 << 16, repeat=3, clock=time.perf_counter)
     assert isinstance(found, Roofline)

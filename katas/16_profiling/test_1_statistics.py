@@ -128,6 +128,11 @@ def test_draws_of_one_size_only_have_no_exponent_and_do_no_harm():
     assert 0.6 < growth.low < growth.exponent < growth.high < 1.4
 
 
+def test_sizes_may_be_close_together():
+    growth = fit_growth([100, 110, 121], [100.0, 110.0, 121.0], rng=new())
+    expect((growth.name, growth.exponent, growth.low, growth.high), ("n", 1.0, 1.0, 1.0))
+
+
 def test_slopes_are_found_row_by_row():
     x = np.array([[0.0, 1.0, 2.0], [1.0, 3.0, 3.0], [2.0, 2.0, 2.0]])
     y = np.array([[1.0, 3.0, 5.0], [0.0, 1.0, 3.0], [1.0, 2.0, 3.0]])
@@ -146,6 +151,7 @@ def test_slopes_do_not_change_their_points():
     ("sizes", "costs", "says"),
     [
         ([2, 4, 8], [1.0, 2.0], "3"),
+        ([2, 4, 8], [1.0], "3"),
         ([2, 4, 4], [1.0, 2.0, 2.0], "4"),
         ([1, 2, 4], [1.0, 2.0, 3.0], "1"),
         ([2, 4, 8], [1.0, 0.0, 3.0], "0.0"),
@@ -240,6 +246,7 @@ def normal_p(a, b):
         ([1, 2, 2, 3], [2, 4, 4]),
         ([1, 1, 1, 2], [1, 2, 2, 2, 2]),
         ([5, 5, 1], [5, 7]),
+        ([1] * 9 + [2, 3], [1] * 5 + [2] * 6),
         (list(range(0, 42, 2)), list(range(1, 42, 4))),  # 21 on one side, without equals
         (list(range(15)), list(range(7, 32))),
         ([0.5] * 3 + list(range(30)), [x + 3.25 for x in range(25)]),
@@ -340,6 +347,10 @@ def test_the_interval_leaves_out_as_much_on_either_side():
     expect(tuple(bootstrap_ratio([1.0], [1.0, 3.0], confidence=0.4, **draws)), (2.0, 2.0))
 
 
+def test_one_bad_moment_does_not_move_a_median():
+    expect(tuple(bootstrap_ratio([1.0] * 9, [1.0] * 8 + [100.0], rng=new(), confidence=0.9)), (1.0, 1.0))
+
+
 def test_each_side_is_drawn_on_its_own():
     """Were both drawn by the same indices, the ratio of a sample to itself would always be 1."""
     samples = new(7).normal(10, 2, 20)
@@ -415,9 +426,9 @@ def test_a_clear_change_is_seen_and_so_is_none(ratio, verdict):
 
 def test_the_verdict_says_what_it_goes_by():
     before, after = timings(1.2)
-    found = detect_regression(before, after, rng=new(3), alpha=0.05)
+    found = detect_regression(before, after, rng=new(3), alpha=0.2)
     expect(found.ratio, float(np.median(after) / np.median(before)))
-    expect((found.low, found.high), tuple(bootstrap_ratio(before, after, rng=new(3), confidence=0.95)))
+    expect((found.low, found.high), tuple(bootstrap_ratio(before, after, rng=new(3), confidence=0.8)))
     expect(found.p, mann_whitney(before, after)[1])
 
 
@@ -483,6 +494,21 @@ def test_an_interval_alone_does_not_decide():
     expect(detect_regression(slow, fast, alpha=0.04, rng=new()).verdict, "unsure")
 
 
+def test_an_interval_that_reaches_1_does_not_decide():
+    """Half of the samples have not changed, so that many medians have not, either."""
+    before, after = [1.0] * 20, [1.0] * 9 + [1.1] * 11
+    found = detect_regression(before, after, rng=new())
+    expect((found.low, found.ratio, found.p < 0.01), (1.0, 1.1, True))
+    expect(found.verdict, "unsure")
+    expect(detect_regression(after, before, rng=new()).verdict, "unsure")
+
+
+def test_a_p_of_just_alpha_does_not_decide():
+    found = detect_regression([1, 2, 3], [4, 5, 6], alpha=0.1, rng=new())
+    expect((found.p, found.low > 1, found.verdict), (0.1, True, "unsure"))
+    expect(detect_regression([4, 5, 6], [1, 2, 3], alpha=0.1, rng=new()).verdict, "unsure")
+
+
 def test_alpha_says_how_sure_one_must_be():
     sample = [1.0, 1.01, 1.02, 1.03], [1.2, 1.21, 1.22, 1.23]  # p = 2 / 70
     expect(detect_regression(*sample, alpha=0.05, rng=new()).verdict, "slower")
@@ -491,9 +517,9 @@ def test_alpha_says_how_sure_one_must_be():
 
 
 def test_alarms_are_rarely_false_and_changes_are_rarely_missed():
-    """30 times each, 12 samples, normal noise of 4 %; reference: 0, 30 and 30 alarms."""
-    for ratio, least, most in ((1.0, 0, 2), (1.3, 29, 30), (1.1, 20, 30)):
-        samples = [timings(ratio, 0.04, count=12, seed=seed) for seed in range(30)]
+    """10 times each, 12 samples, normal noise of 4 %; reference: 0, 10 and 10 alarms."""
+    for ratio, least, most in ((1.0, 0, 1), (1.3, 10, 10), (1.1, 7, 10)):
+        samples = [timings(ratio, 0.04, count=12, seed=seed) for seed in range(10)]
         found = [detect_regression(*one, rng=new(seed)).verdict for seed, one in enumerate(samples)]
         assert least <= found.count("slower") <= most, (ratio, found.count("slower"))
         expect(found.count("faster"), 0)

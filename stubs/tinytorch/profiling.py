@@ -141,7 +141,8 @@ class Peaks:
     """Readings of tracemalloc that can lie inside each other, each with its own peak.
 
     tracemalloc knows one peak, the highest since it was last reset; whoever resets it takes it from all
-    others. So at each `begin` and `end` the peak so far is noted in every reading that is open.
+    others. So at each `begin` and `end` the peak so far is noted in every reading that is open. Two Peaks at
+    once still take it from each other: one must do for all that nests.
     """
 
     def __init__(self) -> None:
@@ -190,7 +191,8 @@ class MemoryProfiler:
 
     Phases may lie inside each other and may come again. `phases` lists them in the order in which they
     began; entered again, a profiler starts with an empty list. tracemalloc is on or off afterwards as it was
-    before, whatever happens inside; if somebody else was tracing, their peak is reset.
+    before, whatever happens inside; whoever else reads peaks meanwhile (a profiler that counts memory, too)
+    finds them reset.
     """
 
     def __init__(self) -> None:
