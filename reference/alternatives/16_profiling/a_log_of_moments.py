@@ -405,7 +405,14 @@ class OpProfiler:
         )  # fmt: skip
 
     def table(self):
-        rows = [{"op": row.name, "phase": row.phase, "ns": row.self_ns} for row in by_op(self.events)]
+        rows: list[dict[str, object]] = [
+            {
+                "op": row.name, "phase": row.phase, "calls": row.calls, "total ms": row.total_ns / 1e6,
+                "self ms": row.self_ns / 1e6, "share": f"{row.share:.1%}", "MFLOP": row.flops / 1e6,
+                "MB": row.bytes / 1e6, "GFLOP/s": row.rate / 1e9,
+            }
+            for row in by_op(self.events)
+        ]  # fmt: skip
         return table("operations", rows)
 
 
