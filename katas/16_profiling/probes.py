@@ -87,7 +87,7 @@ PROBES = (
     ),
     Probe(
         "mann_whitney of n and n",
-        SAMPLES,
+        (100, 200, 400, 800),
         prepare=lambda n, rng: tuple(rng.normal(size=(2, n))),
         call=lambda a, b: mann_whitney(a, b),
         time=1,
