@@ -271,7 +271,7 @@ def test_a_list_becomes_float32():
 @pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
 def test_what_is_not_finite_has_no_grid(wrong):
     x = np.array([[1.0, wrong], [2.0, 3.0]])
-    for options in ({}, {"axis": 0}, {"within": (-1.0, 1.0)}):
+    for options in ({}, {"axis": 0}, {"within": (-1.0, 1.0)}, {"axis": 0, "within": (-1.0, 1.0)}):
         with expect_error(ValueError):
             quantize(x, **options)
 

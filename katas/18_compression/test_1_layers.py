@@ -413,7 +413,9 @@ def test_a_convolution_gets_kernels_in_few_bits():
         )
         expect(small(x), net(x).data, rtol=0, atol=off)
         assert abs(small(x).data - net(x).data).max() > 0
-    expect(quantize_model(net, per_channel=False)[0].scale.shape, ())
+    expect([quantize_model(net, per_channel=each)[0].scale.shape for each in (True, False)], [(4,), ()])
+    bare = Conv2d(2, 4, 3, bias=False, rng=new())
+    expect(quantize_model(bare, 16)(x), bare(x).data, rtol=0, atol=0.001)
 
 
 def test_subclasses_count():
@@ -487,6 +489,7 @@ def test_ends_may_differ_along_an_axis():
     x = [[3.0, 3.0], [-0.5, -9.0]]
     expect(slopes(x, axis=1, within=(low, high)), np.array([[0.0, 1.0], [1.0, 0.0]]))
     expect(slopes(x, axis=0, within=(low, high)), np.array([[0.0, 0.0], [1.0, 0.0]]))
+    expect(slopes(x, axis=-1, within=(low, high)), np.array([[0.0, 1.0], [1.0, 0.0]]))
     expect(slopes(x, axis=0, within=(-4.0, 4.0)), np.array([[1.0, 1.0], [1.0, 0.0]]))
 
 

@@ -748,7 +748,8 @@ def fake_quantize(
     if symmetric:
         high = np.maximum(-low, high)
         low = -high
-    low, high = (along(end, axis if end.ndim else None, x.ndim) for end in (low, high))
+    place = None if axis is None else axis % x.ndim
+    low, high = (along(end, place, x.ndim) for end in (low, high))
     return out, (x >= low) & (x <= high)
 
 
