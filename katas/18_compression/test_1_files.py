@@ -89,6 +89,7 @@ def test_quantized_models_are_reported_as_they_are():
 
 def test_models_of_nothing_have_a_size_too():
     expect([tuple(row) for row in size_report(Module())], [("total", (0,), "", 0, 0, 0.0)])
+    expect([row.sparsity for row in size_report(Holding(a=np.zeros(1)))], [1.0, 1.0])
     rows = size_report(Holding(a=np.empty((0, 3), np.float32), b=np.array(2.5)))
     expect(
         [tuple(row) for row in rows],
@@ -116,7 +117,7 @@ def test_what_is_written_comes_back(tmp_path):
         file = tmp_path / "model.bin"
         save_compressed(model, file)
         same(load_compressed(file), model.state_dict())
-    save_compressed(net, tmp_path / "net")
+    save_compressed(net, str(tmp_path / "net"))
     other = Sequential(Conv2d(2, 3, 3, rng=new(1)), BatchNorm2d(3), *MLP([3, 40, 4], rng=new(1)))
     other.load_state_dict(load_compressed(str(tmp_path / "net")))
     same(other.state_dict(), net.state_dict())

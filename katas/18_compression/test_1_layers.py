@@ -152,7 +152,7 @@ def test_weights_are_off_by_half_a_step_at_most(seed, bits, per_channel, bias):
 
 
 @pytest.mark.parametrize("per_channel", [True, False])
-@pytest.mark.parametrize("bits", [4, 8, 12])
+@pytest.mark.parametrize("bits", [4, 8, 9, 12])
 def test_with_a_range_inputs_are_on_a_grid_too(bits, per_channel):
     """In 8 bits where weights have no more, else in 16; beyond the range they are clipped."""
     linear, x = Linear(6, 3, rng=new()), 2 * normal(4, 5, 6)
@@ -414,6 +414,7 @@ def test_a_convolution_gets_kernels_in_few_bits():
         expect(small(x), net(x).data, rtol=0, atol=off)
         assert abs(small(x).data - net(x).data).max() > 0
     expect([quantize_model(net, per_channel=each)[0].scale.shape for each in (True, False)], [(4,), ()])
+    expect(QuantizedConv2d(net[0]).scale.shape, (4,))
     bare = Conv2d(2, 4, 3, bias=False, rng=new())
     expect(quantize_model(bare, 16)(x), bare(x).data, rtol=0, atol=0.001)
 

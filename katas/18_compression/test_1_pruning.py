@@ -57,6 +57,14 @@ def test_the_count_is_exact(seed, size, sparsity):
     expect(size - int(magnitude_mask(weight, sparsity).sum()), round(sparsity * size))
 
 
+@pytest.mark.parametrize("sparsity", [0.001, 0.1, 0.37, 0.5, 0.9, 0.999])
+def test_of_many_weights_none_that_stays_is_smaller_than_one_that_goes(sparsity):
+    weight = new(7).normal(size=(60, 50))
+    stays = magnitude_mask(weight, sparsity)
+    expect(int((~stays).sum()), round(sparsity * 3000))
+    assert abs(weight[~stays]).max() < abs(weight[stays]).min()
+
+
 def test_the_count_is_exact_where_all_are_equal():
     """And those that come first go: 2 of 4, which a threshold would take together."""
     expect(magnitude_mask(np.array([1, -1, 1, 1]), 0.5), np.array([False, False, True, True]))

@@ -123,6 +123,17 @@ def test_new_layers_learn():
     expect(one.weight.grad.shape, (3, 3))
 
 
+def test_new_layers_have_no_hooks_and_what_was_frozen_stays_so():
+    first, second, seen = Linear(3, 4, rng=new()), Linear(4, 2, rng=new()), []
+    first.register_forward_hook(lambda *args: seen.append(1))
+    first.weight.requires_grad = False
+    one, _ = prune_neurons(first, second, 2)
+    one(Tensor(np.ones((1, 3), np.float32)))
+    expect((seen, one.weight.requires_grad, one.bias.requires_grad), ([], False, True))
+    first(Tensor(np.ones((1, 3), np.float32)))
+    expect(seen, [1])
+
+
 def test_the_dtype_stays():
     first, second = linear([[1], [2]], [1, 2]), linear([[1, 2]])
     for p in (*first.parameters(), *second.parameters()):
