@@ -157,7 +157,7 @@ def test_more_than_there_is_changes_nothing(rng):
     before = [list(table) for table in cache.tables]
     for new in (2, 5):
         more = some(rng, 2, 1, new, 2)
-        with expect_error(OutOfBlocks, str(2 * (new // 2)), "1", "5"):
+        with expect_error(OutOfBlocks, str(2 * (new // 2)), "1"):
             cache.write(more, more)
         expect((cache.tables, cache.length, pool.free), (before, 3, 1))
     cache.write(k[:, :, :1], k[:, :, :1])
@@ -698,7 +698,7 @@ def test_caches_of_other_models_or_of_several_rows_are_refused():
     pool = BlockPool(80, SIZE)
     prefixes = PrefixCache(pool, layers=2, capacity=9)
     caches = read(pool, [1] * 9, 3)
-    with expect_error(ValueError, "3", "2"):
+    with expect_error(ValueError, "3"):
         prefixes.keep([1] * 9, caches)
     caches.pop()
     caches[1].select([0, 0])

@@ -220,7 +220,7 @@ class WindowCache(StaticCache):
         ones, which come last and in order, as the causal mask wants it.
 
         With a single one: the sinks and the last `window`, that one among them, in any order: one query may
-        see them all. With none, what is held.
+        see them all. With none, what is held: the sinks and the last `window`.
         """
         # TODO 19.3: the first of several new ones sees the window - 1 positions before it. With a single one,
         # you may say which position lies where once it is in.
@@ -533,7 +533,7 @@ class PrefixCache:
     def keep(self, ids: Any, caches: Sequence[PagedCache]) -> None:
         """Remember what caches of one row, one a layer, hold of this row of ids: all whole blocks.
 
-        ValueError as of `row`, and for caches that are not so, with how many they are or how many rows.
+        ValueError as of `row`, and for caches that are not so, with how many they are and the rows they have.
         """
         # TODO 19.15: one user more for each block that is new. When there are too many, forget.
         raise NotImplementedError("kata 19.15: PrefixCache.keep")
@@ -631,7 +631,7 @@ def speculative_generate(
     can be truncated (see `with_caches`) reads with these, and any other with a StaticCache for each of them.
 
     Raises:
-        ValueError: k below 1; ids of several rows, with their shape; or as of `left_padded` (15).
+        ValueError: k below 1, which it names; ids of several rows, with their shape; or as of `left_padded`.
     """
     # TODO 19.18: after a round all but the last of the ids may stay in the caches, at most. The draft has not
     # read its own last guess; the target has read them all.
@@ -646,7 +646,8 @@ def generation_cost(prompt: int, new: int, cached: bool = True, window: int | No
 
     "tokens": how many go through it, all calls together. "pairs": how many keys are scored by all queries of
     one head; a query sees itself and what is before it, `window` positions in all at most. Without a cache
-    all tokens so far go through it for each new one. ValueError for a prompt below 1 and `new` below 0.
+    all tokens so far go through it for each new one. ValueError, naming both, for a prompt below 1 or `new`
+    below 0.
     """
     # TODO 19.19: which lengths are read in one piece? The last token is written, and never read.
     raise NotImplementedError("kata 19.19: generation_cost")
@@ -671,7 +672,8 @@ def speculative_gain(rate: float, k: int, cost: float = 0.0) -> float:
     """How many times as fast a target writes with a draft of k tokens, of which each stands with `rate`.
 
     A call of the draft costs `cost` calls of the target; with 0 it is how many tokens a call gives, on
-    average. (Leviathan and others, 2023, theorem 3.8.) ValueError for a rate that is not from 0 to 1.
+    average. (Leviathan and others, 2023, theorem 3.8.) ValueError, naming it, for a rate that is not from 0
+    to 1.
     """
     # TODO 19.19: the i-th stands if all before it do: 1 + rate + rate**2 + …, k + 1 terms.
     raise NotImplementedError("kata 19.19: speculative_gain")
