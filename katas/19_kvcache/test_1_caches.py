@@ -236,10 +236,9 @@ def test_a_row_that_is_not_there_is_refused(kind, rng):
 @EVERY
 def test_a_new_cache_has_no_rows_to_keep_and_stays_new(kind, rng):
     cache, k = KINDS[kind](), some(rng, 2, 1, 3, 3)
-    cache.select([0, 3])
-    cache.truncate(0)
-    cache.reset()
-    expect((cache.length, cache.nbytes, cache.rows), (0, 0, None))
+    for change in (lambda: cache.select([0, 3]), lambda: cache.truncate(0), cache.reset):
+        change()
+        expect((cache.length, cache.nbytes, cache.rows), (0, 0, None))
     expect(cache.append(k, k), (k, k))
 
 
