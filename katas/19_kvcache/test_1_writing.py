@@ -306,6 +306,11 @@ def test_a_draft_that_is_always_right_gives_k_more_tokens_a_call(count, k, calls
     expect(got.ids, np.array([by_hand(toy, ROW, count)]))
 
 
+def test_four_tokens_are_guessed_unless_told():
+    got = speculative_generate(Toy(), Toy(), [ROW], 20)
+    expect((got.calls, got.drafted), (4, 16))
+
+
 def test_each_model_reads_a_token_once_or_again_if_it_was_cut():
     """The target reads what it checks, and the draft what it has not written itself."""
     toy, draft = Toy(), Toy()

@@ -1522,10 +1522,14 @@ def a_rate_of_anything(m):
     rewritten(m, "speculative_gain", ("if not 0 <= rate <= 1:", "if False:"))
 
 
+TWO = "there are always two of each"
 EQUIVALENT: dict[str, str] = {
     "BlockPool.__init__: self.values: Array = self.keys -> pass": "`lay_out` sets both before either is read",
     "probabilities: softmax.forward(logits.astype(np.float64), axis=1) -> softmax.forward(logits.astype(np.float64))": (
         "of two axes the last is axis 1, and the last is what kata 04 takes without a word"
     ),
     "Layout: dataclass(frozen=True) -> dataclass(frozen=False)": "nobody changes a layout",
+    "StaticCache.append: zip(self.held, (k, v), strict=True) -> zip(self.held, (k, v), strict=False)": TWO,
+    "WindowCache.append: zip(self.held, (k, v), strict=True) -> zip(self.held, (k, v), strict=False)": TWO,
+    "paged_attention: k.swapaxes(-1, -2) -> k.swapaxes(-2, -1)": "two axes are swapped, whichever is named first",
 }
