@@ -347,7 +347,7 @@ def test_each_model_reads_with_its_own_caches_if_they_can_be_cut():
 
 
 def test_processors_see_the_ids_before_each_token():
-    """Of a draft, too; a penalty that saw the wrong ids would choose others."""
+    """Of a draft, too: logits are those after the ids that come with them."""
     toy, near = Toy(), Toy()
     near.table = near.table + new(3).normal(size=(7, 7)) * 0.05
     chosen = [RepetitionPenalty(1.3), Temperature(0.7)]
@@ -355,8 +355,10 @@ def test_processors_see_the_ids_before_each_token():
     for draft in (Toy(), near, Toy(seed=4)):
         seen = []
 
-        def note(logits, ids, seen=seen):
-            seen.append((logits.shape, ids.tolist()[0]))
+        def note(logits, ids, seen=seen, draft=draft):
+            row = ids[0].tolist()
+            assert any(abs(logits[0] - one.after(row)).max() < 1e-9 for one in (toy, draft)), row
+            seen.append((logits.shape, row))
             return logits
 
         got = speculative_generate(toy, draft, [ROW[:2]], 40, 3, processors=[note, *chosen])

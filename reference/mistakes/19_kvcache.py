@@ -1374,7 +1374,7 @@ def processors_see_the_text_before_the_draft(m):
     rewritten(m, "speculative_generate", ("written[:, : end + i]) for", "written[:, :end]) for"))
 
 
-@caught_by(1)
+@caught_by(2)
 def drafts_are_the_likeliest_and_not_drawn(m):
     rewritten(
         m,
