@@ -387,12 +387,12 @@ def test_one_generator_writes_one_text():
 
 
 def test_neither_model_trains_or_records_and_both_are_left_as_they_were():
-    toy, draft = Toy(), Toy(seed=2)
-    draft.eval()
     ids = np.array([ROW])
-    speculative_generate(toy, draft, ids, 10, 3)
-    expect(set(toy.states + draft.states), {(False, False)})
-    expect((toy.training, draft.training), (True, False))
+    for trains in (True, False):
+        toy, draft = Toy().train(trains), Toy(seed=2).train(not trains)
+        speculative_generate(toy, draft, ids, 10, 3)
+        expect(set(toy.states + draft.states), {(False, False)})
+        expect((toy.training, draft.training), (trains, not trains))
     expect(ids[0].tolist(), ROW)
 
 
