@@ -151,6 +151,7 @@ def remade(layer: Any, **arrays: Any) -> Any:
         if isinstance(own, Parameter | Buffer):
             array = own.data if arrays.get(name) is None else arrays[name]
             memo[id(own)] = type(own)(np.array(array))
+            memo[id(own)].requires_grad = own.requires_grad
     made = copy.deepcopy(layer, memo)
     vars(made).pop("_forward_hooks", None)
     return made

@@ -151,6 +151,7 @@ def remade(layer: Any, **arrays: Any) -> Any:
         if isinstance(value, (Parameter, Buffer)):
             given = arrays.get(name)
             vars(made)[name] = type(value)(np.array(value.data if given is None else given))
+            vars(made)[name].requires_grad = value.requires_grad
         elif name != "_forward_hooks":
             vars(made)[name] = value
     return made
