@@ -86,6 +86,23 @@ COMMON: dict[str, tuple[str, str, str]] = {
         "mean_and_deviation_are_taken_for_constants",
     ),
     "15": ("temperature_multiplies", "top_p_drops_the_one_that_reaches_p", "all_logits_are_kept_by_a_view"),
+    "16": (
+        "a_product_counts_only_multiplications",
+        "own_time_is_all_time",
+        "p_is_one_sided",
+    ),
+    "17": (
+        "what_is_left_along_k_is_left_out",
+        "the_second_operand_gets_nothing",
+        "gelu_is_done_in_one_piece",
+    ),
+    "18": ("halves_of_steps_are_rounded_up", "weights_are_parameters", "all_weights_become_floats_first"),
+    "19": (
+        "what_comes_is_written_before_the_old_is_read",
+        "rows_that_are_kept_are_not_shared",
+        "all_guesses_stand",
+    ),
+    "20": ("an_arithmetic_mean", "an_answer_is_the_models_own_buffer", "a_header_is_believed"),
 }
 
 
