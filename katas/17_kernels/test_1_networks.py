@@ -234,6 +234,14 @@ def test_linear_and_gelu_become_one(rng):
     expect(fused(x), net(x).data, rtol=1e-4, atol=1e-6)
 
 
+def test_each_pair_is_put_together_from_its_own_layers(rng):
+    first, second, third = (Linear(3, 3, rng=rng) for _ in range(3))
+    net = Sequential(first, GELU(), second, GELU(), third, GELU())
+    fused, x = fuse(net), Tensor(rng.standard_normal((5, 3), np.float32))
+    assert kinds(fused) == [LinearGELU] * 3
+    expect(fused(x), net(x).data, rtol=1e-4, atol=1e-6)
+
+
 def test_convolution_and_norms_in_use_become_one(rng):
     net = Sequential(
         Conv2d(2, 3, 3, rng=rng), normed(rng, 3), normed(rng, 3), ReLU(), normed(rng, 3), Flatten()

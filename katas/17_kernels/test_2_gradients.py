@@ -282,6 +282,15 @@ def test_gradients_of_many_and_large_images(n, channels, outputs, height, width,
     expect(np.vdot(for_weight, kernels), np.vdot(grad, winograd_conv2d(x, kernels).data), rtol=1e-8)
 
 
+def test_kernels_on_images_of_integers_have_gradients():
+    x = np.arange(25).reshape(1, 1, 5, 5)
+    grad = np.ones((1, 1, 5, 5), np.float32)
+    _, back = winograd_conv2d.vjp(x, np.ones((1, 1, 3, 3), np.float32))
+    _, expected = winograd_conv2d.vjp(x.astype(np.float32), np.ones((1, 1, 3, 3), np.float32))
+    expect(back(grad)[1], expected(grad)[1], rtol=1e-5)
+    assert back(grad)[1][0, 0, 1, 1] == pytest.approx(x.sum(), rel=1e-5)
+
+
 def test_the_convolution_s_gradients_have_its_dtype_and_may_come_in_any_order(rng):
     x, weight = rng.standard_normal((2, 3, 5, 6), np.float32), rng.standard_normal((4, 3, 3, 3), np.float32)
     _, back = winograd_conv2d.vjp(x, weight)

@@ -1664,3 +1664,28 @@ def a_fused_network_keeps_the_original_too(m):
         return fused
 
     m.fuse = fuse
+
+
+# Mutants that cannot be told from the original.
+
+EQUIVALENT: dict[str, str] = {
+    "in_chunks: if x.shape != out.shape: -> if True:": "to stretch to the same shape changes nothing",
+    "gelu_into: np.clip(x, -GELU_FAR, np.inf, out=out) -> np.clip(-GELU_FAR, x, np.inf, out=out)": (
+        "the larger of two numbers, whichever comes first"
+    ),
+    "FusedAdam.move: len(moving) > 1 -> len(moving) >= 1": "one gradient is copied: the same numbers",
+    "FusedAdam.move: len(moving) > 1 -> len(moving) >= 1 #2": "one gradient put together with no other",
+    "FusedAdam.move: np.concatenate([g.reshape(-1) for g in moving], out=grads, casting='same_kind') -> "
+    "np.concatenate([g.reshape(-1) for g in moving], out=grads)": "numpy's own default",
+    "tiled: max(36 * channels * itemsize, 1) -> max(36 * channels * itemsize, 2)": (
+        "only without channels, where there is nothing to divide"
+    ),
+    "tiled: max(1, most // max(across, 1)) -> max(2, most // max(across, 1))": (
+        "how many rows of tiles at a time, not which"
+    ),
+    "apart: length + 16 -> length + 17": "how far apart rows lie is a matter of caches",
+    "result_places: -(-out.shape[3] // 4) -> -out.shape[3] // 4": (
+        "numpy's reshape takes a negative length for the one that is left"
+    ),
+    "module: GELU_FAR = 30.0 -> GELU_FAR = 31.0": "below either gelu is 0",
+}
