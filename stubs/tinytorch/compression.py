@@ -193,8 +193,8 @@ def prune_neurons(first: Linear, second: Linear, keep: int) -> tuple[Linear, Lin
 
     A neuron is a row of the first weight, its bias, and a column of the second weight. It is as strong as the
     length of that row times the length of that column: so nothing changes if the one is doubled and the other
-    halved. The order stays, what was frozen stays frozen, and the layers that are given stay as they are. ValueError if they do not fit,
-    naming their shapes; and as of `strongest`, which chooses.
+    halved. The order stays, what was frozen stays frozen, and the layers that are given stay as they are.
+    ValueError if they do not fit, naming their shapes; and as of `strongest`, which chooses.
     """
     # TODO 18.5: `strongest` gives their places; index, and let `remade` make layers of it.
     raise NotImplementedError("kata 18.5: prune_neurons")
