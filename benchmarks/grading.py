@@ -168,7 +168,7 @@ def whole(folder: Path, results: Path, *options: str) -> None:
     )
     assert done.returncode == 0, done.stderr
     for line in done.stdout.splitlines():
-        if "submissions in" in line or "processor" in line:
+        if " an hour)" in line or "processor" in line:
             say(f"  {line}")
 
 

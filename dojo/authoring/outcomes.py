@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from typing import Any
 
 import pytest
 
 VARIABLE = "DOJO_OUTCOMES"
 STEADY = "DOJO_STEADY"  # set: hypothesis draws the same examples every time, and does not shrink
+
+HEADING = re.compile(r"kata \d\d\.\d+ ")  # the line that a failure about one task begins with
 
 WORST_LAST = ("passed", "skipped", "blocked", "todo", "failed")
 
@@ -98,4 +101,7 @@ def words_of(report: Any) -> str:
     text = str(report.longrepr).strip()
     errors = [line[1:].strip() for line in text.splitlines() if line.startswith("E  ")]
     # dojo.plugin.explain shows the statements first, then a blank line and what went wrong.
-    return errors[-1] if errors else text.rpartition("\n\n")[2].partition("\n")[0]
+    if errors:
+        return errors[-1]
+    lines = [*text.rpartition("\n\n")[2].splitlines(), "", ""]
+    return lines[1 if lines[1] and HEADING.match(lines[0]) else 0]

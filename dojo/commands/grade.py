@@ -167,7 +167,7 @@ def _counted(submissions: int, katas: int) -> Iterator[Teller]:
     """A line for each submission, and at the end what it took."""
     began, used = time.monotonic(), _processor()
     teller = Teller(submissions)
-    say(f"{submissions} submissions, {katas} katas each")
+    say(f"{_many(submissions, 'submission')}, {_many(katas, 'kata')} each")
     try:
         yield teller
     except KeyboardInterrupt:
@@ -175,9 +175,14 @@ def _counted(submissions: int, katas: int) -> Iterator[Teller]:
         raise
     took = time.monotonic() - began
     each = (_processor() - used) / submissions
-    say(f"{submissions} submissions in {took:.0f} s ({3600 * submissions / max(took, 0.001):.0f} an hour)")
+    an_hour = 3600 * submissions / max(took, 0.001)
+    say(f"{_many(submissions, 'submission')} in {took:.0f} s ({an_hour:.0f} an hour)")
     if each:
         say(f"{each:.1f} s of processor time each")
+
+
+def _many(count: int, what: str) -> str:
+    return f"{count} {what}{'s' * (count != 1)}"
 
 
 def _processor() -> float:
@@ -191,7 +196,7 @@ def _write(
 ) -> None:
     from dojo.grading import reports, similarity
 
-    title = f"{len(grades)} submissions, {how.mode} grading"
+    title = f"{_many(len(grades), 'submission')}, {how.mode} grading"
     for path in reports.write_all(folder, title, grades, similarity.alike(submissions, katas)):
         say(f"wrote {path}")
 

@@ -111,7 +111,8 @@ def _tests(outcome: Outcome) -> Iterator[dict[str, Any]]:
         return
     for number, part in enumerate(outcome.parts, 1):
         most = POINTS * part.weight / weight
-        words = f"{part.state}: {part.passed} of {part.total}. {part.words}".strip()
+        why = part.words or (outcome.words if part.name == outcome.reached else "")
+        words = f"{part.state}: {part.passed} of {part.total}. {why}".strip()
         share = most * part.passed / part.total
         yield _test(kata, str(number), f"{kata}, {part.name}", share, most, part.state == PASSED, words)
 

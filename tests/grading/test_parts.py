@@ -17,6 +17,7 @@ from xml.etree import ElementTree
 import pytest
 
 from dojo import manifest
+from dojo.authoring.outcomes import words_of
 from dojo.curriculum import Kata, find
 from dojo.grading import keys, plain, reports, similarity
 from dojo.grading.keys import How, key
@@ -289,3 +290,12 @@ def test_a_grader_that_was_changed_says_so_and_grades_no_more(
         keys.check_untouched()
     for cached in (keys._everything, keys._grader):
         cached.cache_clear()
+
+
+def test_a_reason_is_what_went_wrong_and_not_the_heading_above_it() -> None:
+    class Report:
+        longrepr = "kata 04.1 relu\nactivations.py:3, in relu: still running when its time was up."
+
+    assert words_of(Report) == "activations.py:3, in relu: still running when its time was up."
+    Report.longrepr = ""
+    assert words_of(Report) == ""
