@@ -103,13 +103,13 @@ def cell(files: Mapping[str, str | bytes], module: str) -> Iterator[Cell]:
     user = USERS[0] + secrets.randbelow(USERS[1]) if root else None
     with tempfile.TemporaryDirectory(prefix="dojo-cell-", ignore_cleanup_errors=True) as folder:
         top = Path(folder)
-        top.chmod(0o755)
-        for name in ("cell", "root", "site"):
-            (top / name).mkdir(mode=0o755)
+        for name in ("cell", "root", "site", "scratch"):
+            (top / name).mkdir()
         for name, content in {**files, "worker.py": (SCRIPTS / "worker.py").read_bytes()}.items():
             _write(top / "cell" / name, content)
+        for path in (top, *top.rglob("*")):  # whatever our umask is, the worker's user has to read them
+            path.chmod(0o755 if path.is_dir() else 0o644)
         scratch = top / "scratch"
-        scratch.mkdir(mode=0o700)
         if user:
             os.chown(scratch, user, user)
         if words:
@@ -148,9 +148,8 @@ def _tethered(words: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _write(path: Path, content: str | bytes) -> None:
-    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(content.encode() if isinstance(content, str) else content)
-    path.chmod(0o644)
 
 
 def _shown(folder: Path) -> list[tuple[str, str]]:

@@ -113,8 +113,16 @@ def test_there_are_enough_of_them() -> None:
 
 
 @pytest.mark.usefixtures("machine")
-@pytest.mark.parametrize("number", ["02", "04", "06"])
-def test_a_right_solution_passes(number: str) -> None:
+@pytest.mark.parametrize(("number", "mask"), [("02", 0o022), ("04", 0o077), ("06", 0o002)])
+def test_a_right_solution_passes_whatever_the_grader_lets_others_read(number: str, mask: int) -> None:
+    before = os.umask(mask)
+    try:
+        _passes(number)
+    finally:
+        os.umask(before)
+
+
+def _passes(number: str) -> None:
     files = {
         k.name: k.reference.read_bytes()
         for k in map(BY_NUMBER.__getitem__, ("01", "02", "03", "04", "05", "06"))
