@@ -6,11 +6,13 @@ import argparse
 import importlib
 import re
 import shlex
+from pathlib import Path
 
 import pytest
 
 from dojo.cli import COMMANDS, Parser
 from dojo.curriculum import ROOT
+from tests.conftest import copied
 from tests.grading.cheats import NAMES
 
 PAGES = ("README.md", "docs/instructors.md", "docs/grading.md", "docs/grade-workflow.yml")
@@ -51,3 +53,18 @@ def test_the_number_of_cheats_is_told_right() -> None:
         assert {int(n) for n in re.findall(r"(\d+)(?: such)? cheats", " ".join(text(page).split()))} == {
             len(NAMES)
         }
+
+
+def test_the_script_that_withholds_solutions_leaves_a_course(tmp_path: Path) -> None:
+    (script,) = re.findall(r"```python\n(# python withhold.py.*?)```", text("docs/instructors.md"), re.DOTALL)
+    course = copied(tmp_path / "course", "katas", "reference", "stubs", "progress.json")
+    done = course.python("-c", script)
+    assert done.returncode == 0, done.stderr
+    assert not list(course.path("katas").rglob("strict.py"))
+    lines = course.read("reference/tinytorch/activations.py")
+    assert 'raise NotImplementedError("kata 04.1: relu")' in lines
+    assert "np.maximum" not in lines
+    hint = course.dojo("hint", "01.1")
+    assert hint.returncode == 0, hint.stderr
+    assert course.dojo("manifest", "01").returncode == 0
+    assert course.run("katas/01_setup", "-q", "-k", "01.1").stdout.count("to do")
