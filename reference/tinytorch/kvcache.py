@@ -93,7 +93,7 @@ class Cache(abc.ABC):
     def select(self, rows: Any) -> None:
         """Keep these rows, in this order; one may be kept several times. A new cache stays new.
 
-        IndexError for a row that is not there.
+        IndexError for a row that is not there; whether -1 is the last one or none is left open.
         """
 
     @abc.abstractmethod
@@ -620,7 +620,8 @@ def generate_cached(
     """Kata 15's `generate`, for caches that outlive it: ids (B, T), and `max_new_tokens` columns more.
 
     What `caches` (new ones of the model, without) hold of the ids is not read again, and afterwards they hold
-    everything but the last column. All must fit the model's context. Each draw is as in kata 15: `processors`
+    everything but the last column; where no token is wanted, nothing is read. What is read must fit the
+    model's context, or the model raises on the way. Each draw is as in kata 15: `processors`
     see the logits and all ids so far; without `rng` the most likely id is taken, with it one is drawn by
     `sample`. Errors as of `left_padded` (15) and `read_rest`.
     """
@@ -704,7 +705,8 @@ class PrefixCache:
     def keep(self, ids: Any, caches: Sequence[PagedCache]) -> None:
         """Remember what caches of one row, one a layer, hold of this row of ids: all whole blocks.
 
-        ValueError as of `row`, and for caches that are not so, with how many they are and the rows they have.
+        ValueError as of `row`, and for caches that are not so, with how many they are and the rows they have;
+        for new ones, which have none, too.
         """
         # kata 19.15: one user more for each block that is new. When there are too many, forget.
         row, size = self.row(ids), self.pool.block_size
@@ -836,6 +838,7 @@ def speculative_generate(
     Without `rng` the ids are those of `generate` with the target alone; with it they are distributed as
     those. `processors` act on the logits of both, each with all ids before it. A model whose `new_caches()`
     can be truncated (see `with_caches`) reads with these, and any other with a StaticCache for each of them.
+    A window that forgets cannot be cut back, and raises: let it be as long as the text.
 
     Raises:
         ValueError: k below 1, which it names; ids of several rows, with their shape; or as of `left_padded`.

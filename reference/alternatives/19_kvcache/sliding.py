@@ -90,7 +90,7 @@ class Cache(abc.ABC):
     def select(self, rows: Any) -> None:
         """Keep these rows, in this order; one may be kept several times. A new cache stays new.
 
-        IndexError for a row that is not there.
+        IndexError for a row that is not there; whether -1 is the last one or none is left open.
         """
 
     @abc.abstractmethod
