@@ -177,7 +177,7 @@ def _counted(submissions: int, katas: int) -> Iterator[Teller]:
     each = (_processor() - used) / submissions
     an_hour = 3600 * submissions / max(took, 0.001)
     say(f"{_many(submissions, 'submission')} in {took:.0f} s ({an_hour:.0f} an hour)")
-    if each:
+    if each >= 0.05:  # of a cluster's workers this process knows nothing
         say(f"{each:.1f} s of processor time each")
 
 
