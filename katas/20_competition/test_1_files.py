@@ -202,7 +202,7 @@ def test_a_file_that_is_too_large_is_not_even_opened(tmp_path):
     path.write_bytes(b"no zip, " * 100)
     refused(path, "800", "799", limit=799)
     size = write_submission(path, some())
-    refused(path, f"{size:,}", f"{size - 1:,}", limit=size - 1)
+    refused(path, limit=size - 1)
     assert read_submission(path, limit=size).author == "Ada"
 
 
@@ -281,7 +281,7 @@ def test_a_member_that_is_there_twice_is_refused(name, tmp_path):
 def test_too_many_members_are_refused(tmp_path):
     tiny = npy(np.ones(1))
     read_submission(packed(tmp_path / "a.zip", [(f"arrays/a{i}.npy", tiny) for i in range(999)]))
-    refused(packed(tmp_path / "b.zip", [(f"arrays/a{i}.npy", tiny) for i in range(1000)]), "1001")
+    refused(packed(tmp_path / "b.zip", [(f"arrays/a{i}.npy", tiny) for i in range(1000)]))
 
 
 @pytest.mark.parametrize("name", ["submission.json", "arrays/w.npy", "model.py"])
@@ -476,6 +476,8 @@ def test_frames_may_be_of_any_layout(rng):
 def test_a_long_text_is_cut():
     assert read_frame(io.BytesIO(bytes_of("x" * 501))) == "x" * 500
     assert read_frame(io.BytesIO(bytes_of("x" * 500))) == "x" * 500
+    for letter in "\xe9", "\U0001f600", "\n", "\0":
+        assert read_frame(io.BytesIO(bytes_of(letter * 501))) == letter * 500
 
 
 class Flushing(io.BytesIO):
@@ -543,8 +545,8 @@ def test_a_stream_that_ends_within_a_frame_is_refused():
         b'{"dtype": "O", "shape": [2]}\n',
         b'{"dtype": "c16", "shape": [1]}\n',
         b'{"dtype": "V8", "shape": [2]}\n',
-        b'{"dtype": "<f8", "shape": [2]' + b" " * 1000 + b"}\n",
-        b"x" * 5000,
+        b'{"dtype": "<f8", "shape": [2]' + b" " * 8000 + b"}\n",
+        b"x" * 9000,
     ],
     ids=range(18),
 )

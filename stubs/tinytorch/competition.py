@@ -101,7 +101,8 @@ def score(metrics: Metrics, baseline: Metrics, floor: float = 0.0) -> float:
 
     ValueError as of `gains`, whatever the accuracy.
     """
-    # TODO 20.2: the fourth root of the product. A quarter of the latency makes up for four times the memory.
+    # TODO 20.2: the fourth root of the product; but gains may be so far from 1 that their product overflows,
+    # so take the root of each. A quarter of the latency makes up for four times the memory.
     raise NotImplementedError("kata 20.2: score")
 
 
@@ -163,7 +164,8 @@ def latency_ratio(
     others, the candidate is first in every second one, beginning with the second of all batches. `clocks` are
     the candidate's and the baseline's. Batches are taken from the iterable one by one.
 
-    ValueError for fewer than two batches, and where a clock saw no time go by at a baseline's turn.
+    ValueError, naming how many there were, for fewer than two batches; and one that speaks of the clock where
+    it saw no time go by at a baseline's turn, the first of all left out.
     """
 
     # TODO 20.5: what disturbs one of a pair disturbs the other, so divide within pairs, then take the median.
@@ -229,8 +231,8 @@ def apply_recipe(model: Module, steps: Iterable[str], recipes: Mapping[str, Reci
     """The model after all steps, one after the other; `model` itself, which is copied, stays as it is.
 
     A step is a recipe's name, or a name and numbers: "prune:0.5" is recipes["prune"](model, 0.5), and "x:1:2"
-    recipes["x"](model, 1.0, 2.0). ValueError, naming the step, for an unknown name (with the known ones)
-    and for what is no number; then nothing has been done.
+    recipes["x"](model, 1.0, 2.0). ValueError, with the step in quotes (its repr), for an unknown name (with
+    the known ones) and for what is no number; then nothing has been done.
     """
     # TODO 20.9: read all of the steps; then copy once.
     raise NotImplementedError("kata 20.9: apply_recipe")
@@ -263,7 +265,8 @@ def search(
     counts as not tried. It ends when a round leaves nothing, or `evaluate` has been called `budget` times.
     What is below `floor` is not on the front.
 
-    No more than 2 * beam + 1 models are held at a time. ValueError for a budget or a beam below 1, naming it.
+    No more than 2 * beam + 1 models are held at a time. ValueError for a budget or a beam below 1, naming
+    which of them, and the number.
     """
     # TODO 20.10: a model's steps are already in it, so one more is applied to it, not all to the first.
     raise NotImplementedError("kata 20.10: search")
@@ -348,8 +351,8 @@ def describe(model: Module) -> tuple[list[dict[str, Any]], dict[str, Array]]:
 def rebuild(layers: Sequence[Mapping[str, Any]], arrays: Mapping[str, Array]) -> Sequential:
     """The model that `describe` wrote down, in use and not in training.
 
-    Refused, saying what, for an unknown kind, for what a kind cannot build from these settings and arrays,
-    and for an array that belongs to no layer.
+    Refused, saying what: an unknown kind (its repr, and the known ones); what a kind cannot build from these
+    settings and arrays; an array that belongs to no layer.
     """
     # TODO 20.11: give each layer the arrays whose names begin with its place and a dot, without that.
     raise NotImplementedError("kata 20.11: rebuild")
@@ -453,7 +456,7 @@ def digest(path: str | os.PathLike[str]) -> str:
 
 # Another process, and what goes to and fro: a line of JSON, then the numbers.
 
-HEADER = 1000  # bytes
+HEADER = 8000  # bytes: 500 characters, each of which JSON may write as 12
 
 
 def write_frame(stream: BinaryIO, message: Array | str) -> None:
@@ -469,9 +472,10 @@ def write_frame(stream: BinaryIO, message: Array | str) -> None:
 def read_frame(stream: BinaryIO, limit: int = LIMIT) -> Array | str:
     """The next array, which can be written to, or text.
 
-    EOFError if the stream is at its end. Refused, saying why: it ends within a frame; the header is none, or
-    longer than 1,000 bytes; a dtype that is none of bools, ints and floats; an array of more than `limit`
-    bytes, or with a negative axis. The array is made only when all of that is right, and once.
+    EOFError if the stream is at its end. Refused, saying why: it ends within a frame, and how many bytes too
+    early; the header is none, or longer than HEADER bytes; a dtype that is none of bools, ints and floats; an
+    array of more than `limit` bytes, or with a negative axis, with its shape.
+    The array is made only when all of that is right, and once.
     """
     # TODO 20.14: readline takes a limit. readinto fills as much of an array as has come, so ask again.
     raise NotImplementedError("kata 20.14: read_frame")
@@ -675,8 +679,9 @@ def verify(
     the first batch, no others. Memory is that of `Worker.memory`; where the system tells nothing of
     resident memory, it is traced. Size is that of the file.
 
-    Refused, saying why: as of `read_submission` (with `limit`) and Worker; code without `allow_code`; an
-    accuracy below `floor`; broken claims, all of them. No process is left behind.
+    Refused, saying why: as of `read_submission` (with `limit`, which is LIMIT at most) and Worker; code
+    without `allow_code`, of which it speaks; an accuracy below `floor`; broken claims, all of them. No process is
+    left behind.
     """
     # TODO 20.17: read it first: what is refused there needs no process. Labels come with images: keep them.
     raise NotImplementedError("kata 20.17: verify")

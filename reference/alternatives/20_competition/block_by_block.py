@@ -531,7 +531,7 @@ def digest(path: str | os.PathLike[str]) -> str:
 
 # Another process, and what goes to and fro: a line of JSON, then the numbers.
 
-HEADER = 1000  # bytes
+HEADER = 8000  # bytes: 500 characters, each of which JSON may write as 12
 
 
 def write_frame(stream: BinaryIO, message: Array | str) -> None:
