@@ -404,15 +404,6 @@ def test_a_clock_that_stands_still_is_noticed():
     expect(Course().race([1, 0], [0, 1]).ratio, 0.0)  # of the first pair nobody asks
 
 
-def test_without_clocks_processor_time_counts(rng):
-    x = rng.normal(size=(300, 300))
-
-    def model(images):
-        return images @ x
-
-    assert latency_ratio(model, model, [x] * 3).ratio > 0
-
-
 # 20.6 peak_memory
 
 MIB = 1 << 20

@@ -224,11 +224,18 @@ def test_errors_of_the_evaluation_are_heard():
         search(Toy(), ["a"], TOYS, evaluate, budget=9)
 
 
-def test_gains_are_those_over_the_model_as_it_was():
-    """Accuracy counts as much as time: 0.8 / 0.4 is more than 1 / 0.6. On accuracy alone a would be ahead."""
-    table = {"": (1.0, 0.4), "a": (1.0, 0.81), "b": (0.6, 0.79), "c": (2.0, 1.0)}
+def test_accuracy_and_time_count_alike():
+    """0.79 / 0.4 / 0.6 is 3.3; on accuracy alone a would be ahead with 2.0, on time alone c with 1.9."""
+    table = {"": (1.0, 0.4), "a": (1.0, 0.81), "b": (0.6, 0.79), "c": (0.55, 0.41)}
     seen, _ = tried_by(table, ["a", "b", "c"], budget=5, beam=1)
     assert seen[-1] == "ba"
+
+
+def test_gains_are_those_over_the_model_as_it_was():
+    """Beside a alone, of which they were made, ac and ab have gained most; beside the first, ba and ac."""
+    table = {"": (1.0,), "a": (0.5,), "b": (0.25,), "ba": (0.24,), "bc": (0.3,), "ab": (0.4,), "ac": (0.26,)}
+    seen, _ = tried_by(table, ["a", "b", "c"], budget=99)
+    assert seen[4:] == ["ba", "bc", "ab", "ac", "bac", "acb"]
 
 
 def test_a_search_leaves_the_model_as_it_was():

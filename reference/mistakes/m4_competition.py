@@ -24,20 +24,6 @@ def the_student_is_not_taught(m):
 
 
 @caught_by(1, kata="18")
-def the_teacher_forgets_what_it_teaches(m):
-    right = m.shrink_mlp
-
-    def shrink_mlp(model, keep_fraction):
-        small = right(model, keep_fraction)
-        for layer in model:
-            if hasattr(layer, "weight"):
-                layer.weight.data[...] = 0
-        return small
-
-    m.shrink_mlp = shrink_mlp
-
-
-@caught_by(1, kata="18")
 def eight_bits_are_kept_in_sixteen(m):
     right = m.QuantizedLinear.__init__
 
@@ -79,23 +65,10 @@ def arrays_come_back_without_their_order(m):
     m._array = array
 
 
-@caught_by(1, kata="20")
+@caught_by(2, kata="20")
 def a_recipe_changes_the_model_it_is_given(m):
     right = m.copy
     m.copy = type("copy", (), {"deepcopy": staticmethod(lambda model: model), "copy": right.copy})
-
-
-@caught_by(2, kata="20")
-def a_score_without_accuracy_s_floor(m):
-    right = m.score
-    m.score = lambda metrics, baseline, floor=0.0: right(metrics, baseline)
-    seek = m.search
-    m.search = lambda *args, floor=0.0, **options: seek(*args, **options)
-
-
-@caught_by(2, kata="20")
-def the_smallest_is_the_best(m):
-    m.pareto_front = lambda entries, key: sorted(entries, key=lambda entry: key(entry).size)[:1]
 
 
 @caught_by(2, kata="20")

@@ -16,6 +16,7 @@ from tinytorch.competition import (
     read_submission,
     write_submission,
 )
+from tinytorch.compression import shrink_mlp
 from tinytorch.layers import Linear
 
 M4 = load_file(Path(__file__).with_name("contest.py"))
@@ -61,6 +62,7 @@ def test_half_of_the_neurons_go_and_the_rest_learn_to_do_without_them():
     images, labels = fresh("digits", 300)
     base = M4.baseline("digits")
     before = [p.data.copy() for p in base.parameters()]
+    assert accuracy_of(shrink_mlp(base, 0.5), images, labels) > 0.7
     small = apply_recipe(base, ["distil:0.5:20"], M4.recipes("digits"))
     widths = [array.shape for name, array in describe(small)[1].items() if name.endswith(".weight")]
     assert widths == [(128, 784), (64, 128), (10, 64)]
