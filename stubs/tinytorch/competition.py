@@ -680,8 +680,8 @@ def verify(
     resident memory, it is traced. Size is that of the file.
 
     Refused, saying why: as of `read_submission` (with `limit`, which is LIMIT at most) and Worker; code
-    without `allow_code`, of which it speaks; an accuracy below `floor`; broken claims, all of them. No process is
-    left behind.
+    without `allow_code`, of which it speaks; an accuracy below `floor`; broken claims, all of them. No
+    process is left behind.
     """
     # TODO 20.17: read it first: what is refused there needs no process. Labels come with images: keep them.
     raise NotImplementedError("kata 20.17: verify")
