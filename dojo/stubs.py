@@ -152,7 +152,7 @@ class _Source:
                 break
             last = logical.last
         # Comments at the end of the block are part of the solution too.
-        for more in self.comments:
+        for more in filter(self.alone, self.comments):
             between = self.text[last : more.start[0] - 1]
             if more.start[0] > last and more.start[1] >= column and not "".join(between).strip():
                 last = more.start[0]

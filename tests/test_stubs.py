@@ -38,7 +38,7 @@ def test_the_solution_gives_way_to_an_error_and_the_hint_stays() -> None:
             return grad.sum(axis=tuple(range(extra)))
 
 
-        after = 1
+        AFTER = 1  # a comment of its own
         ''',
         '''\
         def unbroadcast(grad, shape):
@@ -47,7 +47,7 @@ def test_the_solution_gives_way_to_an_error_and_the_hint_stays() -> None:
             raise NotImplementedError("kata 06.3: unbroadcast")
 
 
-        after = 1
+        AFTER = 1  # a comment of its own
         ''',
     )
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from numpy.random import Generator
 
 REPEATS = 9
+SMALL = 8 << 10  # bytes: some dozens of Python objects, whatever an array has
 PATIENCE = 2.0  # seconds for all repeats of all sizes; each size is timed at least twice
 
 
@@ -37,8 +38,11 @@ def counted_growth(count: Callable[[int], float], sizes: Sequence[int]) -> float
 
 
 def memory_growth(probe: Probe) -> float:
-    """The exponent by which the peak of `probe` grows over its last two sizes."""
-    return exponent(probe.sizes, [max(1, b) for b in peaks(probe, probe.sizes[-2:])])
+    """The exponent by which the peak of `probe` grows over its last two sizes.
+
+    Less than SMALL counts as SMALL: views and numbers of Python's are no growth.
+    """
+    return exponent(probe.sizes, [max(SMALL, b) for b in peaks(probe, probe.sizes[-2:])])
 
 
 def time_growth(probe: Probe) -> float:

@@ -63,10 +63,10 @@ ROWS = Budget(
     naively="a version that looks through all events for each op",
 )
 TRACE = Budget(
-    "chrome_trace of 2,500 events",
-    limit=6,
+    "chrome_trace of 1,600 events",
+    limit=5,
     reference=1.5,
-    naive=22,
+    naive=14,
     unit="times the time to write it as JSON",
     naively="a version that looks for the first event each time",
 )
@@ -364,13 +364,13 @@ def test_the_twin_that_takes_one_median_after_the_other_is_caught(rng):
 
 
 def test_a_trace_is_made_in_one_pass():
-    events = many(2500, 8)
+    events = many(1600, 8)
     made = chrome_trace(events)
     TRACE.check(faster(TRACE, lambda: chrome_trace(events), lambda: json.dumps(made)))
 
 
 def test_the_twin_that_looks_for_the_first_each_time_is_caught():
-    events = many(2500, 8)
+    events = many(1600, 8)
     made = chrome_trace(events)
 
     def slow():

@@ -290,7 +290,7 @@ def add_relu(x: Array, y: Array) -> Any:
 
 @add_relu.gradient
 def add_relu_back(grad: Array, out: Array) -> tuple[Array, Array]:  # stub: (grad)
-    """The gradients of x and y, in the shape of the result."""
+    """The gradients of x and y, in the shape and dtype of the result."""
     # kata 17.8: one array for both.
     back = where_positive(grad, out)
     return back, back
@@ -331,7 +331,7 @@ def scale_shift_add_relu(x: Array, a: Any, b: Any, y: Any) -> tuple[Any, Any]:
 def scale_shift_add_relu_back(
     grad: Array, a: Any, out: Array, scaled: Any, needs_input_grad: tuple[bool, ...]
 ) -> tuple[Array | None, ...]:  # stub: (grad: Array)
-    """The gradients of x, a, b and y, in the shape of the result; None for an x or a that wants none."""
+    """The gradients of x, a, b and y, in shape and dtype of the result; None if not wanted."""
     # kata 17.9: add_relu's, of which two get a multiple.
     back = where_positive(grad, out)
     wants_x, wants_a, *_ = needs_input_grad
@@ -436,7 +436,8 @@ def softmax_cross_entropy(logits: Array, labels: Any) -> tuple[Any, Array]:
 
     Beside it comes its gradient, (softmax - one at the label) / rows, not to be written to: the one array of
     the size of the logits that is made, now and on the way back, where the loss's own gradient is 1. Shapes,
-    labels and errors are as in kata 10: `check_labels` sees to them; ValueError for no rows.
+    labels and errors are as in kata 10: `check_labels` sees to them; and a ValueError that names the
+    shape for no rows.
     """
     # kata 17.12: rows by rows, softmax in place; `below_largest` of kata 04 sees to infinities.
     labels = check_labels(logits, labels)

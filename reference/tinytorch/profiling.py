@@ -188,7 +188,7 @@ class Peaks:
         return held
 
     def end(self) -> tuple[int, int]:
-        """Close the last reading: the most bytes above those at its begin, and how many there are now."""
+        """Close the last reading: the most bytes in it, and those of now, both above those at its begin."""
         # kata 16.3: the second may be negative, the first not.
         held = self._note()
         begin, worst = self.open.pop()
@@ -236,7 +236,8 @@ class Phase(NamedTuple):
 class MemoryProfiler:
     """Bytes by phases: `with MemoryProfiler() as memory:`, and inside `with memory.phase("forward"):`.
 
-    Phases may lie inside each other and may come again. `phases` lists them in the order in which they
+    Phases may lie inside each other and may come again. Garbage from before is collected first, so that none
+    is freed in a phase. `phases` lists them in the order in which they
     began; entered again, a profiler starts with an empty list. tracemalloc is on or off afterwards as it was
     before, whatever happens inside; whoever else reads peaks meanwhile (a profiler that counts memory, too)
     finds them reset.
@@ -409,8 +410,8 @@ def attention_flops(arrays: list[Any], params: dict[str, Any], out: Array) -> in
 
 
 def op_bytes(op: Op, arrays: Sequence[Any], params: Mapping[str, Any], out: Any) -> int:
-    """Bytes that one call of `op` has to read and write: its arrays once each, those among the parameters
-    too, and its result.
+    """Bytes that one call of `op` has to read and write: its arrays, each input by itself also if two are one
+    array, those among the parameters too, and its result.
 
     An element that a stride of 0 repeats is in memory once. Numbers, lists and by-products do not count. A
     view of the first input moves nothing. A look-up (`embedding`, and `getitem` that copies) reads of its
@@ -449,8 +450,9 @@ class Event(NamedTuple):
         flops, bytes: of `op_flops` and `op_bytes`; of a rule, twice those of the call that it belongs to, and
             0 if that was not recorded.
         peak_bytes: the most above what was traced when it began; None unless the profiler counts memory.
-        depth: how many recorded calls it is inside of.
-        self_ns: the duration without those of the recorded calls directly inside of it.
+        depth: how many calls it is inside of, one that raised later among them.
+        self_ns: the duration without those of the recorded calls directly inside of it. A call that raises is
+            not recorded: all of its time is its caller's own.
     """
 
     name: str
@@ -486,7 +488,7 @@ class Stopwatch:
         self.peaks = Peaks() if memory else None
         self.inside: list[int] = []  # for each call that is open, the time of those directly inside of it
 
-    def time(self, function: Callable[..., Any], *args: Any, **options: Any) -> tuple[Any, Span]:
+    def time(self, function: Callable[..., Any], /, *args: Any, **options: Any) -> tuple[Any, Span]:
         """Call the function; its result, and the Span.
 
         The clock is read twice, right before and right after. A call that raises is forgotten: to the call
@@ -787,7 +789,7 @@ class Roofline:
 def measure_roofline(
     *, side: int = 512, length: int = 1 << 24, repeat: int = 10, clock: Clock = time.process_time
 ) -> Roofline:
-    """This machine's, in float32: by the best of `repeat` samples of three calls.
+    """This machine's, in float32: by the best of `repeat` samples of each of three functions.
 
     The product of two matrices (side, side), 2 * side³ operations, written to an array that is there; a copy
     of an array of `length` numbers, larger than any cache, onto another, which reads 4 * length bytes and

@@ -209,7 +209,7 @@ def add_relu(x: Array, y: Array) -> Any:
 
 @add_relu.gradient
 def add_relu_back(grad) -> tuple[Array, Array]:
-    """The gradients of x and y, in the shape of the result."""
+    """The gradients of x and y, in the shape and dtype of the result."""
     # TODO 17.8: one array for both.
     raise NotImplementedError("kata 17.8: add_relu_back")
 
@@ -233,7 +233,7 @@ def scale_shift_add_relu(x: Array, a: Any, b: Any, y: Any) -> tuple[Any, Any]:
 
 @scale_shift_add_relu.gradient
 def scale_shift_add_relu_back(grad: Array) -> tuple[Array | None, ...]:
-    """The gradients of x, a, b and y, in the shape of the result; None for an x or a that wants none."""
+    """The gradients of x, a, b and y, in shape and dtype of the result; None if not wanted."""
     # TODO 17.9: add_relu's, of which two get a multiple.
     raise NotImplementedError("kata 17.9: scale_shift_add_relu_back")
 
@@ -284,7 +284,8 @@ def softmax_cross_entropy(logits: Array, labels: Any) -> tuple[Any, Array]:
 
     Beside it comes its gradient, (softmax - one at the label) / rows, not to be written to: the one array of
     the size of the logits that is made, now and on the way back, where the loss's own gradient is 1. Shapes,
-    labels and errors are as in kata 10: `check_labels` sees to them; ValueError for no rows.
+    labels and errors are as in kata 10: `check_labels` sees to them; and a ValueError that names the
+    shape for no rows.
     """
     # TODO 17.12: rows by rows, softmax in place; `below_largest` of kata 04 sees to infinities.
     raise NotImplementedError("kata 17.12: softmax_cross_entropy")
