@@ -546,7 +546,7 @@ def gelu_is_done_in_one_piece(m):
     )
 
 
-@caught_by(4)
+@caught_by(3)
 def gelu_goes_by_tiny_pieces(m):
     spoil(
         m,
