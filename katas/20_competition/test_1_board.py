@@ -280,6 +280,17 @@ def test_damage_is_found_wherever_it_is(at, path):
     assert path.read_bytes() == before
 
 
+def test_what_only_a_look_at_all_pages_shows_is_found(path):
+    """The header counts five free pages, and there is none: all entries can be read."""
+    board = filled(path)
+    raw = bytearray(path.read_bytes())
+    raw[36:40] = (5).to_bytes(4, "big")
+    path.write_bytes(raw)
+    assert len(board.entries()) == 200
+    with expect_error(DamagedLeaderboard, "board.db", "restore"):
+        board.check()
+
+
 def test_a_file_that_broke_off_is_found(path):
     board = filled(path)
     whole = path.read_bytes()

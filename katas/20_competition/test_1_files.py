@@ -19,6 +19,7 @@ from tinytorch.competition import (
     answer,
     describe,
     digest,
+    fence,
     read_frame,
     read_submission,
     rebuild,
@@ -120,6 +121,7 @@ def test_equal_submissions_give_equal_files(tmp_path):
     write_submission(tmp_path / "b.zip", some(arrays=dict(reversed(arrays.items()))))
     write_submission(tmp_path / "c.zip", some(arrays={**arrays, "scale": np.array(2.5000001)}))
     assert digest(tmp_path / "a.zip") == digest(tmp_path / "b.zip") != digest(tmp_path / "c.zip")
+    assert len(digest(tmp_path / "a.zip")) == 16
 
 
 def test_arrays_may_be_of_any_layout(rng, tmp_path):
@@ -654,6 +656,27 @@ def test_an_answer_that_is_none_ends_it_too():
 def test_an_end_in_the_model_is_no_end_of_the_stream():
     """A model that raises EOFError has failed; it was not asked nothing more."""
     assert served(failing(EOFError, 1), np.ones((2, 2)))[-1] == "EOFError: no more"
+
+
+def test_code_that_was_handed_in_is_run_when_it_is_built(tmp_path):
+    code = (
+        "def build(arrays):\n    assert __name__ == 'model'\n    return lambda images: images @ arrays['w']\n"
+    )
+    given = some(layers=(), code=code, arrays={"w": np.full((2, 3), 2.0)})
+    assert write_submission(str(tmp_path / "a.zip"), given) > 0
+    (_, got) = served(read_submission(tmp_path / "a.zip").build, np.ones((4, 2)))
+    expect(got, np.full((4, 3), 4.0))
+
+
+@pytest.mark.parametrize("event", ["os.fork", "subprocess.Popen", "os.system", "socket.connect"])
+def test_the_fence_lets_files_through_and_no_processes(event):
+    def build(what):
+        fence(what, ())
+        return lambda images: images
+
+    assert served(lambda: build("open")) == ["ready"]
+    (said,) = served(lambda: build(event))
+    assert said.startswith("PermissionError: ")
 
 
 def test_nothing_comes_without_being_asked():

@@ -276,6 +276,8 @@ def test_no_more_than_a_batch_is_shown_at_a_time(rng):
 def test_an_accuracy_needs_images_and_a_batch():
     with expect_error(ValueError):
         accuracy_of(lambda images: images, np.zeros((0, 2)), np.zeros(0, int))
+    with expect_error(ValueError):
+        accuracy_of(lambda images: images, np.zeros((0, 2)), np.zeros(1, int))
     for batch in (0, -3):
         with expect_error(ValueError, str(batch)):
             accuracy_of(lambda images: images, np.zeros((3, 2)), np.zeros(3, int), batch)

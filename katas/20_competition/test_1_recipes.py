@@ -369,6 +369,15 @@ def test_kinds_can_be_added(shift):
     expect(answer(rebuild(layers, arrays), np.array([[-1.0, 0.0, 1.0]])), np.array([[4.0, 5.0, 7.0]]))
 
 
+def test_a_name_belongs_to_one_class(shift):
+    layers, _ = describe(shift(2.0, np.arange(3.0)))
+    kind = KINDS[layers[0]["kind"]]
+    register_kind(kind)
+    with expect_error(ValueError, "shift", "Shift"):
+        register_kind(Kind("shift", ReLU, kind.describe, kind.build))
+    assert KINDS["shift"] is kind
+
+
 @pytest.mark.parametrize("kind", ["magic", "", None, "Linear"])
 def test_an_unknown_kind_is_refused(kind):
     with expect_error(Refused, repr(kind), "linear"):

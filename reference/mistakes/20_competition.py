@@ -2357,4 +2357,38 @@ def a_missing_backup_is_made(m):
     m.Leaderboard.restore = classmethod(restore)
 
 
-EQUIVALENT: dict[str, str] = {}
+EQUIVALENT: dict[str, str] = {
+    "work: os.fdopen(os.dup(1), 'wb') -> os.fdopen('wb', os.dup(1))": (
+        "given; it runs in another process, as it was"
+    ),
+    "work: os.dup2(2, 1) -> os.dup2(3, 1)": ("given; it runs in another process, as it was"),
+    "work: runpy.run_path(setup) -> pass": ("given; it runs in another process, as it was"),
+    "work: sys.addaudithook(fence) -> pass": ("given; it runs in another process, as it was"),
+    "Worker.clock: return time.perf_counter() -> return None": (
+        "given; for systems that tell no processor time"
+    ),
+    "Worker.clock: if sys.platform == 'linux': -> if False:": ("given; the wall clock gives ratios, too"),
+    "build_linear: Linear(inputs, outputs, bias=False, rng=np.random.default_rng(0)) -> Linear(outpu"
+    "ts, inputs, bias=False, rng=np.random.default_rng(0))": (
+        "given; its weight is replaced, whatever its shape"
+    ),
+    "write_submission: np.lib.format.write_array(member, submission.arrays[name], allow_pickle=False"
+    ") -> np.lib.format.write_array(member, submission.arrays[name], allow_pickle=True)": (
+        "a Submission holds no objects that could be pickled"
+    ),
+    "read_submission: sum((member.file_size for member in members)) > limit -> sum((member.file_size"
+    " for member in members)) >= limit": (
+        "headers and directory make a file longer than its members together, so they are not equal"
+    ),
+    "read_frame: HEADER + 1 -> HEADER + 2": (
+        "a header that is one byte too long has no end of line there either"
+    ),
+    "Worker.close: for stream in (self.process.stdin, self.process.stdout, self.errors): -> for stre"
+    "am in ():": ("given; what is not closed by hand is closed with the object"),
+    "Metrics: dataclass(frozen=True) -> dataclass(frozen=False)": (
+        "given; it protects from writes that nobody makes"
+    ),
+    "Submission: dataclass(frozen=True, eq=False) -> dataclass(frozen=True, eq=True)": (
+        "given; nobody compares two of them"
+    ),
+}
