@@ -273,34 +273,41 @@ def without_a_task(kata: Kata, chance: random.Random) -> str:
     return stubs.stub_text(text + "\n", kata.name)
 
 
+MODES = {
+    "plain": How(),
+    "strict": How(strict=True, secret=b"agree"),
+    "strict with suites": How(strict=True, suites=True, secret=b"agree"),
+}
+
+
 def agree(top: Path) -> int:
     assert sandbox.walls().hidden
     top.mkdir(parents=True, exist_ok=True)
-    counts: Counter[tuple[str, bool, bool]] = Counter()
-    spent = {"plain": 0.0, "strict": 0.0}
+    counts: Counter[tuple[str, bool, bool, bool]] = Counter()
+    spent = dict.fromkeys(MODES, 0.0)
     for number, (kind, kata, text) in enumerate(honest()):
         files = {k.name: k.reference.read_bytes() for k in KATAS[: KATAS.index(kata) + 1]}
         submission = Submission(f"{number:03}", {**files, kata.name: text.encode()})
         passed = {}
-        for mode, how in (("plain", How()), ("strict", How(strict=True, secret=b"agree"))):
+        for mode, how in MODES.items():
             before = os.times()
             outcome = grade_one(submission, [kata], how, leash=Leash()).outcomes[0]
             after = os.times()
             spent[mode] += sum(after[:4]) - sum(before[:4])
             passed[mode] = outcome.state == PASSED
-        counts[kind, passed["plain"], passed["strict"]] += 1
+        counts[(kind, *passed.values())] += 1
         if passed["plain"] != passed["strict"]:
             (top / f"{number:03}-{kind}-{kata.name}.py").write_text(text, encoding="utf-8")
-        say(f"{number:03} {kind:<10} {kata!s:<16} plain {passed['plain']!s:<5} strict {passed['strict']}")
+        shown = "  ".join(f"{mode}: {ok}" for mode, ok in passed.items())
+        say(f"{number:03} {kind:<10} {kata!s:<16} {shown}")
     words = {True: "passed", False: "failed"}
-    for (kind, plain, strict), count in sorted(counts.items()):
-        say(f"{kind}: plain {words[plain]}, strict {words[strict]}: {count}")
+    for (kind, *verdicts), count in sorted(counts.items()):
+        shown = (f"{mode} {words[bool(ok)]}" for mode, ok in zip(MODES, verdicts, strict=True))
+        say(f"{kind}: {', '.join(shown)}: {count}")
     total = sum(counts.values())
-    same = sum(count for (_, plain, strict), count in counts.items() if plain == strict)
-    say(
-        f"agree on {same} of {total}; "
-        + ", ".join(f"{mode} {s / total:.2f} s each" for mode, s in spent.items())
-    )
+    for place, mode in enumerate(MODES):
+        same = sum(count for (_, *verdicts), count in counts.items() if verdicts[place] == verdicts[0])
+        say(f"{mode}: as plain mode on {same} of {total}; {spent[mode] / total:.2f} s of processor time each")
     return 0
 
 

@@ -43,6 +43,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--strict", action="store_true", help="trust nothing in the student's process (Linux)"
     )
     parser.add_argument(
+        "--suites", action="store_true", help="with --strict: what holds must pass its suite, too, in a cell"
+    )
+    parser.add_argument(
         "--weak", action="store_true", help="with --strict: go on where this system cannot isolate the code"
     )
     parser.add_argument(
@@ -68,9 +71,10 @@ def run(args: argparse.Namespace) -> int:
     except Unreadable as error:
         raise BadInput(str(error)) from error
     if args.strict and not args.dask:  # whose workers look for themselves
-        _walled(args.weak)
+        _walled(args.weak, args.suites)
     args.output.mkdir(parents=True, exist_ok=True)
-    how = How(args.strict, args.borrow, args.limit, args.weak, _secret(args.output) if args.strict else b"")
+    secret = _secret(args.output) if args.strict else b""
+    how = How(args.strict, args.borrow, args.limit, args.suites, args.weak, secret)
     ledger = Ledger(args.output / "ledger.jsonl")
     with _counted(len(submissions), len(katas)) as tell:
         grades = _grade(args, submissions, katas, how, ledger, tell)
@@ -85,8 +89,9 @@ def run(args: argparse.Namespace) -> int:
 def _sensible(args: argparse.Namespace) -> None:
     if args.strict and args.borrow:
         raise BadInput("--strict has no reference to borrow from: the student's code must not come near it")
-    if args.weak and not args.strict:
-        raise BadInput("--weak goes with --strict")
+    for name in ("weak", "suites"):
+        if getattr(args, name) and not args.strict:
+            raise BadInput(f"--{name} goes with --strict")
     if args.dask and not importlib.util.find_spec("distributed"):
         raise Refused(
             "--dask needs dask.distributed, which is not installed: python -m pip install distributed"
@@ -95,7 +100,7 @@ def _sensible(args: argparse.Namespace) -> None:
         raise BadInput(f"-o {args.output} is a file; name a folder for the results")
 
 
-def _walled(weak: bool) -> None:
+def _walled(weak: bool, suites: bool) -> None:
     """Say what strict mode's cell keeps out on this machine.
 
     Raises:
@@ -111,6 +116,10 @@ def _walled(weak: bool) -> None:
     except OSError as error:
         raise Refused(f"--strict cannot be had here: {error}") from error
     say(f"strict: {walls}")
+    if suites and not sandbox.namespaces():
+        raise Refused(
+            "--suites needs namespaces, which this system does not give (`unshare --user true` says)"
+        )
     if not walls.hidden and not weak:
         raise Refused(strict.READABLE)
 

@@ -21,11 +21,16 @@ def start(args: Sequence[str], **options: Any) -> subprocess.Popen[str]:
 
     Ctrl-C in the terminal reaches this process alone, which then ends the child with `end`.
     """
+    return launch([sys.executable, *args], **options)
+
+
+def launch(command: Sequence[str], **options: Any) -> subprocess.Popen[str]:
+    """The same for any program."""
     if sys.platform == "win32":
         options["creationflags"] = subprocess.CREATE_NEW_PROCESS_GROUP
     else:
         options["start_new_session"] = True
-    return subprocess.Popen([sys.executable, *args], cwd=ROOT, stdin=subprocess.DEVNULL, text=True, **options)
+    return subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, text=True, **options)
 
 
 def end(child: subprocess.Popen[str]) -> None:

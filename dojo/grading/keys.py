@@ -27,12 +27,15 @@ class How:
         False  # what a kata stands on comes from reference/, so that a mistake costs one kata alone
     )
     limit: float = children.LIMIT  # seconds for the child process of one kata
+    suites: bool = False  # strict mode also runs the suite, in a cell, of a kata that holds
     weak: bool = False  # strict mode goes on where the system cannot hide the solutions
     secret: bytes = field(default=b"", repr=False)  # strict mode draws its numbers from it
 
     @property
     def mode(self) -> str:
-        return "strict" if self.strict else "borrowed" if self.borrow else "plain"
+        if self.strict:
+            return "strict with suites" if self.suites else "strict"
+        return "borrowed" if self.borrow else "plain"
 
 
 def sources(submission: Submission, kata: Kata, how: How) -> dict[str, bytes]:

@@ -45,15 +45,15 @@ class Leash:
         self._lock = threading.Lock()
         self._stopped = False
 
-    def run(self, command: Sequence[str], limit: float, env: dict[str, str]) -> Ended:
-        """Run Python with `command` to its end, or to its limit.
+    def run(self, command: Sequence[str], limit: float, env: dict[str, str], python: bool = True) -> Ended:
+        """Run Python with `command` to its end, or to its limit; or, if not `python`, another program.
 
         Raises:
             Stopped: `stop` was called.
         """
         token, began = secrets.token_hex(8), time.monotonic()
         with tempfile.TemporaryFile() as output:
-            child = self._start(command, {**env, TOKEN: token}, output.fileno())
+            child = self._start(command, {**env, TOKEN: token}, output.fileno(), python)
             try:
                 status: int | None = child.wait(limit)
             except subprocess.TimeoutExpired:
@@ -89,11 +89,14 @@ class Leash:
             if self._stopped:
                 raise Stopped
 
-    def _start(self, command: Sequence[str], env: dict[str, str], output: int) -> subprocess.Popen[str]:
+    def _start(
+        self, command: Sequence[str], env: dict[str, str], output: int, python: bool
+    ) -> subprocess.Popen[str]:
         with self._lock:
             if self._stopped:
                 raise Stopped
-            child = children.start(command, env=env, stdout=output, stderr=subprocess.STDOUT)
+            options = {"env": env, "stdout": output, "stderr": subprocess.STDOUT}
+            child = (children.start if python else children.launch)(command, **options)
             self._running.add(child)
         limit(child.pid)
         return child

@@ -48,8 +48,11 @@ def grade_one(
 
 
 def _run(submission: Submission, kata: Kata, how: How, leash: Leash) -> Outcome:
-    examine = strict.run if how.strict else plain.run
-    return examine(submission, kata, how, leash)
+    if how.strict:
+        outcome = strict.run(submission, kata, how, leash)
+        if outcome.state != PASSED or not how.suites:
+            return outcome
+    return plain.run(submission, kata, how, leash)
 
 
 def _without_running(

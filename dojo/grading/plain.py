@@ -19,6 +19,7 @@ from dojo import manifest
 from dojo.authoring import suites
 from dojo.authoring.outcomes import VARIABLE, WORST_LAST
 from dojo.curriculum import Kata, Unit
+from dojo.grading import sandbox
 from dojo.grading.keys import How, sources
 from dojo.grading.leash import Ended, Leash
 from dojo.grading.results import BLOCKED, FAILED, PASSED, TODO, WEIGHTS, Outcome, Part
@@ -41,14 +42,15 @@ class Told:
 
 
 def run(submission: Submission, kata: Kata, how: How, leash: Leash) -> Outcome:
-    """The outcome of `kata`.
+    """The outcome of `kata`; in a cell where `how` is strict.
 
     Raises:
         Stopped: the leash was.
+        OSError: there are no cells on this machine.
     """
     with laid_out(sources(submission, kata, how)) as copies:
         spec = suites.planted(kata, copies / f"{kata.name}.py") if how.borrow else str(copies)
-        return judge(kata, ask(kata, spec, copies, how.limit, leash))
+        return judge(kata, ask(kata, spec, copies, how.limit, leash, celled=how.strict))
 
 
 @contextmanager
@@ -62,7 +64,15 @@ def laid_out(files: Mapping[str, bytes]) -> Iterator[Path]:
         yield copies
 
 
-def ask(unit: Unit, spec: str, copies: Path, limit: float, leash: Leash, tests: Sequence[str] = ()) -> Told:
+def ask(
+    unit: Unit,
+    spec: str,
+    copies: Path,
+    limit: float,
+    leash: Leash,
+    tests: Sequence[str] = (),
+    celled: bool = False,
+) -> Told:
     """Run the suite of `unit`, or only some of its `tests`, with tinytorch from `spec`, in one child.
 
     Raises:
@@ -75,7 +85,13 @@ def ask(unit: Unit, spec: str, copies: Path, limit: float, leash: Leash, tests: 
         command += ["-q", "--no-header", "--color=no", "-p", "no:cacheprovider"]
         command += ["-p", "dojo.authoring.outcomes", "-p", "dojo.grading.tether"]
         places = dict.fromkeys(("TMPDIR", "TMP", "TEMP", "HOME"), folder)
-        ended = leash.run(command, limit, suites.environment(**{VARIABLE: str(lines)}, **places))
+        places["HYPOTHESIS_STORAGE_DIRECTORY"] = folder
+        environment = suites.environment(**{VARIABLE: str(lines)}, **places)
+        if celled:
+            with sandbox.suite_cell(command, environment, copies, Path(folder)) as program:
+                ended = leash.run(program, limit, environment, python=False)
+        else:
+            ended = leash.run(command, limit, environment)
         return hear(unit, ended, _lines(lines, copies))
 
 

@@ -40,6 +40,24 @@ LIMITS = {
     "RLIMIT_NOFILE": 64,
     "RLIMIT_CORE": 0,
 }
+# None on processor time: with one, Linux counts a process's time in ticks, and ratios of times are noise.
+LIMITS_OF_SUITES = {
+    "RLIMIT_AS": 8 << 30,
+    "RLIMIT_FSIZE": 256 << 20,
+    "RLIMIT_NPROC": 128,
+    "RLIMIT_NOFILE": 512,
+    "RLIMIT_CORE": 0,
+}
+COURSE = (
+    "conftest.py",
+    "pytest.ini",
+    "pyproject.toml",
+    "progress.json",
+    "dojo",
+    "katas",
+    "reference/tinytorch",
+    "stubs",
+)
 ARCHITECTURES = ("x86_64", "aarch64", "riscv64")  # of which enter.py knows the number of pivot_root
 ALONE = ("-I", "-S", "-B")  # of Python: no variables, no site-packages, no bytecode
 SPACES = ("--net", "--mount", "--pid", "--ipc", "--uts", "--fork", "--kill-child")
@@ -122,6 +140,7 @@ def cell(files: Mapping[str, str | bytes], module: str) -> Iterator[Cell]:
         plan = {
             "root": str(top / "root") if words else "",
             "shown": _shown(top / "cell") if words else [],
+            "writable": [],
             "megabytes": SCRATCH,
             "cwd": cwd,
             "limits": LIMITS,
@@ -139,6 +158,45 @@ def cell(files: Mapping[str, str | bytes], module: str) -> Iterator[Cell]:
         }
         enter = [python, *ALONE, str(SCRIPTS / "enter.py"), json.dumps(plan)]
         yield Cell([*_tethered(words), *enter], user)
+
+
+@contextmanager
+def suite_cell(
+    command: list[str], environment: Mapping[str, str], copies: Path, scratch: Path
+) -> Iterator[list[str]]:
+    """A command that runs `command` of Python in a cell which has this repository's suites, to read.
+
+    Code in it can fool the suites, as in plain mode, but harms nothing outside: all that it can write is
+    `scratch`, and there is no network, no other process, and none of the grader's rights.
+
+    Raises:
+        OSError: there are no namespaces here.
+    """
+    words = namespaces()
+    if not words:
+        raise OSError("a suite can be run in a cell only where there are namespaces (`unshare --user true`)")
+    mine = (ROOT / "dojo" / "cli.py").stat().st_mode & 0o004 == 0  # who could not read it as another user
+    user = None if os.geteuid() or mine else USERS[0] + secrets.randbelow(USERS[1])
+    with tempfile.TemporaryDirectory(prefix="dojo-cell-", ignore_cleanup_errors=True) as root:
+        copies.parent.chmod(0o755)
+        if user:
+            os.chown(scratch, user, user)
+        prefixes = {os.path.realpath(sys.base_prefix), sys.prefix} - {"/usr"}
+        system = [name for name in (*SYSTEM, *DEVICES, *sorted(prefixes)) if os.path.lexists(name)]
+        shown = [*system, *(str(ROOT / name) for name in COURSE), str(copies)]
+        plan = {
+            "root": root,
+            "shown": [(name, name) for name in shown],
+            "writable": [(str(scratch), str(scratch))],
+            "megabytes": SCRATCH,
+            "cwd": str(ROOT),
+            "limits": LIMITS_OF_SUITES,
+            "uid": user,
+            "environment": dict(environment),
+            "command": [sys.executable, *command],
+        }
+        python = os.path.realpath(sys.executable)
+        yield [*_tethered(words), python, *ALONE, str(SCRIPTS / "enter.py"), json.dumps(plan)]
 
 
 def _tethered(words: tuple[str, ...]) -> tuple[str, ...]:

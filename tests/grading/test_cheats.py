@@ -18,10 +18,11 @@ from pathlib import Path
 import pytest
 
 from dojo.curriculum import BY_NUMBER, ROOT
-from dojo.grading import questions, reports, sandbox, strict, worker
+from dojo.grading import plain, questions, reports, sandbox, strict, worker
 from dojo.grading.keys import How
 from dojo.grading.leash import TOKEN, Leash
-from dojo.grading.results import PASSED, Grade
+from dojo.grading.one import grade_one
+from dojo.grading.results import FAILED, PASSED, Grade, Outcome
 from dojo.locking import lock
 from tests.grading.cheats import KATA, NAMES, WHAT_STRICT_NEEDS, cheat, strict_mode_works
 
@@ -131,3 +132,19 @@ def _passes(number: str) -> None:
     outcome = strict.run(submission, BY_NUMBER[number], How(strict=True, secret=b"any"), Leash())
     assert outcome.state == PASSED, outcome.words
     assert outcome.score == 1
+
+
+@pytest.mark.usefixtures("machine")
+@pytest.mark.parametrize("name", ["patch_pytest", "edit_the_suite", "fill_the_disk", "hidden_subprocess"])
+def test_a_suite_in_a_cell_can_be_fooled_but_harms_nothing(name: str) -> None:
+    with plain.laid_out(cheat(name).files) as copies:
+        told = plain.ask(KATA, str(copies), copies, 60, Leash(), celled=True)
+    fooled = plain.judge(KATA, told).state == PASSED
+    assert fooled == (name == "patch_pytest")  # which is why strict mode asks first
+
+
+def test_what_does_not_hold_strictly_is_not_run_by_its_suite(monkeypatch: pytest.MonkeyPatch) -> None:
+    failed = Outcome(KATA.number, FAILED, words="strictly")
+    monkeypatch.setattr(strict, "run", lambda submission, kata, how, leash: failed)
+    monkeypatch.setattr(plain, "run", lambda *args: pytest.fail("it was run"))
+    assert grade_one(cheat(NAMES[0]), [KATA], How(strict=True, suites=True)).outcomes == (failed,)

@@ -34,7 +34,7 @@ def test_what_is_shown_can_be_typed(command: str, rest: str) -> None:
     module = importlib.import_module(f"dojo.commands.{command}")
     parser = Parser(prog=command)
     module.add_arguments(parser)
-    words = shlex.split(rest.replace("${{ matrix.part }}", "1").replace("$OPTIONS", "--strict"))
+    words = shlex.split(rest.replace("${{ matrix.part }}", "1").replace("$OPTIONS", "--strict --suites"))
     assert isinstance(parser.parse_intermixed_args(words), argparse.Namespace)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import stat
 from pathlib import Path
 from typing import Any
@@ -159,6 +160,13 @@ def test_a_class_is_graded_strictly(course: Course, hand_in: HandIn) -> None:
         [name, points, "10", points] for name, points in (("ana", "10.00"), ("ben", "0.00"), ("eve", "0.00"))
     ]
     assert "importing it: it ended before it answered" in course.read("results/details.csv")
+    # With suites, what holds strictly must pass its suite as well.
+    hand_in("zoe", setup="def double(x):\n    return 2 * x if x > 9 else 0\n\n\nshout = str.upper\n")
+    both = course.dojo("grade", str(folder), "-o", "both", "--strict", "--suites", "01")
+    assert both.returncode == 0, both.stderr
+    rows = [line.split(",")[:2] for line in course.read("both/scores.csv").splitlines()[1:]]
+    assert rows == [["ana", "10.00"], ["ben", "0.00"], ["eve", "0.00"], ["zoe", "5.00"]]
+    shutil.rmtree(folder / "zoe")
     key = course.path("results/secret.key")
     assert stat.S_IMODE(key.stat().st_mode) == 0o600
     secret = key.read_bytes()

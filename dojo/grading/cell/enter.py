@@ -30,7 +30,7 @@ LIBC = ctypes.CDLL(None, use_errno=True)
 def main(plan: dict[str, Any]) -> None:
     os.umask(0o022)  # whatever the grader's is, another user is to read what is shown
     if plan["root"]:
-        move_in(plan["root"], plan["shown"], plan["megabytes"])
+        move_in(plan["root"], plan["shown"], plan["writable"], plan["megabytes"])
     os.chdir(plan["cwd"])
     for name, most in plan["limits"].items():
         resource.setrlimit(getattr(resource, name), (most, most))
@@ -46,13 +46,22 @@ def main(plan: dict[str, Any]) -> None:
     os.execve(plan["command"][0], plan["command"], {**plan["environment"], **mark})
 
 
-def move_in(root: str, shown: list[list[str]], megabytes: int) -> None:
-    """Make `root` the root: `shown` says what it has of the real one, as [from, to]."""
+def move_in(root: str, shown: list[list[str]], writable: list[list[str]], megabytes: int) -> None:
+    """Make `root` the root: `shown` and `writable` say what it has of the real one, as [from, to]."""
     mount(None, "/", None, REC | PRIVATE)
     mount("tmpfs", root, "tmpfs", NOSUID | NODEV, f"size={megabytes}m,nr_inodes=4096,mode=755")
     for source, target in shown:
         show(source, root + target)
-    for name, mode in (("/tmp", 0o1777), ("/scratch", 0o1777), ("/old", 0o755), ("/proc", 0o555)):
+    for source, target in writable:
+        os.makedirs(root + target, exist_ok=True)
+        mount(source, root + target, None, BIND)
+    for name, mode in (
+        ("/tmp", 0o1777),
+        ("/dev/shm", 0o1777),
+        ("/scratch", 0o1777),
+        ("/old", 0o755),
+        ("/proc", 0o555),
+    ):
         os.makedirs(root + name, exist_ok=True)
         os.chmod(root + name, mode)
     with contextlib.suppress(OSError):  # some containers forbid it; then the worker has no /proc
