@@ -2157,8 +2157,7 @@ def somebody_elses_table_is_taken(m):
     def init(self, path):
         self.path = Path(path)
         with self.connected() as database:
-            if database.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
-                database.execute("PRAGMA journal_mode = WAL")
+            m.in_wal(database)
             database.execute("DROP TABLE IF EXISTS entries") if not _ours(m, database) else None
             database.execute(m.SCHEMA)
 

@@ -1017,6 +1017,22 @@ class Entry:
     time: float = field(default_factory=time.time)
 
 
+def in_wal(database: sqlite3.Connection) -> None:
+    """Put the file into WAL mode, in which it stays. Given.
+
+    It is the one change for which SQLite does not wait: it wants the file for itself, and fails at once
+    if somebody else is opening it. So it is tried again, for PATIENCE.
+    """
+    end = time.monotonic() + PATIENCE
+    while database.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+        try:
+            database.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.01)
+
+
 class Leaderboard:
     """Entries in one SQLite file, which any number of processes may read and write at the same time.
 
@@ -1028,11 +1044,10 @@ class Leaderboard:
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        # kata 20.18: PRAGMA journal_mode = WAL, and the table, if it is not there.
+        # kata 20.18: `in_wal`, and the table, if it is not there.
         self.path = Path(path)
         with self.connected() as database:
-            if database.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
-                database.execute("PRAGMA journal_mode = WAL")
+            in_wal(database)
             database.execute(SCHEMA)
             database.execute(f"SELECT {COLUMNS} FROM entries LIMIT 1")
 

@@ -871,13 +871,27 @@ class Entry:
     time: float = field(default_factory=time.time)
 
 
+def in_wal(database: sqlite3.Connection) -> None:
+    """Put the file into WAL mode, in which it stays. Given.
+
+    It is the one change for which SQLite does not wait: it wants the file for itself, and fails at once
+    if somebody else is opening it. So it is tried again, for PATIENCE.
+    """
+    end = time.monotonic() + PATIENCE
+    while database.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+        try:
+            database.execute("PRAGMA journal_mode = WAL")
+        except sqlite3.OperationalError:
+            if time.monotonic() > end:
+                raise
+            time.sleep(0.01)
+
+
 class Leaderboard:
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
         with self.connected() as database:
-            (mode,) = database.execute("PRAGMA journal_mode").fetchone()
-            if mode != "wal":
-                database.execute("PRAGMA journal_mode = WAL").fetchall()
+            in_wal(database)
             database.execute(SCHEMA)
             columns = [row[1] for row in database.execute("PRAGMA table_info(entries)")]
             if set(COLUMNS.split(", ")) - set(columns):
