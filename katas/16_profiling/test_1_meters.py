@@ -146,6 +146,13 @@ def test_samples_are_in_the_order_in_which_they_were_taken():
     expect(tuple(timing.samples), (1.0, 2.0, 3.0))
 
 
+def test_without_a_word_there_are_twenty_samples_of_a_thousandth_of_a_second():
+    """A function that does nothing takes some 50 ns, so a sample is of many calls, on any machine."""
+    for timing in (time_calls(lambda: None), *time_turns(lambda: None)):
+        expect(len(timing.samples), 20)
+        assert timing.inner >= 256
+
+
 def test_each_function_is_called_once_ahead_and_then_as_often_as_asked():
     bench = Bench()
     time_turns(bench.taking(1.0), bench.taking(1.0, name="g"), repeat=3, inner=5, clock=bench.clock)

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from dojo.expect import expect, expect_error
+from tinytorch import competition
 from tinytorch.competition import DamagedLeaderboard, Entry, Leaderboard, Metrics, pareto_front
 
 pytestmark = pytest.mark.timeout(60)  # a very busy disk takes its time to say that it has written
@@ -154,6 +155,30 @@ def test_eight_processes_at_once_lose_nothing(path):
     digests = [one.digest for one in board.entries()]
     assert len(digests) == len(set(digests)) == (PROCESSES + 1) * EACH
     board.check()
+
+
+@pytest.fixture
+def held(path):
+    """Somebody who has the file to himself, until he is told to commit."""
+    other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    other.execute("CREATE TABLE his (x)")
+    other.execute("BEGIN IMMEDIATE")
+    yield other
+    other.close()
+
+
+def test_a_leaderboard_waits_for_who_has_the_file(path, held):
+    timer = threading.Timer(0.2, lambda: held.execute("COMMIT"))
+    timer.start()
+    assert Leaderboard(path).entries() == []
+    timer.join()
+
+
+def test_who_has_waited_in_vain_is_told_that_the_file_is_locked(path, held, monkeypatch):
+    """And not that it is damaged."""
+    monkeypatch.setattr(competition, "PATIENCE", 0.0)
+    with pytest.raises(sqlite3.OperationalError, match="locked"):
+        Leaderboard(path)
 
 
 def test_eight_threads_share_one_leaderboard(path):

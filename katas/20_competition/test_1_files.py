@@ -1,5 +1,6 @@
 """Level 1: a file that is handed in, by somebody who is not to be trusted; and what goes to and fro."""
 
+import dataclasses
 import io
 import json
 import math
@@ -197,6 +198,16 @@ def test_a_refusal_is_a_value_error(tmp_path):
     (tmp_path / "a.zip").write_bytes(b"coffee")
     with expect_error(ValueError, "a.zip"):
         read_submission(tmp_path / "a.zip")
+
+
+@pytest.mark.parametrize(
+    "arrays", [{"../x": np.ones(1)}, {"w": [1.0]}, {"w": np.array([None])}], ids=["name", "list", "objects"]
+)
+def test_what_was_read_cannot_be_made_into_what_could_not_be_written(arrays, tmp_path):
+    write_submission(tmp_path / "a.zip", some())
+    good = read_submission(tmp_path / "a.zip")
+    with expect_error(Refused, next(iter(arrays))):
+        dataclasses.replace(good, arrays=arrays)
 
 
 def test_a_file_that_is_too_large_is_not_even_opened(tmp_path):

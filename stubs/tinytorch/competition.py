@@ -503,7 +503,7 @@ def fence(event: str, args: object) -> None:
         raise PermissionError(f"{event} is not allowed to a submission")
 
 
-def work(path: str, setup: str) -> None:
+def work(path: str, setup: str) -> None:  # elsewhere: in the process of a Worker
     """What the other process does. Given."""
     frames = os.fdopen(os.dup(1), "wb")  # what a model prints is no answer: it goes elsewhere
     os.dup2(2, 1)
@@ -580,14 +580,14 @@ class Worker:
         time."""
         if sys.platform == "linux":
             return time.clock_gettime(~self.process.pid << 3 | 2)  # clock_getcpuclockid(3)
-        return time.perf_counter()
+        return time.perf_counter()  # elsewhere: not on Linux
 
     def resident(self, field: str) -> int | None:
         """Bytes of its memory that are in use now (VmRSS) or were at the worst moment (VmHWM), mapped files
         included; None where no system tells."""
         try:
             status = Path(f"/proc/{self.process.pid}/status").read_text()
-        except FileNotFoundError:
+        except FileNotFoundError:  # elsewhere: not on Linux
             return None
         found = re.search(rf"{field}:\s+(\d+) kB", status)
         return int(found[1]) << 10 if found else None
