@@ -39,7 +39,8 @@ from dojo.threads import ONE_THREAD
 MEASURED = 3  # from this level on, tests measure
 SPEED = 4
 PATIENCE = 10.0  # a test may take so many times what it takes on the reference,
-GRACE = 1.0  # and so many CPU seconds on top
+GRACE = 1.0  # and so many CPU seconds on top;
+GRACE_TO_MEASURE = 5.0  # one that measures needs more: under a limit the clock of the CPU ticks coarsely
 IMPORT = 30.0  # CPU seconds for collecting afresh
 CONTROL = -1  # instead of a mutant's number: the reference as it is, which must survive
 IMPORTING = -1  # instead of a test's number, while there is none yet
@@ -288,7 +289,8 @@ class Hunt:
         chosen = [by_name[baseline.names[test]] for test in tests]
         for index, test in enumerate(tests):
             page.at = test
-            forking.limit_cpu(GRACE + PATIENCE * baseline.seconds[test])
+            grace = GRACE if baseline.levels[test] < MEASURED else GRACE_TO_MEASURE
+            forking.limit_cpu(grace + PATIENCE * baseline.seconds[test])
             run_item(chosen, index)
             if session.failed:
                 return forking.CAUGHT
