@@ -49,3 +49,9 @@ def test_what_is_shown_is_the_first_failure_alone() -> None:
     assert failure["test"] == "test_a_very_long_name"
     assert failure["body"] == "kata 01.1 double\ncame back  3\n"
     assert len(gallery.PANEL.findall(OUTPUT)) == 2
+
+
+def test_the_folder_of_one_machine_is_not_shown() -> None:
+    line = "    where path = PosixPath('/tmp/pytest-of-ada/pytest-23/test_a0/a.zip')"
+    assert gallery.HERE.sub("/tmp/", line) == "    where path = PosixPath('/tmp/test_a0/a.zip')"
+    assert "pytest-of-" not in gallery.PAGE.read_text("utf-8")
