@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 
+from dojo import compose
+from dojo.compose import Composition
 from dojo.curriculum import KATAS, MILESTONES, Kata, Unit, find
 
 
@@ -34,6 +36,18 @@ def unit_named(text: str) -> Unit:
         if word in (milestone.number, milestone.folder):
             return milestone
     return kata_named(text)
+
+
+def composition(impl: str | None) -> Composition:
+    """Where tinytorch comes from: what `--impl` says, or else the environment.
+
+    Raises:
+        BadInput: there is no such source.
+    """
+    try:
+        return Composition.parse(impl) if impl else compose.current()
+    except ValueError as error:
+        raise BadInput(f"{'--impl' if impl else compose.VARIABLE}: {error}") from error
 
 
 def written(katas: list[Kata]) -> list[Kata]:

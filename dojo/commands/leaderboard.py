@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from dojo import compose, pages, progress
-from dojo.commands import BadInput, Refused
-from dojo.compose import Composition, LockedError
+from dojo.commands import BadInput, Refused, composition
+from dojo.compose import LockedError
 from dojo.console import terminal
 from dojo.console.terminal import say
 from dojo.curriculum import BY_NUMBER, ROOT
@@ -61,16 +61,13 @@ def run(args: argparse.Namespace) -> int:
 
 def _competition(spec: str | None) -> Any:
     """The student's kata 20, or that of `spec`."""
-    try:
-        composition = Composition.parse(spec) if spec else compose.current()
-    except ValueError as error:
-        raise BadInput(f"{'--impl' if spec else compose.VARIABLE}: {error}") from error
-    if composition.source_of(KATA) == "stubs" and KATA.number not in progress.load().passed:
+    source = composition(spec)
+    if source.source_of(KATA) == "stubs" and KATA.number not in progress.load().passed:
         raise Refused(
             f"{compose.locked_message('dojo leaderboard', KATA)}\n"
             "To read it with the reference: dojo leaderboard --impl reference"
         )
-    compose.choose(composition)
+    compose.choose(source)
     sys.path[:0] = [str(ROOT), str(ROOT / "stubs")]
     try:
         return importlib.import_module(KATA.module)

@@ -14,8 +14,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dojo import compose
-from dojo.commands import BadInput, Refused, kata_named, written
+from dojo.commands import BadInput, Refused, composition, kata_named, written
 from dojo.curriculum import Kata
 
 if TYPE_CHECKING:
@@ -64,11 +63,7 @@ def measure(kata: Kata, impl: str | None = None) -> Report:
     written([kata])
     if not (kata.path / "probes.py").is_file():
         raise Refused(f"kata {kata} has no probes.py, so that there is nothing to measure")
-    try:
-        composition = compose.Composition.parse(impl) if impl else compose.current()
-    except ValueError as error:
-        raise BadInput(f"{'--impl' if impl else compose.VARIABLE}: {error}") from error
-    return compare(kata, str(composition), _tell)
+    return compare(kata, str(composition(impl)), _tell)
 
 
 def _tell(source: str) -> None:

@@ -10,8 +10,8 @@ import os
 import sys
 
 from dojo import compose, progress
-from dojo.commands import BadInput, Refused, unit_named
-from dojo.compose import Composition, LockedError
+from dojo.commands import Refused, composition, unit_named
+from dojo.compose import LockedError
 from dojo.curriculum import ROOT, Milestone
 from dojo.threads import ONE_THREAD
 
@@ -31,16 +31,13 @@ def run(args: argparse.Namespace) -> int:
     program = milestone.path / PROGRAM
     if not (milestone.written and program.is_file()):
         raise Refused(f"milestone {milestone} is not written yet")
-    try:
-        composition = Composition.parse(args.impl) if args.impl else compose.current()
-    except ValueError as error:
-        raise BadInput(f"{'--impl' if args.impl else compose.VARIABLE}: {error}") from error
-    if composition.default == "stubs" and milestone.after not in progress.load().passed:
+    source = composition(args.impl)
+    if source.default == "stubs" and milestone.after not in progress.load().passed:
         raise Refused(
             f"{compose.locked_message(milestone.shown)}\n"
             f"To see it on the reference: dojo milestone --impl reference {milestone.number}"
         )
-    compose.choose(composition)
+    compose.choose(source)
     # Many small products on two busy threads take ten times as long as on one, which they spend in waiting.
     for variable, one in ONE_THREAD.items():
         os.environ.setdefault(variable, one)
