@@ -1536,16 +1536,9 @@ def keys_and_values_that_are_one_share_a_gradient(m):
 
 @caught_by(4)
 def the_way_back_computes_the_future_and_hides_it(m):
-    import inspect
-    import textwrap
-
-    src = textwrap.dedent(inspect.getsource(m.fused_attention_back))
-    src = src[src.index("def ") :].replace(
-        "walk(queries, k, is_causal, chunk)", "walk(queries, k, False, chunk)"
+    rewritten(
+        m, "fused_attention_back", ("walk(queries, k, is_causal, chunk)", "walk(queries, k, False, chunk)")
     )
-    d = {}
-    exec("from __future__ import annotations\n" + src, vars(m), d)
-    m.fused_attention.gradient(d["fused_attention_back"])
 
 
 @caught_by(4)
