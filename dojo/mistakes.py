@@ -56,7 +56,8 @@ def rewritten(m: ModuleType, name: str, *changes: tuple[str, str]) -> Any:
     """Put a function of `m` into other words, and return what it has become.
 
     Args:
-        name: a function, a method as "Reader.read", an op (whose forward it then is), or a gradient rule.
+        name: a function, a method or property as "Reader.read", an op (whose forward it then is), or a
+            gradient rule.
         changes: what stood in its source, wherever it stands there, and what stands there now.
 
     Raises:
@@ -65,16 +66,19 @@ def rewritten(m: ModuleType, name: str, *changes: tuple[str, str]) -> Any:
     owner, _, own = name.rpartition(".")
     place = getattr(m, owner) if owner else m
     before = getattr(place, own)
+    if is_property := isinstance(before, property):
+        before = before.fget
     is_op = hasattr(before, "forward") and hasattr(before, "pull")
     source = textwrap.dedent(inspect.getsource(before.forward if is_op else before))
     for old, new in changes:
         if old not in source:
             raise ValueError(f"{name} has no {old!r} to be rewritten")
         source = source.replace(old, new)
-    if is_op or not owner:
+    if is_op or is_property or not owner:
         source = source[
             source.index("def ") :
         ]  # an op stays the op that it is: its decorators have done their work
+    source = source.replace("super()", f"super({owner}, self)")  # which knows its class only inside of it
     made: dict[str, Any] = {}
     code = compile("from __future__ import annotations\n" + source, f"<{name}, spoilt>", "exec")
     exec(code, vars(m), made)
@@ -85,7 +89,7 @@ def rewritten(m: ModuleType, name: str, *changes: tuple[str, str]) -> Any:
     for op in vars(m).values():
         if getattr(op, "pull", None) is before:
             op.gradient(after)
-    setattr(place, own, after)
+    setattr(place, own, property(after) if is_property else after)
     return after
 
 

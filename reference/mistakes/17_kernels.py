@@ -1,64 +1,35 @@
 """Believable wrong solutions of kata 17.  Each takes the reference and spoils one thing in it."""
 
 import copy
-import inspect
 import itertools
 import math
-import textwrap
 from concurrent.futures import ThreadPoolExecutor, as_completed
 
 import numpy as np
 
-from dojo.mistakes import caught_by
-
-
-def spoil(m, path, *changes):
-    """Write a function, method or op of the module anew, with words of its source replaced: (old, new)."""
-    owner, _, name = path.rpartition(".")
-    holder = getattr(m, owner) if owner else m
-    found = vars(holder)[name]
-    found = found.fget if isinstance(found, property) else found
-    source = textwrap.dedent(inspect.getsource(getattr(found, "forward", found)))
-    for old, new in changes:
-        assert source.count(old) == 1, (path, old, source.count(old))
-        source = source.replace(old, new)
-    lines = source.splitlines()
-    start = next(i for i, line in enumerate(lines) if line.startswith("def "))
-    decorators, body = lines[:start], "\n".join(lines[start:])
-    space = {}
-    exec(compile(body.replace("super()", f"super({owner}, self)"), m.__file__, "exec"), vars(m), space)
-    function = space[name]
-    if hasattr(found, "forward"):
-        found.forward = function
-    elif any(".gradient" in line for line in decorators):
-        op = getattr(m, name.removesuffix("_back"))
-        op.gradient(function)
-        setattr(m, name, function)
-    else:
-        setattr(holder, name, property(function) if decorators else function)
-
+from dojo.mistakes import caught_by, rewritten
 
 # Workspace.
 
 
 @caught_by(1)
 def room_is_measured_in_numbers_not_bytes(m):
-    spoil(m, "Workspace.take", ("math.prod(shape) * kind.itemsize", "math.prod(shape)"))
+    rewritten(m, "Workspace.take", ("math.prod(shape) * kind.itemsize", "math.prod(shape)"))
 
 
 @caught_by(1)
 def memory_is_laid_out_anew_each_time(m):
-    spoil(m, "Workspace.take", ("memory is None or memory.nbytes < needed", "True"))
+    rewritten(m, "Workspace.take", ("memory is None or memory.nbytes < needed", "True"))
 
 
 @caught_by(1)
 def memory_is_laid_out_anew_for_another_size(m):
-    spoil(m, "Workspace.take", ("memory.nbytes < needed", "memory.nbytes != needed"))
+    rewritten(m, "Workspace.take", ("memory.nbytes < needed", "memory.nbytes != needed"))
 
 
 @caught_by(1)
 def memory_that_grew_once_is_never_grown_again(m):
-    spoil(m, "Workspace.take", ("memory is None or memory.nbytes < needed", "memory is None"))
+    rewritten(m, "Workspace.take", ("memory is None or memory.nbytes < needed", "memory is None"))
 
 
 @caught_by(1)
@@ -89,7 +60,7 @@ def what_is_taken_is_zeroed(m):
 
 @caught_by(1)
 def objects_are_let_in(m):
-    spoil(m, "Workspace.take", ("if kind.hasobject:", "if False:"))
+    rewritten(m, "Workspace.take", ("if kind.hasobject:", "if False:"))
 
 
 @caught_by(1)
@@ -102,17 +73,17 @@ def bytes_are_those_of_the_largest_name(m):
 
 @caught_by(1)
 def rows_at_the_edge_are_left_out(m):
-    spoil(m, "blocked_matmul", ("range(0, m, block)", "range(0, m - block + 1, block)"))
+    rewritten(m, "blocked_matmul", ("range(0, m, block)", "range(0, m - block + 1, block)"))
 
 
 @caught_by(1)
 def what_is_left_along_k_is_left_out(m):
-    spoil(m, "blocked_matmul", ("range(0, k, block)", "range(0, k - block + 1, block)"))
+    rewritten(m, "blocked_matmul", ("range(0, k, block)", "range(0, k - block + 1, block)"))
 
 
 @caught_by(1)
 def the_last_product_is_the_tile(m):
-    spoil(m, "blocked_matmul", ("tile += product(", "tile[...] = product("))
+    rewritten(m, "blocked_matmul", ("tile += product(", "tile[...] = product("))
 
 
 @caught_by(1)
@@ -136,7 +107,7 @@ def tiles_of_the_result_come_and_go(m):
 
 @caught_by(1)
 def tiles_are_copied_first(m):
-    spoil(
+    rewritten(
         m,
         "blocked_matmul",
         ("product(a[i : i + block, p : p + block],", "product(a[i : i + block, p : p + block].copy(),"),
@@ -145,17 +116,17 @@ def tiles_are_copied_first(m):
 
 @caught_by(1)
 def numpy_multiplies_whatever_was_asked_for(m):
-    spoil(m, "blocked_matmul", ("tile += product(", "tile += np.matmul("))
+    rewritten(m, "blocked_matmul", ("tile += product(", "tile += np.matmul("))
 
 
 @caught_by(1)
 def a_product_is_always_float64(m):
-    spoil(m, "blocked_matmul", ("np.zeros((m, n), a.dtype)", "np.zeros((m, n))"))
+    rewritten(m, "blocked_matmul", ("np.zeros((m, n), a.dtype)", "np.zeros((m, n))"))
 
 
 @caught_by(1)
 def three_axes_are_two(m):
-    spoil(
+    rewritten(
         m,
         "blocked_matmul",
         ("a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[0]", "a.shape[-1] != b.shape[0]"),
@@ -164,7 +135,7 @@ def three_axes_are_two(m):
 
 @caught_by(1)
 def a_block_may_be_less_than_one(m):
-    spoil(m, "blocked_matmul", ("if block < 1:", "if block == 0:"))
+    rewritten(m, "blocked_matmul", ("if block < 1:", "if block == 0:"))
 
 
 @caught_by(3)
@@ -192,22 +163,24 @@ def a_whole_product_is_made_for_each_step(m):
 
 @caught_by(1)
 def tiles_at_the_edge_are_not_counted(m):
-    spoil(m, "matmul_traffic", ("-(-m // block), -(-n // block)", "max(1, m // block), max(1, n // block)"))
+    rewritten(
+        m, "matmul_traffic", ("-(-m // block), -(-n // block)", "max(1, m // block), max(1, n // block)")
+    )
 
 
 @caught_by(1)
 def the_factors_are_mixed_up(m):
-    spoil(m, "matmul_traffic", ("m * k * across + k * n * down", "m * k * down + k * n * across"))
+    rewritten(m, "matmul_traffic", ("m * k * across + k * n * down", "m * k * down + k * n * across"))
 
 
 @caught_by(1)
 def the_result_is_written_at_each_step(m):
-    spoil(m, "matmul_traffic", ("+ m * n)", "+ m * n * -(-k // block))"))
+    rewritten(m, "matmul_traffic", ("+ m * n)", "+ m * n * -(-k // block))"))
 
 
 @caught_by(1)
 def numbers_are_counted_not_bytes(m):
-    spoil(m, "matmul_traffic", ("return itemsize * (", "return ("))
+    rewritten(m, "matmul_traffic", ("return itemsize * (", "return ("))
 
 
 @caught_by(1)
@@ -227,7 +200,7 @@ def traffic_is_counted_tile_by_tile(m):
 
 @caught_by(1)
 def two_tiles_fit(m):
-    spoil(m, "block_for", ("3 * itemsize", "2 * itemsize"))
+    rewritten(m, "block_for", ("3 * itemsize", "2 * itemsize"))
 
 
 @caught_by(1)
@@ -245,67 +218,71 @@ def no_cache_has_no_block(m):
 
 @caught_by(1)
 def memory_order_is_not_looked_at(m):
-    spoil(m, "pieces", ("key=lambda axis: -abs(first.strides[axis])", "key=lambda axis: axis"))
+    rewritten(m, "pieces", ("key=lambda axis: -abs(first.strides[axis])", "key=lambda axis: axis"))
 
 
 @caught_by(1)
 def a_negative_stride_is_a_small_one(m):
-    spoil(m, "pieces", ("-abs(first.strides[axis])", "-first.strides[axis]"))
+    rewritten(m, "pieces", ("-abs(first.strides[axis])", "-first.strides[axis]"))
 
 
 @caught_by(1)
 def everything_is_made_flat(m):
-    spoil(m, "pieces", ("if all(a.flags.c_contiguous for a in arrays):", "if True:"))
+    rewritten(m, "pieces", ("if all(a.flags.c_contiguous for a in arrays):", "if True:"))
 
 
 @caught_by(1)
 def only_the_first_has_to_be_in_one_stretch(m):
-    spoil(m, "pieces", ("if all(a.flags.c_contiguous for a in arrays):", "if arrays[0].flags.c_contiguous:"))
+    rewritten(
+        m, "pieces", ("if all(a.flags.c_contiguous for a in arrays):", "if arrays[0].flags.c_contiguous:")
+    )
 
 
 @caught_by(1)
 def nothing_is_made_flat(m):
-    spoil(m, "pieces", ("if all(a.flags.c_contiguous for a in arrays):", "if False:"))
+    rewritten(m, "pieces", ("if all(a.flags.c_contiguous for a in arrays):", "if False:"))
 
 
 @caught_by(1)
 def only_the_first_array_is_turned(m):
-    spoil(m, "pieces", ("tuple(a.transpose(order) for a in arrays)", "(first.transpose(order), *others)"))
+    rewritten(m, "pieces", ("tuple(a.transpose(order) for a in arrays)", "(first.transpose(order), *others)"))
 
 
 @caught_by(1)
 def shapes_are_not_compared(m):
-    spoil(m, "pieces", ("len({a.shape for a in arrays}) > 1 or chunk < 1", "chunk < 1"))
+    rewritten(m, "pieces", ("len({a.shape for a in arrays}) > 1 or chunk < 1", "chunk < 1"))
 
 
 @caught_by(1)
 def a_chunk_of_nothing_is_allowed(m):
-    spoil(m, "pieces", (" or chunk < 1", ""))
+    rewritten(m, "pieces", (" or chunk < 1", ""))
 
 
 @caught_by(1)
 def a_chunk_is_in_bytes(m):
-    spoil(m, "pieces", ("return cut(arrays, chunk)", "return cut(arrays, max(1, chunk // first.itemsize))"))
+    rewritten(
+        m, "pieces", ("return cut(arrays, chunk)", "return cut(arrays, max(1, chunk // first.itemsize))")
+    )
 
 
 @caught_by(1)
 def the_last_rows_are_left_out(m):
-    spoil(m, "cut", ("range(0, count, max(rows, 1))", "range(0, count - max(rows, 1) + 1, max(rows, 1))"))
+    rewritten(m, "cut", ("range(0, count, max(rows, 1))", "range(0, count - max(rows, 1) + 1, max(rows, 1))"))
 
 
 @caught_by(1)
 def a_long_row_is_one_piece(m):
-    spoil(m, "cut", ("if rows:", "if True:"), ("i : i + rows", "i : i + max(rows, 1)"))
+    rewritten(m, "cut", ("if rows:", "if True:"), ("i : i + rows", "i : i + max(rows, 1)"))
 
 
 @caught_by(1)
 def one_row_is_one_piece(m):
-    spoil(m, "cut", ("rows = chunk * count // size", "rows = min(1, chunk * count // size)"))
+    rewritten(m, "cut", ("rows = chunk * count // size", "rows = min(1, chunk * count // size)"))
 
 
 @caught_by(1)
 def nothing_is_a_piece(m):
-    spoil(m, "cut", ("if size:", "if True:"))
+    rewritten(m, "cut", ("if size:", "if True:"))
 
 
 # parallel_for.
@@ -327,17 +304,17 @@ def results_come_as_they_are_done(m):
 
 @caught_by(1)
 def one_after_the_other_by_how_many_threads_soever(m):
-    spoil(m, "parallel_for", ("if threads == 1:", "if True:"))
+    rewritten(m, "parallel_for", ("if threads == 1:", "if True:"))
 
 
 @caught_by(1)
 def the_caller_s_thread_waits_for_another(m):
-    spoil(m, "parallel_for", ("if threads == 1:", "if False:"))
+    rewritten(m, "parallel_for", ("if threads == 1:", "if False:"))
 
 
 @caught_by(1)
 def each_item_has_a_thread(m):
-    spoil(m, "parallel_for", ("with ThreadPoolExecutor(threads)", "with ThreadPoolExecutor(64)"))
+    rewritten(m, "parallel_for", ("with ThreadPoolExecutor(threads)", "with ThreadPoolExecutor(64)"))
 
 
 @caught_by(1)
@@ -417,17 +394,17 @@ def what_was_written_is_not_given_back(m):
 
 @caught_by(1)
 def the_chunk_is_always_the_default(m):
-    spoil(m, "in_chunks", ("chunk=chunk)", "chunk=CHUNK)"))
+    rewritten(m, "in_chunks", ("chunk=chunk)", "chunk=CHUNK)"))
 
 
 @caught_by(1)
 def threads_are_not_handed_on(m):
-    spoil(m, "in_chunks", (", threads)\n", ", 1)\n"))
+    rewritten(m, "in_chunks", (", threads)\n", ", 1)\n"))
 
 
 @caught_by(1)
 def arrays_come_before_numbers(m):
-    spoil(
+    rewritten(
         m,
         "in_chunks",
         (
@@ -439,17 +416,17 @@ def arrays_come_before_numbers(m):
 
 @caught_by(1)
 def only_whole_arrays_are_cut(m):
-    spoil(m, "in_chunks", ("wide[i] = np.broadcast_to(x, out.shape)", "pass"))
+    rewritten(m, "in_chunks", ("wide[i] = np.broadcast_to(x, out.shape)", "pass"))
 
 
 @caught_by(1)
 def an_output_that_is_too_small_is_numpy_s_concern(m):
-    spoil(m, "in_chunks", ("if broadcast_shapes(x.shape, out.shape) != out.shape:", "if False:"))
+    rewritten(m, "in_chunks", ("if broadcast_shapes(x.shape, out.shape) != out.shape:", "if False:"))
 
 
 @caught_by(3)
 def a_row_is_spread_over_the_whole(m):
-    spoil(m, "in_chunks", ("np.broadcast_to(x, out.shape)", "np.array(np.broadcast_to(x, out.shape))"))
+    rewritten(m, "in_chunks", ("np.broadcast_to(x, out.shape)", "np.array(np.broadcast_to(x, out.shape))"))
 
 
 # fast_gelu.
@@ -457,12 +434,12 @@ def a_row_is_spread_over_the_whole(m):
 
 @caught_by(1)
 def minus_infinity_is_not_thought_of(m):
-    spoil(m, "gelu_into", ("np.clip(x, -GELU_FAR, np.inf, out=out)", "out[...] = x"))
+    rewritten(m, "gelu_into", ("np.clip(x, -GELU_FAR, np.inf, out=out)", "out[...] = x"))
 
 
 @caught_by(1)
 def infinity_is_clipped_too(m):
-    spoil(
+    rewritten(
         m, "gelu_into", ("np.clip(x, -GELU_FAR, np.inf, out=out)", "np.clip(x, -GELU_FAR, GELU_FAR, out=out)")
     )
 
@@ -516,27 +493,31 @@ def out_is_filled_and_another_array_comes_back(m):
 
 @caught_by(1)
 def whatever_out_is_given_is_good(m):
-    spoil(m, "fast_gelu", ("if out.shape != x.shape or out.dtype != x.dtype:", "if out.shape != x.shape:"))
+    rewritten(
+        m, "fast_gelu", ("if out.shape != x.shape or out.dtype != x.dtype:", "if out.shape != x.shape:")
+    )
 
 
 @caught_by(1)
 def an_out_may_have_another_shape(m):
-    spoil(m, "fast_gelu", ("if out.shape != x.shape or out.dtype != x.dtype:", "if out.dtype != x.dtype:"))
+    rewritten(
+        m, "fast_gelu", ("if out.shape != x.shape or out.dtype != x.dtype:", "if out.dtype != x.dtype:")
+    )
 
 
 @caught_by(1)
 def gelu_comes_in_c_order(m):
-    spoil(m, "fast_gelu", ("np.empty_like(x) if out", "np.empty(x.shape, x.dtype) if out"))
+    rewritten(m, "fast_gelu", ("np.empty_like(x) if out", "np.empty(x.shape, x.dtype) if out"))
 
 
 @caught_by(1)
 def gelu_s_threads_are_not_handed_on(m):
-    spoil(m, "fast_gelu", ("threads=threads)", "threads=1)"))
+    rewritten(m, "fast_gelu", ("threads=threads)", "threads=1)"))
 
 
 @caught_by(3)
 def gelu_is_done_in_one_piece(m):
-    spoil(
+    rewritten(
         m,
         "fast_gelu",
         (
@@ -548,7 +529,7 @@ def gelu_is_done_in_one_piece(m):
 
 @caught_by(3)
 def gelu_goes_by_tiny_pieces(m):
-    spoil(
+    rewritten(
         m,
         "fast_gelu",
         ("in_chunks(steps, out, x, threads=threads)", "in_chunks(steps, out, x, chunk=64, threads=threads)"),
@@ -560,7 +541,7 @@ def gelu_goes_by_tiny_pieces(m):
 
 @caught_by(1)
 def relu_comes_before_the_sum(m):
-    spoil(
+    rewritten(
         m,
         "add_relu",
         ("np.add(x, y, out=part)\n", "np.clip(x, 0, np.inf, out=part)\n"),
@@ -570,12 +551,12 @@ def relu_comes_before_the_sum(m):
 
 @caught_by(1)
 def nan_becomes_nothing(m):
-    spoil(m, "add_relu", ("np.clip(part, 0, np.inf, out=part)", "np.fmax(part, 0, out=part)"))
+    rewritten(m, "add_relu", ("np.clip(part, 0, np.inf, out=part)", "np.fmax(part, 0, out=part)"))
 
 
 @caught_by(1)
 def integers_stay_integers(m):
-    spoil(m, "add_relu", ("map(floating, promote(x, y))", "promote(x, y)"))
+    rewritten(m, "add_relu", ("map(floating, promote(x, y))", "promote(x, y)"))
 
 
 @caught_by(1)
@@ -587,7 +568,7 @@ def a_sum_comes_in_c_order(m):
 
 @caught_by(1)
 def the_sum_is_written_over_its_first_operand(m):
-    spoil(
+    rewritten(
         m,
         "add_relu",
         ("room_for(x, y)", "(x if x.shape == broadcast_shapes(x.shape, y.shape) else room_for(x, y))"),
@@ -596,22 +577,22 @@ def the_sum_is_written_over_its_first_operand(m):
 
 @caught_by(2)
 def where_the_result_is_nothing_the_gradient_goes_through(m):
-    spoil(m, "where_positive", ("out > 0", "out >= 0"))
+    rewritten(m, "where_positive", ("out > 0", "out >= 0"))
 
 
 @caught_by(2)
 def the_second_operand_gets_nothing(m):
-    spoil(m, "add_relu_back", ("return back, back", "return back, None"))
+    rewritten(m, "add_relu_back", ("return back, back", "return back, None"))
 
 
 @caught_by(2)
 def the_sum_s_gradient_is_not_masked(m):
-    spoil(m, "add_relu_back", ("where_positive(grad, out)", "grad.copy()"))
+    rewritten(m, "add_relu_back", ("where_positive(grad, out)", "grad.copy()"))
 
 
 @caught_by(2)
 def the_mask_is_written_into_the_gradient_that_came(m):
-    spoil(m, "where_positive", ("np.empty_like(grad)", "grad"))
+    rewritten(m, "where_positive", ("np.empty_like(grad)", "grad"))
 
 
 @caught_by(3)
@@ -625,12 +606,12 @@ def a_sum_keeps_its_operands(m):
 
 @caught_by(3)
 def each_operand_gets_an_array_of_its_own(m):
-    spoil(m, "add_relu_back", ("return back, back", "return back, back.copy()"))
+    rewritten(m, "add_relu_back", ("return back, back", "return back, back.copy()"))
 
 
 @caught_by(1)
 def the_shift_is_scaled_too(m):
-    spoil(
+    rewritten(
         m,
         "scale_shift_add_relu",
         ("np.multiply(x, a, out=part)\n", "np.add(x, b, out=part)\n"),
@@ -640,7 +621,7 @@ def the_shift_is_scaled_too(m):
 
 @caught_by(1)
 def y_comes_after_the_relu(m):
-    spoil(
+    rewritten(
         m,
         "scale_shift_add_relu",
         (
@@ -652,7 +633,7 @@ def y_comes_after_the_relu(m):
 
 @caught_by(1)
 def a_number_makes_it_float64(m):
-    spoil(
+    rewritten(
         m,
         "scale_shift_add_relu",
         ("dtype = result_type(x, a, b, y)", "dtype = np.result_type(*map(np.asarray, (x, a, b, y)))"),
@@ -661,12 +642,12 @@ def a_number_makes_it_float64(m):
 
 @caught_by(1)
 def a_chain_of_integers_is_one_of_integers(m):
-    spoil(m, "scale_shift_add_relu", ('dtype if dtype.kind == "f" else np.dtype(np.float32)', "dtype"))
+    rewritten(m, "scale_shift_add_relu", ('dtype if dtype.kind == "f" else np.dtype(np.float32)', "dtype"))
 
 
 @caught_by(2)
 def y_s_gradient_is_scaled_too(m):
-    spoil(
+    rewritten(
         m,
         "scale_shift_add_relu_back",
         ("        back,\n        back,\n", "        back,\n        back * a,\n"),
@@ -675,22 +656,22 @@ def y_s_gradient_is_scaled_too(m):
 
 @caught_by(2)
 def x_s_gradient_is_not_scaled(m):
-    spoil(m, "scale_shift_add_relu_back", ("np.multiply(back, a, dtype=back.dtype)", "back"))
+    rewritten(m, "scale_shift_add_relu_back", ("np.multiply(back, a, dtype=back.dtype)", "back"))
 
 
 @caught_by(2)
 def a_s_gradient_is_not_masked(m):
-    spoil(m, "scale_shift_add_relu_back", ("back * scaled", "grad * scaled"))
+    rewritten(m, "scale_shift_add_relu_back", ("back * scaled", "grad * scaled"))
 
 
 @caught_by(2)
 def x_is_not_there_for_the_scale(m):
-    spoil(m, "scale_shift_add_relu", ("operands[0] if isinstance(a, np.ndarray) else None", "None"))
+    rewritten(m, "scale_shift_add_relu", ("operands[0] if isinstance(a, np.ndarray) else None", "None"))
 
 
 @caught_by(2)
 def a_scale_in_float64_makes_gradients_of_it(m):
-    spoil(
+    rewritten(
         m,
         "scale_shift_add_relu_back",
         ("np.multiply(back, a, dtype=back.dtype)", "back * np.asarray(a, float)"),
@@ -699,12 +680,14 @@ def a_scale_in_float64_makes_gradients_of_it(m):
 
 @caught_by(3)
 def x_is_kept_for_a_number_too(m):
-    spoil(m, "scale_shift_add_relu", ("operands[0] if isinstance(a, np.ndarray) else None", "operands[0]"))
+    rewritten(
+        m, "scale_shift_add_relu", ("operands[0] if isinstance(a, np.ndarray) else None", "operands[0]")
+    )
 
 
 @caught_by(3)
 def a_chain_is_done_in_whole_arrays(m):
-    spoil(
+    rewritten(
         m,
         "scale_shift_add_relu",
         (
@@ -725,7 +708,7 @@ def a_chain_is_done_in_whole_arrays(m):
 
 @caught_by(4)
 def a_chain_goes_by_tiny_pieces(m):
-    spoil(
+    rewritten(
         m,
         "scale_shift_add_relu",
         (
@@ -737,7 +720,7 @@ def a_chain_goes_by_tiny_pieces(m):
 
 @caught_by(4)
 def the_mask_goes_by_tiny_pieces(m):
-    spoil(m, "where_positive", ("grad, out)\n", "grad, out, chunk=64)\n"))
+    rewritten(m, "where_positive", ("grad, out)\n", "grad, out, chunk=64)\n"))
 
 
 # linear_gelu.
@@ -745,7 +728,7 @@ def the_mask_goes_by_tiny_pieces(m):
 
 @caught_by(1)
 def the_bias_comes_after_gelu(m):
-    spoil(
+    rewritten(
         m,
         "linear_gelu",
         (
@@ -758,27 +741,27 @@ def the_bias_comes_after_gelu(m):
 
 @caught_by(1)
 def there_is_no_gelu(m):
-    spoil(m, "linear_gelu", ("gelu_into(part, part, room", "(part, part, room"))
+    rewritten(m, "linear_gelu", ("gelu_into(part, part, room", "(part, part, room"))
 
 
 @caught_by(1)
 def a_bias_may_be_stretched(m):
-    spoil(m, "linear_gelu", ("bias is not None and bias.shape != weight.shape[:1]", "False"))
+    rewritten(m, "linear_gelu", ("bias is not None and bias.shape != weight.shape[:1]", "False"))
 
 
 @caught_by(1)
 def weights_may_have_one_axis(m):
-    spoil(m, "linear_gelu", ("weight.ndim != 2 or x.shape", "x.shape"))
+    rewritten(m, "linear_gelu", ("weight.ndim != 2 or x.shape", "x.shape"))
 
 
 @caught_by(1)
 def rows_of_integers_stay_integers(m):
-    spoil(m, "linear_gelu", ("map(floating, promote(x, weight))", "promote(x, weight)"))
+    rewritten(m, "linear_gelu", ("map(floating, promote(x, weight))", "promote(x, weight)"))
 
 
 @caught_by(1)
 def leading_axes_are_lost(m):
-    spoil(m, "linear_gelu", ("return out.reshape(*x.shape[:-1], len(weight))", "return out"))
+    rewritten(m, "linear_gelu", ("return out.reshape(*x.shape[:-1], len(weight))", "return out"))
 
 
 @caught_by(1)
@@ -788,7 +771,7 @@ def only_the_first_rows_are_done(m):
 
 @caught_by(2)
 def what_was_before_gelu_had_no_bias(m):
-    spoil(
+    rewritten(
         m,
         "linear_gelu_back",
         ("before_gelu(rows[some], weight, bias,", "before_gelu(rows[some], weight, None,"),
@@ -797,37 +780,37 @@ def what_was_before_gelu_had_no_bias(m):
 
 @caught_by(2)
 def the_slope_is_the_share_alone(m):
-    spoil(m, "times_slope", ("    x *= scratch\n", "    x *= 0\n"))
+    rewritten(m, "times_slope", ("    x *= scratch\n", "    x *= 0\n"))
 
 
 @caught_by(2)
 def the_cube_s_slope_is_not_three_times(m):
-    spoil(m, "times_slope", ("scratch *= 3 * GELU_CUBE", "scratch *= GELU_CUBE"))
+    rewritten(m, "times_slope", ("scratch *= 3 * GELU_CUBE", "scratch *= GELU_CUBE"))
 
 
 @caught_by(2)
 def far_away_the_slope_is_not_a_number(m):
-    spoil(m, "times_slope", ("np.clip(x, -GELU_FAR, GELU_FAR, out=x)", "pass"))
+    rewritten(m, "times_slope", ("np.clip(x, -GELU_FAR, GELU_FAR, out=x)", "pass"))
 
 
 @caught_by(2)
 def weights_get_what_the_last_rows_say(m):
-    spoil(m, "linear_gelu_back", ("grad_weight += np.matmul", "grad_weight = np.matmul"))
+    rewritten(m, "linear_gelu_back", ("grad_weight += np.matmul", "grad_weight = np.matmul"))
 
 
 @caught_by(2)
 def the_bias_gets_what_the_last_rows_say(m):
-    spoil(m, "linear_gelu_back", ("grad_bias += back", "grad_bias = back"))
+    rewritten(m, "linear_gelu_back", ("grad_bias += back", "grad_bias = back"))
 
 
 @caught_by(2)
 def the_bias_gets_a_mean(m):
-    spoil(m, "linear_gelu_back", ("back.sum(axis=0)", "back.mean(axis=0) if len(back) else 0"))
+    rewritten(m, "linear_gelu_back", ("back.sum(axis=0)", "back.mean(axis=0) if len(back) else 0"))
 
 
 @caught_by(2)
 def a_bias_that_is_not_there_gets_a_gradient(m):
-    spoil(
+    rewritten(
         m,
         "linear_gelu_back",
         ("grad_bias if bias is not None and needs_input_grad[2]", "grad_bias if needs_input_grad[-1]"),
@@ -836,17 +819,17 @@ def a_bias_that_is_not_there_gets_a_gradient(m):
 
 @caught_by(2)
 def frozen_weights_get_a_gradient(m):
-    spoil(m, "linear_gelu_back", ("grad_weight if needs_input_grad[1] else None", "grad_weight"))
+    rewritten(m, "linear_gelu_back", ("grad_weight if needs_input_grad[1] else None", "grad_weight"))
 
 
 @caught_by(2)
 def x_gets_a_gradient_that_nobody_wants(m):
-    spoil(m, "linear_gelu_back", ("if needs_input_grad[0] else None", "if True else None"))
+    rewritten(m, "linear_gelu_back", ("if needs_input_grad[0] else None", "if True else None"))
 
 
 @caught_by(2)
 def gelu_s_gradient_is_written_over(m):
-    spoil(m, "times_slope", ("x *= grad", "grad *= x; x[...] = grad"))
+    rewritten(m, "times_slope", ("x *= grad", "grad *= x; x[...] = grad"))
 
 
 def _keeping(m, rule, saves):
@@ -896,7 +879,7 @@ def a_table_before_gelu_is_made(m):
 @caught_by(3)
 def the_way_back_makes_the_whole_table(m):
     right = m.row_slices
-    spoil(m, "linear_gelu_back", ("row_slices(*grads.shape)", "[slice(0, len(grads))]"))
+    rewritten(m, "linear_gelu_back", ("row_slices(*grads.shape)", "[slice(0, len(grads))]"))
     m.row_slices = right
 
 
@@ -910,17 +893,17 @@ def a_layer_goes_row_by_row(m):
 
 @caught_by(1)
 def losses_are_added_up(m):
-    spoil(m, "softmax_cross_entropy", ("slopes.dtype.type(total / n)", "slopes.dtype.type(total)"))
+    rewritten(m, "softmax_cross_entropy", ("slopes.dtype.type(total / n)", "slopes.dtype.type(total)"))
 
 
 @caught_by(1)
 def the_sign_of_a_loss_is_turned(m):
-    spoil(m, "softmax_cross_entropy", ("np.log(sums) - right", "right - np.log(sums)"))
+    rewritten(m, "softmax_cross_entropy", ("np.log(sums) - right", "right - np.log(sums)"))
 
 
 @caught_by(1)
 def the_label_s_number_is_taken_after_exp(m):
-    spoil(
+    rewritten(
         m,
         "softmax_cross_entropy",
         (
@@ -942,7 +925,7 @@ def infinities_are_not_thought_of(m):
 
 @caught_by(1)
 def a_loss_is_float64(m):
-    spoil(m, "softmax_cross_entropy", ("slopes.dtype.type(total / n)", "np.float64(total / n)"))
+    rewritten(m, "softmax_cross_entropy", ("slopes.dtype.type(total / n)", "np.float64(total / n)"))
 
 
 @caught_by(1)
@@ -952,32 +935,32 @@ def labels_are_not_looked_at(m):
 
 @caught_by(1)
 def no_rows_are_a_loss(m):
-    spoil(m, "softmax_cross_entropy", ("if not n:", "if False:"), ("total / n", "total / max(n, 1)"))
+    rewritten(m, "softmax_cross_entropy", ("if not n:", "if False:"), ("total / n", "total / max(n, 1)"))
 
 
 @caught_by(2)
 def slopes_are_added_up(m):
-    spoil(m, "softmax_cross_entropy", ("(sums * n)[:, None]", "sums[:, None]"))
+    rewritten(m, "softmax_cross_entropy", ("(sums * n)[:, None]", "sums[:, None]"))
 
 
 @caught_by(2)
 def slopes_are_shares(m):
-    spoil(m, "softmax_cross_entropy", ("part[picked] -= sums\n", "pass\n"))
+    rewritten(m, "softmax_cross_entropy", ("part[picked] -= sums\n", "pass\n"))
 
 
 @caught_by(2)
 def slopes_of_a_piece_are_divided_by_its_rows(m):
-    spoil(m, "softmax_cross_entropy", ("(sums * n)[:, None]", "(sums * len(part))[:, None]"))
+    rewritten(m, "softmax_cross_entropy", ("(sums * n)[:, None]", "(sums * len(part))[:, None]"))
 
 
 @caught_by(2)
 def the_loss_s_own_gradient_is_forgotten(m):
-    spoil(m, "softmax_cross_entropy_back", ("slopes if grad == 1 else slopes * grad", "slopes"))
+    rewritten(m, "softmax_cross_entropy_back", ("slopes if grad == 1 else slopes * grad", "slopes"))
 
 
 @caught_by(2)
 def slopes_may_be_written_to(m):
-    spoil(m, "softmax_cross_entropy", ("slopes.flags.writeable = False", "pass"))
+    rewritten(m, "softmax_cross_entropy", ("slopes.flags.writeable = False", "pass"))
 
 
 @caught_by(2)
@@ -992,7 +975,7 @@ def slopes_are_scaled_in_place(m):
 
 @caught_by(3)
 def slopes_are_multiplied_by_one(m):
-    spoil(m, "softmax_cross_entropy_back", ("slopes if grad == 1 else slopes * grad", "slopes * grad"))
+    rewritten(m, "softmax_cross_entropy_back", ("slopes if grad == 1 else slopes * grad", "slopes * grad"))
 
 
 @caught_by(3)
@@ -1005,12 +988,14 @@ def logits_are_kept_too(m):
 
 @caught_by(3)
 def all_rows_are_done_at_once_and_copied(m):
-    spoil(m, "softmax_cross_entropy", ("for some in row_slices(n, classes):", "for some in [slice(0, n)]:"))
+    rewritten(
+        m, "softmax_cross_entropy", ("for some in row_slices(n, classes):", "for some in [slice(0, n)]:")
+    )
 
 
 @caught_by(4)
 def a_loss_goes_row_by_row(m):
-    spoil(
+    rewritten(
         m,
         "softmax_cross_entropy",
         ("for some in row_slices(n, classes):", "for some in [slice(i, i + 1) for i in range(n)]:"),
@@ -1022,7 +1007,7 @@ def a_loss_goes_row_by_row(m):
 
 @caught_by(1)
 def all_parameters_count_the_same_steps(m):
-    spoil(
+    rewritten(
         m,
         "FusedAdam.stretches",
         (
@@ -1049,47 +1034,47 @@ def a_missing_gradient_is_nothing_and_moves(m):
 
 @caught_by(1)
 def the_frozen_move_too(m):
-    spoil(m, "FusedAdam.stretches", ("p.grad is not None and p.requires_grad", "p.grad is not None"))
+    rewritten(m, "FusedAdam.stretches", ("p.grad is not None and p.requires_grad", "p.grad is not None"))
 
 
 @caught_by(1)
 def betas_are_swapped(m):
-    spoil(m, "FusedAdam.adam", ("(beta1, beta2), lr", "(beta2, beta1), lr"))
+    rewritten(m, "FusedAdam.adam", ("(beta1, beta2), lr", "(beta2, beta1), lr"))
 
 
 @caught_by(1)
 def moments_are_not_corrected(m):
-    spoil(m, "FusedAdam.adam", ("lr * root / (1 - beta1**step)", "lr * root"))
+    rewritten(m, "FusedAdam.adam", ("lr * root / (1 - beta1**step)", "lr * root"))
 
 
 @caught_by(1)
 def squares_are_not_corrected(m):
-    spoil(m, "FusedAdam.adam", ("math.sqrt(1 - beta2**step)", "1.0"))
+    rewritten(m, "FusedAdam.adam", ("math.sqrt(1 - beta2**step)", "1.0"))
 
 
 @caught_by(1)
 def eps_is_added_before_the_correction(m):
-    spoil(m, "FusedAdam.adam", ('group["eps"] * root', 'group["eps"]'))
+    rewritten(m, "FusedAdam.adam", ('group["eps"] * root', 'group["eps"]'))
 
 
 @caught_by(1)
 def decay_is_never_decoupled(m):
-    spoil(m, "FusedAdam.adam", ('if decay and group["decoupled"]:', "if False:"))
+    rewritten(m, "FusedAdam.adam", ('if decay and group["decoupled"]:', "if False:"))
 
 
 @caught_by(1)
 def decay_is_always_decoupled(m):
-    spoil(m, "FusedAdam.adam", ('if decay and group["decoupled"]:', "if decay:"))
+    rewritten(m, "FusedAdam.adam", ('if decay and group["decoupled"]:', "if decay:"))
 
 
 @caught_by(1)
 def decoupled_decay_knows_no_learning_rate(m):
-    spoil(m, "FusedAdam.adam", ("data *= 1 - lr * decay", "data *= 1 - decay"))
+    rewritten(m, "FusedAdam.adam", ("data *= 1 - lr * decay", "data *= 1 - decay"))
 
 
 @caught_by(1)
 def the_gradient_is_decayed_in_place(m):
-    spoil(
+    rewritten(
         m,
         "FusedAdam.adam",
         (
@@ -1102,7 +1087,7 @@ def the_gradient_is_decayed_in_place(m):
 
 @caught_by(1)
 def all_groups_move_by_the_first_one_s_options(m):
-    spoil(
+    rewritten(
         m,
         "FusedAdam.step",
         (
@@ -1145,7 +1130,9 @@ def shapes_are_looked_at_when_others_have_moved(m):
 
 @caught_by(1)
 def only_the_first_chunk_of_a_long_one_moves(m):
-    spoil(m, "FusedAdam.move", ("range(0, end - begin, CHUNK)", "range(0, min(end - begin, CHUNK), CHUNK)"))
+    rewritten(
+        m, "FusedAdam.move", ("range(0, end - begin, CHUNK)", "range(0, min(end - begin, CHUNK), CHUNK)")
+    )
 
 
 @caught_by(1)
@@ -1155,12 +1142,12 @@ def writes_are_not_noted(m):
 
 @caught_by(1)
 def gradients_are_read_as_they_lie(m):
-    spoil(m, "FusedAdam.move", ("g.reshape(-1) for g in moving", 'g.ravel(order="K") for g in moving'))
+    rewritten(m, "FusedAdam.move", ("g.reshape(-1) for g in moving", 'g.ravel(order="K") for g in moving'))
 
 
 @caught_by(1)
 def a_gradient_of_another_order_is_read_as_it_lies(m):
-    spoil(
+    rewritten(
         m,
         "FusedAdam.move",
         ("grads.reshape(moving[0].shape)[...] = moving[0]", 'grads[...] = moving[0].ravel(order="K")'),
@@ -1169,12 +1156,12 @@ def a_gradient_of_another_order_is_read_as_it_lies(m):
 
 @caught_by(1)
 def an_array_that_was_replaced_is_forgotten(m):
-    spoil(m, "FusedAdam.stretches", ("flat.views[i][...] = p.data\n", "pass\n"))
+    rewritten(m, "FusedAdam.stretches", ("flat.views[i][...] = p.data\n", "pass\n"))
 
 
 @caught_by(1)
 def an_array_that_was_replaced_stays_outside(m):
-    spoil(m, "FusedAdam.stretches", ("p.data = flat.views[i]\n", "pass\n"))
+    rewritten(m, "FusedAdam.stretches", ("p.data = flat.views[i]\n", "pass\n"))
 
 
 @caught_by(1)
@@ -1184,39 +1171,41 @@ def what_is_loaded_stays_outside(m):
 
 @caught_by(1)
 def what_is_not_loaded_is_remembered(m):
-    spoil(m, "FusedAdam.load_state_dict", ("flat.exp_avg[...] = flat.exp_avg_sq[...] = 0", "pass"))
+    rewritten(m, "FusedAdam.load_state_dict", ("flat.exp_avg[...] = flat.exp_avg_sq[...] = 0", "pass"))
 
 
 @caught_by(1)
 def only_one_moment_is_loaded(m):
-    spoil(m, "FusedAdam.load_state_dict", ('("exp_avg", "exp_avg_sq")', '("exp_avg",)'))
+    rewritten(m, "FusedAdam.load_state_dict", ('("exp_avg", "exp_avg_sq")', '("exp_avg",)'))
 
 
 @caught_by(1)
 def a_loaded_state_is_lost_after_the_next_step(m):
-    spoil(m, "FusedAdam.load_state_dict", ("state[name] = view", "pass"))
+    rewritten(m, "FusedAdam.load_state_dict", ("state[name] = view", "pass"))
 
 
 @caught_by(1)
 def a_step_is_not_counted_in_the_state(m):
-    spoil(m, "FusedAdam.stretches", ('state["step"] = step = state["step"] + 1', 'step = state["step"] + 1'))
+    rewritten(
+        m, "FusedAdam.stretches", ('state["step"] = step = state["step"] + 1', 'step = state["step"] + 1')
+    )
 
 
 @caught_by(1)
 def stretches_run_over_one_that_stands_still(m):
-    spoil(
+    rewritten(
         m, "FusedAdam.stretches", ("if step != last_step or flat", "if (step and step != last_step) or flat")
     )
 
 
 @caught_by(1)
 def the_last_stretch_is_forgotten(m):
-    spoil(m, "FusedAdam.stretches", ("yield begin, len(flat.params), last_step", "return"))
+    rewritten(m, "FusedAdam.stretches", ("yield begin, len(flat.params), last_step", "return"))
 
 
 @caught_by(3)
 def gradients_are_put_together_anew_each_step(m):
-    spoil(
+    rewritten(
         m,
         "FusedAdam.move",
         (
@@ -1228,14 +1217,14 @@ def gradients_are_put_together_anew_each_step(m):
 
 @caught_by(3)
 def a_step_multiplies_into_new_arrays(m):
-    spoil(
+    rewritten(
         m, "FusedAdam.adam", ("np.multiply(grad, 1 - beta1, out=scratch)\n", "scratch = grad * (1 - beta1)\n")
     )
 
 
 @caught_by(3)
 def decayed_gradients_are_new_arrays(m):
-    spoil(
+    rewritten(
         m,
         "FusedAdam.adam",
         ('np.multiply(data, decay, out=self._room.take("decayed", data.size, data.dtype))', "data * decay"),
@@ -1244,7 +1233,7 @@ def decayed_gradients_are_new_arrays(m):
 
 @caught_by(4)
 def parameters_move_one_by_one(m):
-    spoil(m, "FusedAdam.stretches", ("if step != last_step or flat", "if True or flat"))
+    rewritten(m, "FusedAdam.stretches", ("if step != last_step or flat", "if True or flat"))
 
 
 # winograd_conv2d.
@@ -1260,7 +1249,7 @@ def kernels_are_turned_round(m):
 
 @caught_by(1)
 def rows_and_columns_are_mixed_up(m):
-    spoil(
+    rewritten(
         m,
         "pixel_tiles",
         (
@@ -1272,7 +1261,7 @@ def rows_and_columns_are_mixed_up(m):
 
 @caught_by(1)
 def tiles_lie_six_apart(m):
-    spoil(
+    rewritten(
         m,
         "pixel_tiles",
         (
@@ -1284,12 +1273,12 @@ def tiles_lie_six_apart(m):
 
 @caught_by(1)
 def there_is_no_border_at_the_left(m):
-    spoil(m, "pixel_tiles", ("1 : w + 1]", ": w]"))
+    rewritten(m, "pixel_tiles", ("1 : w + 1]", ": w]"))
 
 
 @caught_by(1)
 def every_stretch_of_rows_begins_at_a_border(m):
-    spoil(
+    rewritten(
         m,
         "pixel_tiles",
         ("top = 1 if rows.start == 0 else 0", "top = 1"),
@@ -1299,12 +1288,12 @@ def every_stretch_of_rows_begins_at_a_border(m):
 
 @caught_by(1)
 def a_stretch_of_rows_does_not_see_the_next(m):
-    spoil(m, "pixel_tiles", (": 4 * rows.stop + 1]", ": 4 * rows.stop]"))
+    rewritten(m, "pixel_tiles", (": 4 * rows.stop + 1]", ": 4 * rows.stop]"))
 
 
 @caught_by(1)
 def the_border_has_the_last_images_in_it(m):
-    spoil(
+    rewritten(
         m,
         "pixel_tiles",
         ("padded[...] = 0", "padded[...] = 0 if images.start == rows.start == 0 else padded"),
@@ -1346,12 +1335,12 @@ def kernels_of_other_sizes_are_cut(m):
 
 @caught_by(1)
 def images_of_integers_are_convolved_in_integers(m):
-    spoil(m, "winograd_conv2d", ("map(floating, promote(x, weight))", "promote(x, weight)"))
+    rewritten(m, "winograd_conv2d", ("map(floating, promote(x, weight))", "promote(x, weight)"))
 
 
 @caught_by(1)
 def everything_is_done_in_float32(m):
-    spoil(
+    rewritten(
         m,
         "winograd_conv2d",
         ("map(floating, promote(x, weight))", "(np.asarray(v, np.float32) for v in (x, weight))"),
@@ -1360,7 +1349,7 @@ def everything_is_done_in_float32(m):
 
 @caught_by(1)
 def numbers_are_rounded_to_half_precision_on_the_way(m):
-    spoil(
+    rewritten(
         m,
         "winograd_conv2d",
         (
@@ -1372,12 +1361,12 @@ def numbers_are_rounded_to_half_precision_on_the_way(m):
 
 @caught_by(2)
 def images_get_a_convolution_by_the_same_kernels(m):
-    spoil(m, "winograd_conv2d_back", ("[:, :, ::-1, ::-1]", ""))
+    rewritten(m, "winograd_conv2d_back", ("[:, :, ::-1, ::-1]", ""))
 
 
 @caught_by(2)
 def inputs_and_outputs_are_not_swapped(m):
-    spoil(
+    rewritten(
         m,
         "winograd_conv2d_back",
         ("weight.transpose(1, 0, 2, 3)[", "weight.reshape(weight.shape[1], weight.shape[0], 3, 3)["),
@@ -1386,22 +1375,22 @@ def inputs_and_outputs_are_not_swapped(m):
 
 @caught_by(2)
 def kernels_get_what_the_last_images_say(m):
-    spoil(m, "winograd_conv2d_back", ("total += part", "total = part"))
+    rewritten(m, "winograd_conv2d_back", ("total += part", "total = part"))
 
 
 @caught_by(2)
 def what_reaches_over_the_edge_is_left_over(m):
-    spoil(m, "winograd_conv2d_back", ("slopes[...] = 0", "slopes[...] = 1 if rows.start == 0 else 0"))
+    rewritten(m, "winograd_conv2d_back", ("slopes[...] = 0", "slopes[...] = 1 if rows.start == 0 else 0"))
 
 
 @caught_by(2)
 def kernels_gradients_are_turned_on_their_side(m):
-    spoil(m, "winograd_conv2d_back", ("transpose(3, 2, 0, 1)", "transpose(3, 2, 1, 0)"))
+    rewritten(m, "winograd_conv2d_back", ("transpose(3, 2, 0, 1)", "transpose(3, 2, 1, 0)"))
 
 
 @caught_by(2)
 def a_gradient_that_nobody_wants_is_made(m):
-    spoil(m, "winograd_conv2d_back", ("if needs_input_grad[0]:", "if True:"))
+    rewritten(m, "winograd_conv2d_back", ("if needs_input_grad[0]:", "if True:"))
 
 
 @caught_by(3)
@@ -1429,7 +1418,7 @@ def pixels_are_kept_for_the_way_back(m):
     op.forward = forward
     op.gradient(rule)
     plain = m.winograd_conv2d
-    spoil(m, "winograd_conv2d_back", ("winograd_conv2d.forward(grad", "_plain.forward(grad"))
+    rewritten(m, "winograd_conv2d_back", ("winograd_conv2d.forward(grad", "_plain.forward(grad"))
     m._plain = plain
     back = m.winograd_conv2d_back
     m.winograd_conv2d = op
@@ -1467,22 +1456,22 @@ def the_kernels_gradient_is_kata_07_s(m):
 
 @caught_by(1)
 def folding_forgets_eps(m):
-    spoil(m, "fold_batch_norm", (" + norm.eps", ""))
+    rewritten(m, "fold_batch_norm", (" + norm.eps", ""))
 
 
 @caught_by(1)
 def folding_divides_by_the_variance(m):
-    spoil(m, "fold_batch_norm", ("np.sqrt(norm.running_var", "(norm.running_var"))
+    rewritten(m, "fold_batch_norm", ("np.sqrt(norm.running_var", "(norm.running_var"))
 
 
 @caught_by(1)
 def folding_forgets_the_mean(m):
-    spoil(m, "fold_batch_norm", (" - norm.running_mean.data", ""))
+    rewritten(m, "fold_batch_norm", (" - norm.running_mean.data", ""))
 
 
 @caught_by(1)
 def the_old_bias_is_not_scaled(m):
-    spoil(
+    rewritten(
         m,
         "fold_batch_norm",
         (
@@ -1498,7 +1487,7 @@ def the_old_bias_is_not_scaled(m):
 
 @caught_by(1)
 def a_convolution_without_a_bias_stays_so(m):
-    spoil(
+    rewritten(
         m,
         "fold_batch_norm",
         ("return folded", "folded.bias = None if conv.bias is None else folded.bias\n    return folded"),
@@ -1507,12 +1496,12 @@ def a_convolution_without_a_bias_stays_so(m):
 
 @caught_by(1)
 def the_convolution_itself_is_changed(m):
-    spoil(m, "fold_batch_norm", ("copy.copy(conv)", "conv"))
+    rewritten(m, "fold_batch_norm", ("copy.copy(conv)", "conv"))
 
 
 @caught_by(1)
 def kernels_are_scaled_in_place(m):
-    spoil(
+    rewritten(
         m,
         "fold_batch_norm",
         (
@@ -1524,7 +1513,7 @@ def kernels_are_scaled_in_place(m):
 
 @caught_by(1)
 def inputs_are_scaled_not_outputs(m):
-    spoil(
+    rewritten(
         m,
         "fold_batch_norm",
         ("weight * scale[:, None, None, None]", "weight * np.resize(scale, weight.shape[1])[:, None, None]"),
@@ -1533,7 +1522,7 @@ def inputs_are_scaled_not_outputs(m):
 
 @caught_by(1)
 def what_is_folded_is_float64(m):
-    spoil(
+    rewritten(
         m,
         "fold_batch_norm",
         ("(weight * scale[:, None, None, None]).astype(weight.dtype)", "weight * scale[:, None, None, None]"),
@@ -1542,12 +1531,12 @@ def what_is_folded_is_float64(m):
 
 @caught_by(1)
 def a_norm_in_training_is_folded(m):
-    spoil(m, "fold_batch_norm", ("norm.training or ", ""))
+    rewritten(m, "fold_batch_norm", ("norm.training or ", ""))
 
 
 @caught_by(1)
 def hooks_are_called_twice(m):
-    spoil(m, "fold_batch_norm", ('vars(folded).pop("_forward_hooks", None)', "pass"))
+    rewritten(m, "fold_batch_norm", ('vars(folded).pop("_forward_hooks", None)', "pass"))
 
 
 @caught_by(1)
@@ -1574,7 +1563,7 @@ def a_fused_layer_is_two_operations(m):
 
 @caught_by(1)
 def a_fused_layer_is_always_in_training(m):
-    spoil(
+    rewritten(
         m,
         "LinearGELU.__init__",
         (
@@ -1586,22 +1575,22 @@ def a_fused_layer_is_always_in_training(m):
 
 @caught_by(1)
 def the_network_itself_is_fused(m):
-    spoil(m, "fuse", ("copy.deepcopy(module)", "module"))
+    rewritten(m, "fuse", ("copy.deepcopy(module)", "module"))
 
 
 @caught_by(1)
 def the_copy_shares_its_parameters(m):
-    spoil(m, "fuse", ("copy.deepcopy(module)", "copy.copy(module)"))
+    rewritten(m, "fuse", ("copy.deepcopy(module)", "copy.copy(module)"))
 
 
 @caught_by(1)
 def only_the_outermost_is_fused(m):
-    spoil(m, "fuse", ("for net in fused.modules():", "for net in [fused]:"))
+    rewritten(m, "fuse", ("for net in fused.modules():", "for net in [fused]:"))
 
 
 @caught_by(1)
 def subclasses_are_fused_too(m):
-    spoil(
+    rewritten(
         m,
         "fuse",
         ("kinds == (Linear, GELU)", "layers and isinstance(layers[-1], Linear) and isinstance(layer, GELU)"),
@@ -1610,7 +1599,7 @@ def subclasses_are_fused_too(m):
 
 @caught_by(1)
 def subclasses_of_norms_are_folded_too(m):
-    spoil(
+    rewritten(
         m,
         "fuse",
         (
@@ -1622,7 +1611,7 @@ def subclasses_of_norms_are_folded_too(m):
 
 @caught_by(1)
 def norms_in_training_are_skipped_over(m):
-    spoil(m, "fuse", ("and not layer.training", ""))
+    rewritten(m, "fuse", ("and not layer.training", ""))
 
 
 @caught_by(1)
@@ -1649,7 +1638,7 @@ def neighbours_are_looked_at_in_pairs_from_the_first(m):
 def a_relu_counts_as_a_gelu(m):
     from tinytorch.activations import ReLU
 
-    spoil(m, "fuse", ("kinds == (Linear, GELU)", "kinds in ((Linear, GELU), (Linear, _relu))"))
+    rewritten(m, "fuse", ("kinds == (Linear, GELU)", "kinds in ((Linear, GELU), (Linear, _relu))"))
     m._relu = ReLU
 
 

@@ -49,9 +49,21 @@ def more(x):
     return x + ONE
 
 
-class Pair:
+class One:
+    def last(self):
+        return ONE
+
+
+class Pair(One):
     def first(self, x):
         return more(x) + ONE
+
+    def last(self):
+        return super().last() + ONE
+
+    @property
+    def size(self):
+        return 2 * ONE
 
 
 @op
@@ -78,6 +90,12 @@ def test_a_function_or_method_is_put_into_other_words(words: ModuleType) -> None
     rewritten(words, "more", ("+", "*"))
     words.ONE = 3
     assert words.Pair().first(3) == 96, "it looks its names up in the module, as before"
+
+
+def test_a_property_stays_one_and_a_method_knows_its_class(words: ModuleType) -> None:
+    rewritten(words, "Pair.size", ("2 *", "3 *"))
+    rewritten(words, "Pair.last", ("+ ONE", "+ 4 * ONE"))
+    assert (words.Pair().size, words.Pair().last()) == (3, 5)
 
 
 def test_an_op_stays_the_same_op_with_another_forward_or_rule(words: ModuleType) -> None:
