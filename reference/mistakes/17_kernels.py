@@ -1424,7 +1424,7 @@ def pixels_are_kept_for_the_way_back(m):
     m.winograd_conv2d = op
 
 
-@caught_by(4)
+@caught_by(3)
 def it_is_kata_07_s_convolution_by_another_name(m):
     from tinytorch.spatial import conv2d
 
