@@ -172,7 +172,7 @@ class Op:
 
         TypeError for an array passed by keyword, whose gradient would get lost, and for more than one result.
         """
-        if params and not params.keys().isdisjoint(self.inputs):
+        if len(arrays) < len(self.inputs) and not params.keys().isdisjoint(self.inputs):
             raise TypeError(f"{self.name} takes {', '.join(self.inputs)} by position, not by keyword")
         result = self.forward(*arrays, **params)
         if self.saves:
@@ -213,7 +213,7 @@ class Op:
             elif name == "out":
                 kept.append(out)
             elif name == "input_shapes":
-                kept.append(tuple(map(np.shape, arrays)))
+                kept.append(tuple([x.shape if x.__class__ is np.ndarray else np.shape(x) for x in arrays]))
             else:
                 kept.append(params[name] if name in params else self.params[name])
         return kept
@@ -329,7 +329,7 @@ def resolve_shape(old: Shape, new: Shape) -> Shape:
         i = new.index(-1)
         # -1 times the others: that product, turned round, is the others'.
         resolved = (*new[:i], size // -math.prod(new), *new[i + 1 :])
-    if min(resolved, default=0) < 0 or math.prod(resolved) != size:
+    if math.prod(resolved) != size or (resolved and min(resolved) < 0):
         raise ValueError(f"shape {old} has {size} elements and cannot become {new}")
     return resolved
 
