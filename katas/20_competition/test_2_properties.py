@@ -320,7 +320,7 @@ def arrays_of_any_sort(draw):
     return array.copy(order=draw(st.sampled_from("CF")))
 
 
-@steady(50)
+@steady(25)
 @given(
     TEXTS,
     TEXTS,
