@@ -1,18 +1,19 @@
 """What `dojo grade` does with a class of 200, what it costs, and whether strict and plain grades agree.
 
-    python -m benchmarks.grading class FOLDER [whole killed dask strict]
+    python -m benchmarks.grading class FOLDER [whole killed dask strict] [--katas 01 02 ...]
     python -m benchmarks.grading agree FOLDER
 
 The first grades 200 made-up submissions, again killed in the middle and resumed, and again by two dask
 workers of which one is killed: the same scores each time. The second grades 100 honest submissions of one
 kata each, right and wrong, in both modes.
 
-The class hands in katas 02 to 04 and is graded for 03 and 04; one in five hands in what nobody else does, the
-others copy.
+The class hands in what it is graded for, and what comes before; 03 and 04, unless other katas are named,
+which must be two at least, with 04 among them. One in five hands in what nobody else does, the others copy.
 """
 
 from __future__ import annotations
 
+import argparse
 import ast
 import csv
 import os
@@ -23,7 +24,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from dojo import stubs
@@ -37,7 +38,7 @@ from dojo.grading.results import PASSED
 from dojo.grading.submissions import Submission
 from tests.grading.cheats import cheat
 
-GRADED = ("03", "04")
+Graded = Sequence[str]  # numbers of katas
 COUNT = 200
 DISTINCT = 40
 # Cheats that plain mode survives, if not unfooled: others end the grader, or change its files.
@@ -68,48 +69,52 @@ softmax.forward = again(softmax.forward)
 # Kinds of submissions, each made differently for each number.
 
 
-def right(n: int) -> Files:
-    return {name: f"{text}\n# {n}\n" for name, text in reference("02", "03", "04").items()}
+def right(n: int, graded: Graded) -> Files:
+    handed_in = (kata.number for kata in KATAS if kata.number <= max(graded))
+    return {name: f"{text}\n# {n}\n" for name, text in reference(*handed_in).items()}
 
 
-def wrong_in_one(n: int) -> Files:
-    number = GRADED[n % 2]
-    return {**right(n), BY_NUMBER[number].name: mutant(BY_NUMBER[number], random.Random(n))}
+def wrong_in_one(n: int, graded: Graded) -> Files:
+    kata = BY_NUMBER[graded[n % len(graded)]]
+    return {**right(n, graded), kata.name: mutant(kata, random.Random(n))}
 
 
-def slow(n: int) -> Files:
+def slow(n: int, graded: Graded) -> Files:
     """Computes each softmax thirty times."""
     text = f"{reference('04')['activations']}\n\n{THIRTY_TIMES}# {n}\n"
-    return {**right(n), "activations": text}
+    return {**right(n, graded), "activations": text}
 
 
-def unfinished(n: int) -> Files:
-    kata = BY_NUMBER[GRADED[n % 2]]
+def unfinished(n: int, graded: Graded) -> Files:
+    kata = BY_NUMBER[graded[n % len(graded)]]
     return {
-        **right(n),
+        **right(n, graded),
         kata.name: stubs.stub_text(kata.reference.read_text("utf-8"), kata.name) + f"\n# {n}\n",
     }
 
 
-def empty(n: int) -> Files:
-    return {"tensor": f"# {n}\n", "layers": "", "activations": ""}
+def empty(n: int, graded: Graded) -> Files:
+    return {**dict.fromkeys(right(n, graded), ""), "tensor": f"# {n}\n"}
 
 
-def hanging(n: int) -> Files:
+def hanging(n: int, graded: Graded) -> Files:
     loop = "\n\n\ndef forever(x, **params):\n    while True:\n        pass\n\n\nrelu.forward = forever\n"
-    return {**right(n), "activations": f"{reference('04')['activations']}{loop}# {n}\n"}
+    return {**right(n, graded), "activations": f"{reference('04')['activations']}{loop}# {n}\n"}
 
 
-def crashing(n: int) -> Files:
-    return {**right(n), "layers": ("import os\n\nos._exit(0)\n", "def f(:\n", "1 / 0\n")[n % 3] + f"# {n}\n"}
+def crashing(n: int, graded: Graded) -> Files:
+    return {
+        **right(n, graded),
+        "layers": ("import os\n\nos._exit(0)\n", "def f(:\n", "1 / 0\n")[n % 3] + f"# {n}\n",
+    }
 
 
-def hostile(n: int) -> Files:
+def hostile(n: int, graded: Graded) -> Files:
     text = cheat(HOSTILE[n % len(HOSTILE)]).files["activations"].decode()
-    return {**right(n), "activations": f"{text}\n# {n}\n"}
+    return {**right(n, graded), "activations": f"{text}\n# {n}\n"}
 
 
-KINDS: dict[Callable[[int], Files], int] = {
+KINDS: dict[Callable[[int, Graded], Files], int] = {
     right: 10,
     wrong_in_one: 10,
     slow: 3,
@@ -129,14 +134,14 @@ def mutant(kata: Kata, chance: random.Random) -> str:
     return ast.unparse(found.tree) + "\n"
 
 
-def make(folder: Path) -> None:
+def make(folder: Path, graded: Graded) -> None:
     kinds = [kind for kind, count in KINDS.items() for _ in range(count)]
     assert len(kinds) == DISTINCT
     for number in range(COUNT):
         kind = kinds[number % DISTINCT]
         path = folder / f"{number:03}-{kind.__name__}" / "stubs" / "tinytorch"
         path.mkdir(parents=True)
-        for name, text in kind(number % DISTINCT).items():
+        for name, text in kind(number % DISTINCT, graded).items():
             (path / f"{name}.py").write_text(text, encoding="utf-8")
 
 
@@ -144,7 +149,8 @@ def make(folder: Path) -> None:
 
 
 def command(folder: Path, results: Path, *options: str) -> list[str]:
-    return [sys.executable, "-m", "dojo", "grade", str(folder), "-o", str(results), *options, *GRADED]
+    graded = (folder.parent / "katas.txt").read_text().split()
+    return [sys.executable, "-m", "dojo", "grade", str(folder), "-o", str(results), *options, *graded]
 
 
 def environment() -> dict[str, str]:
@@ -210,14 +216,15 @@ def over_dask(folder: Path, results: Path) -> None:
         assert child.wait() == 0
 
 
-def the_class(top: Path, phases: list[str]) -> int:
+def the_class(top: Path, phases: Sequence[str], graded: Graded) -> int:
     """Grade the class in each of the ways; ones after `whole` compare with what that left in `top`."""
     folder = top / "class"
     for phase in phases or PHASES:
         if phase == "whole":
             shutil.rmtree(top, ignore_errors=True)
-            make(folder)
-            say(f"{COUNT} submissions, {DISTINCT} different ones, katas {' and '.join(GRADED)}")
+            make(folder, graded)
+            (top / "katas.txt").write_text(" ".join(graded))
+            say(f"{COUNT} submissions, {DISTINCT} different ones, katas {', '.join(graded)}")
         say(f"{phase}:")
         shutil.rmtree(top / phase, ignore_errors=True)
         PHASES[phase](folder, top / phase)
@@ -316,5 +323,11 @@ def say(line: str) -> None:
 
 
 if __name__ == "__main__":
-    where = Path(sys.argv[2]).resolve()
-    sys.exit(the_class(where, sys.argv[3:]) if sys.argv[1] == "class" else agree(where))
+    parser = argparse.ArgumentParser(description="What grading costs; see the docstring.")
+    parser.add_argument("what", choices=("class", "agree"))
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("phases", nargs="*", help=f"of {', '.join(PHASES)}; all, unless named")
+    parser.add_argument("--katas", nargs="+", default=["03", "04"], metavar="NN")
+    asked = parser.parse_args()
+    where = asked.folder.resolve()
+    sys.exit(the_class(where, asked.phases, asked.katas) if asked.what == "class" else agree(where))
