@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import textwrap
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -32,7 +33,7 @@ class Panel:
         if is_plain(terminalreporter, config):
             terminalreporter.write_line("")
             for line in lines:
-                terminalreporter.write_line(line)
+                _write(line, terminalreporter)
         else:
             _draw(lines, terminalreporter)
 
@@ -41,11 +42,11 @@ class Panel:
         waiting: Counter[str] = Counter()
         for test in self._tests():
             if test.todo:
-                waiting[f"{test.todo['where']}: not written yet ({test.todo['task']})"] += 1
+                waiting[f"{test.todo['where']}: {test.todo['task']}"] += 1
         if waiting:
             reporter.section("to do", sep="=")
         for line, count in sorted(waiting.items(), key=lambda pair: _by_line(pair[0])):
-            reporter.write_line(f"{line}  {count} test{'s' * (count > 1)}")
+            _write(f"{line}  {count} test{'s' * (count > 1)}", reporter)
 
     def _tests(self) -> Iterator[Test]:
         for tests in self.outcomes.tests.values():
@@ -185,6 +186,15 @@ def is_plain(reporter: Any, config: pytest.Config) -> bool:
     told = any(os.environ.get(name) for name in ("NO_COLOR", "CI"))
     writer = reporter._tw
     return quiet or told or not writer.hasmarkup or writer.fullwidth < NARROW
+
+
+def _write(line: str, reporter: Any) -> None:
+    """A line; on a narrow terminal folded between words, with what follows set in."""
+    width = reporter._tw.fullwidth
+    inset = " " * (len(line) - len(line.lstrip()) + 4)
+    folded = textwrap.wrap(line, width - 1, subsequent_indent=inset, break_long_words=False)
+    for part in folded if folded and width < NARROW else [line]:
+        reporter.write_line(part)
 
 
 def _draw(lines: list[str], reporter: Any) -> None:

@@ -60,7 +60,7 @@ def see(course: Course, *args: str) -> str:
 
 def test_a_blank_stub_is_a_list_of_things_to_do(course: Course) -> None:
     out = see(course)
-    assert "stubs/tinytorch/setup.py:9: not written yet (kata 01.1: double)  1 test" in out
+    assert "stubs/tinytorch/setup.py:9: kata 01.1: double  1 test" in out
     assert "Next: stubs/tinytorch/setup.py:9, kata 01.1: double" in out
     assert "Read: katas/01_setup/README.md:" in out
     assert "Hint: dojo hint 01.1" in out
@@ -383,6 +383,13 @@ def test_in_colour_the_panel_has_a_frame(course: Course) -> None:
     narrow = course.run(SUITE, "--color=yes", env={"COLUMNS": "50"}).stdout
     assert "tinytorch katas ─" not in narrow
     assert "Next: stubs/tinytorch/setup.py:9" in narrow
+
+
+def test_on_a_narrow_terminal_lines_are_folded_between_words(course: Course) -> None:
+    out = course.run(SUITE, env={"COLUMNS": "40"}).stdout
+    _, _, ours = out.partition("to do ===")
+    assert "stubs/tinytorch/setup.py:9: kata 01.1:\n    double  1 test\n" in ours
+    assert max(len(line) for line in ours.splitlines()) <= 40
 
 
 def test_test_explorers_can_collect(solved: Course) -> None:
