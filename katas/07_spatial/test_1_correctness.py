@@ -96,9 +96,20 @@ def test_a_kernel_that_fits_nowhere_is_refused(arguments, numbers):
         conv_output_size(*arguments)
 
 
-@pytest.mark.parametrize("arguments", [(5, 0), (5, 3, 0), (5, 3, 1, -1), (5, 3, 1, 0, 0), (5, 3, -1)])
-def test_numbers_that_make_no_sense_are_refused(arguments):
-    with expect_error(ValueError):
+@pytest.mark.parametrize(
+    ("arguments", "number"),
+    [
+        ((5, 0), "0"),
+        ((5, 3, 0), "0"),
+        ((5, 3, 1, -1), "-1"),
+        ((5, 3, 1, 0, 0), "0"),
+        ((5, 3, -4), "-4"),
+        ((5, -6), "-6"),
+        ((5, 3, 1, 0, -7), "-7"),
+    ],
+)
+def test_numbers_that_make_no_sense_are_refused_by_name(arguments, number):
+    with expect_error(ValueError, number):
         conv_output_size(*arguments)
 
 
@@ -259,6 +270,14 @@ def test_the_dtype_is_that_in_which_pixels_and_weights_meet(convolution, x, weig
     expect(out, np.full((1, 1, 1, 1), 7200, result))
 
 
+@by
+def test_a_bias_does_not_change_the_dtype(convolution):
+    for dtype, other in (("float32", "float64"), ("float64", "float32")):
+        x, weight = np.ones((1, 1, 2, 2), dtype), np.ones((1, 1, 2, 2), dtype)
+        out = array(convolution(x, weight, np.array([0.5], other)))
+        expect(out, np.full((1, 1, 1, 1), 4.5, dtype))
+
+
 @pytest.mark.parametrize("shape", [(0, 2, 3, 3), (2, 0, 3, 3)])
 def test_of_nothing_there_is_nothing_but_the_bias(shape, rng):
     weight, bias = rng.normal(size=(4, shape[1], 2, 2)), rng.normal(size=4)
@@ -305,6 +324,9 @@ def test_a_result_lies_channels_last_in_memory(rng):
     out = conv2d(rng.normal(size=(2, 3, 6, 5)), rng.normal(size=(4, 3, 3, 3))).data
     expect(out.shape, (2, 4, 4, 3))
     assert out.transpose(0, 2, 3, 1).flags.c_contiguous
+    grouped = conv2d(rng.normal(size=(2, 4, 6, 5)), rng.normal(size=(6, 2, 3, 3)), groups=2, stride=2).data
+    expect(grouped.shape, (2, 6, 2, 2))
+    assert grouped.transpose(0, 2, 3, 1).flags.c_contiguous
 
 
 # 07.3 windows
@@ -419,7 +441,7 @@ def test_im2col_keeps_the_dtype():
 )
 def test_taps_are_what_lies_under_each_tap_place_by_place(arguments, expected):
     line = np.arange(6.0)
-    expect(taps(line, 0, *arguments), [np.array(each, float) for each in expected])
+    expect(list(taps(line, 0, *arguments)), [np.array(each, float) for each in expected])
     image = line[None, :, None] + np.zeros((2, 1, 3))
     for got, each in zip(taps(image, 1, *arguments), expected, strict=True):
         expect(got, np.array(each, float)[None, :, None] + np.zeros((2, 1, 3)))
@@ -430,6 +452,9 @@ def test_taps_are_views_to_write_through():
     for number, tap in enumerate(taps(line, 0, 2, 3), 1):
         tap += number
     expect(line, [1.0, 2.0, 0.0, 1.0, 2.0, 0.0])
+    for number, tap in enumerate(taps(line, 0, 2, 1, 3), 1):
+        tap *= number
+    expect(line, [1.0, 2.0, 0.0, 2.0, 4.0, 0.0])
 
 
 def test_col2im_adds_up_where_windows_overlap():

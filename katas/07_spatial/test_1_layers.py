@@ -78,7 +78,14 @@ def test_a_layer_convolves_with_its_parameters(arguments, params, rng):
 
 @pytest.mark.parametrize(
     ("channels", "kernel", "groups", "bound"),
-    [(1, 2, 1, 0.5), (25, 4, 1, 0.05), (8, 2, 2, 0.25), (1, 1, 1, 1.0)],
+    [
+        (1, 2, 1, 0.5),
+        (25, 4, 1, 0.05),
+        (8, 2, 2, 0.25),
+        (1, 1, 1, 1.0),
+        (2, (2, 4), 1, 0.25),
+        (4, (8, 1), 2, 0.25),
+    ],
 )
 def test_parameters_start_uniform_within_one_over_the_root_of_what_a_kernel_sees(
     channels, kernel, groups, bound, rng
@@ -202,6 +209,13 @@ def test_batches_are_counted_in_training(rng):
     ):
         assert buffer.data is array
         assert version(array) > before
+
+
+def test_a_momentum_of_0_leaves_the_running_ones_where_they_are(rng):
+    layer = BatchNorm2d(2, momentum=0.0)
+    layer(images(rng, 3, 2, 2, 2))
+    expect((layer.running_mean, layer.running_var), (f32([0, 0]), f32([1, 1])))
+    expect(layer.num_batches_tracked.item(), 1)
 
 
 def test_without_momentum_all_batches_count_the_same(rng):

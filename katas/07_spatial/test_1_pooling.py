@@ -150,7 +150,8 @@ def test_what_cannot_be_pooled_is_refused(kind, shape, params, mentions):
 @both
 def test_pooling_leaves_images_channels_last(kind, rng):
     x = rng.normal(size=(2, 4, 5, 3)).transpose(0, 3, 1, 2)
-    assert POOLS[kind][0](x, kernel=2).data.transpose(0, 2, 3, 1).flags.c_contiguous
+    for params in ({"kernel": 2}, {"kernel": 3, "stride": 1, "padding": 1}):
+        assert POOLS[kind][0](x, **params).data.transpose(0, 2, 3, 1).flags.c_contiguous
 
 
 # 07.11 batch_norm
@@ -244,6 +245,9 @@ def test_momentum_says_how_far():
     batch_norm(BATCH, *ones_and_zeros(2), **state, momentum=0.5)
     expect(state["running_mean"], np.array([2.0, 1.0]))
     expect(state["running_var"], np.array([3.0, 1.0]))
+    batch_norm(BATCH, *ones_and_zeros(2), **state, momentum=0.0)
+    expect(state["running_mean"], np.array([2.0, 1.0]))
+    expect(state["running_var"], np.array([3.0, 1.0]))
 
 
 def test_a_write_to_the_running_ones_is_noted():
@@ -299,7 +303,7 @@ def test_what_cannot_be_normed_is_refused(x, weight, bias, mentions):
     state = running([0.0, 0.0, 0.0], [1.0, 1.0, 1.0])
     with expect_error(ValueError, *mentions):
         batch_norm(np.ones(x), np.ones(weight), np.ones(bias), **state)
-    expect(state["running_var"], np.ones(3))
+    expect((state["running_mean"], state["running_var"]), (np.zeros(3), np.ones(3)))
 
 
 def test_use_without_running_ones_is_refused():

@@ -128,6 +128,9 @@ def test_gradients_of_a_convolution_are_right_in_their_dtype(dtype, rng):
     assert is_grad_enabled()
     arrays = [rng.normal(size=shape).astype(dtype) for shape in ((2, 3, 5, 4), (4, 3, 3, 3), (4,))]
     check_formula(lambda *t: conv2d(*t, padding=1), three_by_three, *arrays)
+    for stride in (1, 2):
+        out, back = conv2d.vjp(*arrays, padding=1, stride=stride)
+        expect([gradient.dtype for gradient in back(out)], [np.dtype(dtype)] * 3)
 
 
 def test_pixels_may_be_integers(rng):

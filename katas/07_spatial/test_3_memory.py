@@ -106,6 +106,14 @@ POOL = Budget(
     unit="times the memory of its result, at the worst moment",
     naively="a version that copies the windows in float64",
 )
+OVERLAP = Budget(
+    "pooling 3x3 with steps of 1",
+    limit=6.5,
+    reference=2.3,
+    naive=10.2,
+    unit="times the memory of its result, at the worst moment",
+    naively="a version that copies the windows of all images",
+)
 POOL_BACK = Budget(
     "the gradient of pooling 2x2",
     limit=3.2,
@@ -324,6 +332,23 @@ def test_the_twin_that_copies_windows_in_float64_is_caught(rng):
         return np.sort(flat.astype(np.float64))[..., -1]
 
     POOL.catches(peak_bytes(pool) / (x.nbytes / 4))
+
+
+def test_windows_that_overlap_are_not_copied_for_all_images_at_once(rng):
+    x = images(rng)
+    for pool in (max_pool2d, avg_pool2d):
+        needed = peak_bytes(lambda pool=pool: pool(x, kernel=3, stride=1))
+        OVERLAP.check(needed / pool(x, kernel=3, stride=1).data.nbytes)
+
+
+def test_the_twin_that_copies_the_windows_of_all_images_is_caught(rng):
+    x = images(rng)
+
+    def pool():
+        seen = np.lib.stride_tricks.sliding_window_view(x, (3, 3), axis=(2, 3))
+        return seen.reshape(*seen.shape[:4], 9).max(axis=-1)
+
+    OVERLAP.catches(peak_bytes(pool) / pool().nbytes)
 
 
 def test_its_way_back_needs_memory_for_the_gradient_and_a_few_images(rng):

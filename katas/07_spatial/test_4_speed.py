@@ -34,6 +34,14 @@ CONVOLVE_BACK = Budget(
     unit="times the time of the three products of matrices in it",
     naively="a version that goes back pixel by pixel",
 )
+SMALL = Budget(
+    "conv2d 3x3 of (256, 16, 2, 2)",
+    limit=40,
+    reference=2.5,
+    naive=130,
+    unit="times the time of the products of matrices in it",
+    naively="a version that goes image by image",
+)
 UNWANTED = Budget(
     "the gradient of the kernels alone",
     limit=0.75,
@@ -206,6 +214,42 @@ def test_the_twin_that_goes_back_pixel_by_pixel_is_caught(rng):
         return padded, grad_weight
 
     CONVOLVE_BACK.catches(race(back, three_products, limit=CONVOLVE_BACK.limit, inputs=lambda: operands(rng)))
+
+
+def small_operands(rng):
+    """A quarter of the pixels of `operands`, in 64 times as many images."""
+    return images(rng, 256, 16, 2), random(rng, 16, 16, 3, 3), random(rng, 1024, 144), random(rng, 144, 16)
+
+
+def test_small_images_are_taken_as_many_at_a_time_as_fit(rng):
+    SMALL.check(
+        race(
+            lambda x, weight, *_: conv2d(x, weight, padding=1),
+            one_product,
+            limit=SMALL.limit,
+            inputs=lambda: small_operands(rng),
+        )
+    )
+
+
+def test_on_the_way_back_too_small_images_are_taken_many_at_a_time(rng):
+    def there_and_back(x, weight, *_):
+        out, back = conv2d.vjp(x, weight, padding=1)
+        return back(out)
+
+    SMALL.check(race(there_and_back, three_products, limit=SMALL.limit, inputs=lambda: small_operands(rng)))
+
+
+def test_the_twin_that_goes_image_by_image_is_caught(rng):
+    def one_by_one(x, weight, columns, matrix):
+        out = np.empty((256, 4, 16), np.float32)
+        for n in range(256):
+            padded = np.pad(x[n], ((0, 0), (1, 1), (1, 1)))
+            seen = np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(1, 2))
+            out[n] = seen.transpose(1, 2, 3, 4, 0).reshape(4, 144) @ matrix
+        return out
+
+    SMALL.catches(race(one_by_one, one_product, limit=SMALL.limit, inputs=lambda: small_operands(rng)))
 
 
 def gradients(x, weight, grad, wants_x):

@@ -5,7 +5,7 @@ import math
 
 import numpy as np
 
-from dojo.mistakes import caught_by
+from dojo.mistakes import caught_by, rewritten
 
 
 def _op(m, op, **changes):
@@ -1356,6 +1356,117 @@ def every_kernel_has_a_border_of_one(m):
         return [convolution, m.BatchNorm2d(out_channels)]
 
     m.conv_norm = conv_norm
+
+
+@caught_by(1)
+def numbers_that_make_no_sense_stay_unnamed(m):
+    text = 'f"no kernel {kernel} with stride {stride}, padding {padding}, dilation {dilation}"'
+    rewritten(m, "conv_output_size", (text, '"that makes no sense"'))
+
+
+@caught_by(1)
+def kernels_are_taken_for_squares_when_they_start(m):
+    rewritten(m, "Conv2d.__init__", ("math.prod(shape[1:])", "shape[1] * shape[2] ** 2"))
+
+
+@caught_by(1)
+def a_momentum_of_0_is_taken_for_none(m):
+    rewritten(m, "batch_norm", ("running += momentum", "running += (momentum or 0.1)"))
+
+
+@caught_by(1)
+def a_layer_s_momentum_of_0_is_taken_for_none(m):
+    rewritten(m, "BatchNorm2d.forward", ("if momentum is None", "if not momentum"))
+
+
+@caught_by(1)
+def the_running_mean_moves_before_a_batch_is_refused(m):
+    rewritten(
+        m,
+        "batch_norm",
+        (
+            "        if len(rows) < 2:",
+            "        if running_mean is not None and len(rows) == 1:\n"
+            "            running_mean += momentum * (rows[0] - running_mean)\n"
+            "        if len(rows) < 2:",
+        ),
+    )
+
+
+@caught_by(1)
+def the_bias_decides_about_the_dtype_too(m):
+    def wider(out, x, weight, bias=None, **params):
+        return out if bias is None else out.astype(np.result_type(out, bias))
+
+    _result(m, "conv2d", wider)
+
+
+@caught_by(2)
+def the_gradient_of_the_kernels_is_in_float64(m):
+    _gradients(
+        m, lambda grad, x, weight, bias, g: (g[0], None if g[1] is None else g[1].astype(np.float64), g[2])
+    )
+
+
+@caught_by(2)
+def the_gradient_of_the_bias_is_in_float64(m):
+    _gradients(
+        m, lambda grad, x, weight, bias, g: (*g[:2], None if g[2] is None else g[2].astype(np.float64))
+    )
+
+
+@caught_by(1)
+def taps_that_are_apart_are_copies(m):
+    right = m.taps
+
+    def taps(a, axis, kernel, stride=1, dilation=1):
+        views = right(a, axis, kernel, stride, dilation)
+        return [view.copy() for view in views] if dilation > 1 and a.ndim == 1 else views
+
+    m.taps = taps
+
+
+@caught_by(1)
+def groups_are_joined_channels_first(m):
+    def joined(out, *arrays, groups=1, **params):
+        return np.ascontiguousarray(out) if groups > 1 else out
+
+    _result(m, "conv2d", joined)
+
+
+@caught_by(1)
+def a_border_makes_the_largest_lie_channels_first(m):
+    def forward(out, x, *, padding=0, **params):
+        return np.ascontiguousarray(out) if padding else out
+
+    _result(m, "max_pool2d", forward)
+
+
+ONE_BY_ONE = "(slice(i, i + 1) for i in range(len({0})))"
+
+
+@caught_by(4)
+def small_images_are_convolved_one_by_one(m):
+    rewritten(m, "bands", ("chunks(len(x), height * row_bytes)", ONE_BY_ONE.format("x")))
+
+
+@caught_by(4)
+def on_the_way_back_images_are_taken_one_by_one(m):
+    each = "chunks(len(grad), math.prod(grad.shape[2:]) * by_tap[0, :, 0].nbytes)"
+    rewritten(m, "grad_of_images", (each, ONE_BY_ONE.format("grad")))
+    rewritten(m, "conv2d_back", ("min(border) >= 0", "False"))
+
+
+@caught_by(3)
+def windows_of_the_largest_are_copied_for_all_images(m):
+    def forward(x, *, kernel, stride=None, padding=0):
+        shape = m.pool_shape(x, kernel, stride, padding)
+        seen = m.windows(m.pad(x, padding, m.lowest(x.dtype)), kernel, stride or kernel)
+        out = m.channels_last(shape, x.dtype)
+        out[...] = seen.reshape(*shape, math.prod(seen.shape[4:])).max(axis=-1)
+        return out
+
+    m.max_pool2d.forward = forward
 
 
 TIME = (
