@@ -43,15 +43,19 @@ def tasks_of(item: pytest.Item, unit: Unit | None) -> list[Task]:
 def task_of_failure(unit: Unit | None, item: pytest.Item, steps: list[str], words: list[str]) -> str:
     """`01.10 find_mismatch`: the task that a failure is about; empty where nothing tells.
 
-    Tried in turn: the function in which an exception was raised (the last of `steps`); the heading that the
-    test stands under, and of its tasks those whose names the failing statements use (`words`), or the test,
-    or whose function or op is its parameter; these names alone.  Of methods with one
+    Tried in turn: the innermost of `steps`, on the way to where an exception was raised, that is a task; the
+    heading that the test stands under, and of its tasks those whose names the failing statements use
+    (`words`), or the test, or whose function or op is its parameter; these names alone.  Of methods with one
     name that of a class which these name; of several tasks the last of the lesson: what it leans on has
     tests of its own, before.
     """
-    raised, headed = _named(unit, steps[-1:]), _numbered(unit, _numbers(item))
+    raised: list[Task] = []
+    for step in steps:
+        raised = [task for task in _tasks(unit) if task.name == step] or raised
+    headed = _numbered(unit, _numbers(item))
     given = _names_of_parameters(item)
-    for names in (words, names_in(item), given, {f"{name}_back" for name in given}):
+    made = [f"{name}.__init__" for name in words]  # a class that a failing statement calls
+    for names in (words, made, names_in(item), given, {f"{name}_back" for name in given}):
         about = [task for task in _named(unit, names) if not headed or task in headed]
         if raised or about:
             break
@@ -66,7 +70,7 @@ def task_of_failure(unit: Unit | None, item: pytest.Item, steps: list[str], word
 def _named(unit: Unit | None, words: Iterable[str]) -> list[Task]:
     """The tasks whose functions are among `words`, in the order of the lesson."""
     words = set(words)
-    return [task for task in _tasks(unit) if task.name.rpartition(".")[2] in words]
+    return [task for task in _tasks(unit) if task.name.rpartition(".")[2] in words or task.name in words]
 
 
 def _numbered(unit: Unit | None, numbers: Collection[str]) -> list[Task]:

@@ -1,4 +1,7 @@
-"""One mistake can fail a dozen tests in the same way: two of them are shown, and the others named."""
+"""One mistake can fail a dozen tests in the same way: two of them are shown, and the others named.
+
+Of test files that cannot be imported, all because of one line of a stub, one is shown.
+"""
 
 from __future__ import annotations
 
@@ -23,11 +26,13 @@ class Alike:
         if cause is None:
             return
         shown = self.shown.setdefault(cause, [])
-        if len(shown) < SHOWN:
+        whole_file = getattr(report, "whole_file", False)
+        if len(shown) < (1 if whole_file else SHOWN):
             shown.append(report)
         else:
             report.folded = True
-            self.folded.setdefault(cause, []).append(report.nodeid.partition("::")[2])
+            file, _, name = report.nodeid.partition("::")
+            self.folded.setdefault(cause, []).append(file if whole_file else name)
 
     def pytest_report_teststatus(self, report: Any) -> tuple[str, str, str] | None:
         """A category of its own, which pytest counts and does not print at length."""

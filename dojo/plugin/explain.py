@@ -40,6 +40,20 @@ class Frame(NamedTuple):
     def __str__(self) -> str:
         return f"{relative(self.path)}:{self.line}"
 
+    @property
+    def qualified(self) -> str:
+        """`Adam.step` for a method, and for what is defined inside it."""
+        around = [
+            node
+            for node in _statements(self.path)
+            if isinstance(node, (ast.ClassDef, ast.FunctionDef))
+            and node.lineno <= self.line <= (node.end_lineno or node.lineno)
+        ]
+        around.sort(key=lambda node: node.lineno)
+        classes = [node.name for node in around if isinstance(node, ast.ClassDef)]
+        functions = [node.name for node in around if isinstance(node, ast.FunctionDef)]
+        return ".".join([*classes[:1], *functions[:1]]) or self.function
+
 
 class Explain:
     """Rewrites the text of a failed kata test."""
@@ -60,12 +74,14 @@ class Explain:
         vars(item).pop("repr_failure", None)
         if not report.failed:
             return report
+        if isinstance(item, StubTrouble):
+            report.alike, report.whole_file, report.longrepr = item.trouble, True, item.trouble
         if todo:
             report.todo = todo
             report.longrepr = f"{todo['where']}: not written yet ({todo['task']})"
             report.sections.clear()
         elif rewrite:
-            steps = [step.function for step in frames(error) if is_under_test(step.path)]
+            steps = [step.qualified for step in frames(error) if is_under_test(step.path)]
             report.task = task_of_failure(unit_of(item.path), item, steps, words_of(error))
             heading = f"kata {report.task}\n" if report.task else ""
             report.longrepr = heading + explain(error, item)

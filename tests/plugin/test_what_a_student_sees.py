@@ -190,6 +190,18 @@ def test_a_stub_that_cannot_be_imported_is_one_message(solved: Course, old: str,
     assert "blocked" in out
 
 
+def test_one_line_that_breaks_several_test_files_is_shown_once(solved: Course) -> None:
+    solved.write(
+        f"{SUITE}/test_1_more.py", "from tinytorch.setup import double\n\n\ndef test_it(): double(1)\n"
+    )
+    solved.seal()
+    solved.edit(STUB, "return text.upper()", "return (")
+    out = see(solved)
+    assert out.count("Python cannot read this") == 1
+    assert "1 more failed alike" in out
+    assert "test_1_more.py" in out
+
+
 def test_leaving_the_process_is_a_failure_like_any_other(solved: Course) -> None:
     solved.edit(STUB, "return text.upper()", "import os; os._exit(0)")
     out = see(solved)
