@@ -428,7 +428,8 @@ def batch_norm_back(grad: Array) -> tuple[Array | None, ...]:
 class Conv2d(Module):
     """conv2d with kernels of its own.
 
-    Both start uniform on [-b, b) with b = 1/sqrt(what a kernel sees), as in PyTorch.
+    Both start uniform on [-b, b) with b = 1/sqrt(what a kernel sees), as in PyTorch. ValueError, naming all
+    three, if channels do not divide into groups.
 
     Attributes:
         weight: (out_channels, in_channels / groups, KH, KW), float32.
@@ -508,7 +509,9 @@ class Flatten(Module):
 
 
 class BatchNorm2d(Module):
-    """batch_norm with weight, bias, and running mean and variance for when it is used.
+    """batch_norm of images (N, C, H, W), with running mean and variance for when it is used.
+
+    ValueError, naming the shape, for what has not four axes.
 
     Attributes:
         weight, bias: (num_features,), 1 and 0 at the start.
@@ -569,12 +572,16 @@ class ResidualBlock(Module):
     """What two convolutions change in their input, added to it (He, 2015).
 
     Where the shape changes, a 1 x 1 convolution with batch norm takes the input along.
+
+    Attributes:
+        main: a Sequential of the two convolutions with their batch norms, a ReLU between them.
+        shortcut: a Sequential of the convolution that takes the input along and its batch norm; or None.
     """
 
     def __init__(
         self, in_channels: int, out_channels: int, stride: int = 1, *, rng: np.random.Generator
     ) -> None:
-        # TODO 07.13: the first convolution has the stride. `shortcut` is None where the shape stays.
+        # TODO 07.13: the first convolution has the stride. Without a change of shape there is no shortcut.
         raise NotImplementedError("kata 07.13: ResidualBlock.__init__")
 
     def forward(self, x: Tensor) -> Tensor:
