@@ -482,7 +482,10 @@ def test_what_is_not_in_a_state_is_forgotten():
 
 def test_arrays_keep_the_dtype_of_their_parameters():
     optimizer, other = trained(), fresh()
-    state = {name: np.float64(value) for name, value in optimizer.state_dict().items()}
+    state = {
+        name: value if name.endswith("step") else np.float64(value)
+        for name, value in optimizer.state_dict().items()
+    }
     other.load_state_dict(state)
     expect(other.state_dict()["state.0.total"], f32(4, -4))
 
