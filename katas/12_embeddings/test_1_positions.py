@@ -135,6 +135,7 @@ def test_positions_can_be_given_token_by_token(kind, rng):
     expect(layer(Tensor(x), positions=positions), expected)
     expect(layer(Tensor(x), positions=positions.astype(np.uint8)), expected)
     expect(layer(Tensor(x), positions=positions[1]), x + table_of(layer)[5:8])
+    expect(layer(Tensor(x[0]), positions=positions[1]), x[0] + table_of(layer)[5:8])  # a text by itself
     expect(layer(Tensor(x), 3, positions), expected)  # then the offset does not count
 
 

@@ -1697,5 +1697,9 @@ EQUIVALENT: dict[str, str] = {
     "module: 1 << 17 -> 2 << 17": TUNING,
     "module: BLOCK_ROWS = 128 -> BLOCK_ROWS = 129": TUNING,
     "module: 1 << 17 -> 1 << 18": TUNING,
+    "MultiHeadAttention.forward: allowed_pairs(mask, False, (*q.shape[:3], cache.length + q.shape[2])) -> "
+    "allowed_pairs(mask, True, (*q.shape[:3], cache.length + q.shape[2]))": (
+        "what it refuses counts, and what it answers is dropped"
+    ),
     "walk: max(1, group * rows * min(columns, keys)) -> max(2, group * rows * min(columns, keys))": TUNING,
 }
