@@ -1746,7 +1746,6 @@ EQUIVALENT: dict[str, str] = {
     "SparseRows: dataclass(frozen=True, eq=False) -> dataclass(frozen=True, eq=True)": (
         "given; nobody compares two of them"
     ),
-    "check_positions: np.broadcast_shapes(places.shape, tokens) -> np.broadcast_shapes(tokens, places.shape)": (
-        "two shapes stretch to the same one either way round"
-    ),
+    "check_positions: np.broadcast_shapes(places.shape, tokens) -> "
+    "np.broadcast_shapes(tokens, places.shape)": ("two shapes stretch to the same one either way round"),
 }

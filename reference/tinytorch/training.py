@@ -659,10 +659,10 @@ class Trainer:
 
         Args:
             validation: a loader to validate on after each epoch.
-            checkpoint: where to write what it takes to go on, after each epoch, and within one whenever `step`
-                is a multiple of `every`. If something is there already, the fit goes on from it, bit for bit:
-                the same line again takes up a run that was killed. The loaders then need a `state_dict`, as
-                DataLoader has.
+            checkpoint: where to write what it takes to go on, after each epoch, and within one whenever
+                `step` is a multiple of `every`. If something is there already, the fit goes on from it, bit
+                for bit: the same line again takes up a run that was killed. The loaders then need a
+                `state_dict`, as DataLoader has.
         """
         # kata 10.16: epochs while there are any left and nothing has stopped; `on_fit_end` whatever happens.
         # After an epoch's last batch, which the tally counts, the loader may stand at its end or before the
