@@ -166,11 +166,11 @@ def test_what_does_not_fit_a_static_cache_is_counted_and_changes_nothing(first, 
     cache, k = StaticCache(4), some(rng, 1, 1, 9, 2)
     if first <= 4:
         cache.append(k[:, :, :first], k[:, :, :first])
-    held = cache.length
+    held, rows, size = cache.length, cache.rows, cache.nbytes
     more = first if first > 4 else then
     with expect_error(ValueError, "4", str(more), str(held)):
         cache.append(k[:, :, :more], k[:, :, :more])
-    expect(cache.length, held)
+    expect((cache.length, cache.rows, cache.nbytes), (held, rows, size))
     rest = k[:, :, : 4 - held]
     expect(cache.append(rest, rest)[0].shape, (1, 1, 4, 2))
     expect(cache.append(k[:, :, :0], k[:, :, :0])[0].shape, (1, 1, 4, 2))
@@ -224,9 +224,10 @@ def test_a_row_that_is_kept_twice_goes_its_own_ways(kind, tokens, rng):
 def test_a_row_that_is_not_there_is_refused(kind, rng):
     cache, k = KINDS[kind](), some(rng, 2, 1, 3, 3)
     cache.append(k, k)
-    with expect_error(IndexError, "2"):
-        cache.select([0, 2])
-    expect(cache.rows, 2)
+    for rows in ([0, 2], [0, 1, 2], [2]):
+        with expect_error(IndexError, "2"):
+            cache.select(rows)
+        expect(cache.rows, 2)
     got, _ = appended(cache, k, k)
     expect(got[0], np.concatenate([k, k], axis=2))
 
@@ -247,12 +248,30 @@ def test_what_was_cut_was_never_there(kind, length, rng):
     cache.append(k[:, :, :5], v[:, :, :5])
     cache.append(k[:, :, 5:], v[:, :, 5:])
     cache.truncate(length)
-    expect((cache.length, sorted(cache.positions().tolist())), (length, list(range(length))))
+    expect((cache.length, cache.rows), (length, 2))
+    expect(sorted(cache.positions().tolist()), list(range(length)))
     for new in (1, 3):
         more = some(rng, 2, 1, new, 3)
         k, v = (np.concatenate([x[:, :, : cache.length], more], axis=2) for x in (k, v))
         got, _ = appended(cache, more, more)
         expect(got, [k, v])
+
+
+@EVERY
+def test_a_cache_that_was_cut_to_nothing_has_its_rows_still(kind, rng):
+    """Only `reset` makes it as good as new, also for other rows."""
+    cache, k = KINDS[kind](), some(rng, 2, 1, 3, 3)
+    cache.append(k, k)
+    held = cache.nbytes
+    cache.truncate(0)
+    if not kind.startswith("PagedCache"):  # whose blocks go back to the pool
+        expect(cache.nbytes, held)
+    with expect_error(ValueError, "(3, 1, 1, 3)"):
+        cache.append(np.zeros((3, 1, 1, 3), np.float32), np.zeros((3, 1, 1, 3), np.float32))
+    cache.select([1, 0, 1])
+    expect(cache.rows, 3)
+    k = k[[1, 0, 1]]
+    expect(cache.append(k, k), (k, k))
 
 
 @EVERY

@@ -170,6 +170,7 @@ def test_a_pool_that_is_too_small_for_the_first_text_stays_as_it_was(rng):
     with expect_error(OutOfBlocks, "3", "2"):
         cache.write(k, k)
     expect((cache.tables, cache.length, pool.free, cache.rows), ([], 0, 2, None))
+    expect((pool.layout, pool.block_bytes), (None, 0))
     cache.write(k[:2], k[:2])
     expect(pool.free, 0)
 
@@ -436,6 +437,16 @@ def test_attention_by_pages_changes_nothing_and_keeps_float64(rng):
     expect((q, cache.gather()[0]), (before, k))
 
 
+def test_attention_by_pages_is_attention_for_any_scale_and_size(rng):
+    """A scale of 0 makes all weights equal; and scores of some thousands are no infinities."""
+    cache, k = PagedCache(BlockPool(8, 4)), some(rng, 2, 1, 7, 4)
+    cache.write(k, -k)
+    q = some(rng, 2, 2, 3, 4)
+    for queries, scale in ((q, 0.0), (q, -1.0), (1000 * q, None)):
+        got = paged_attention(queries, cache, scale, chunk=4)
+        expect(got, fused_attention(queries, k, -k, is_causal=True, scale=scale).data)
+
+
 def test_queries_that_do_not_fit_the_cache_are_refused(rng):
     cache, k = PagedCache(BlockPool(8, 4)), some(rng, 2, 2, 5, 4)
     with expect_error(ValueError, "1", "0"):
@@ -512,6 +523,16 @@ def test_the_same_ids_after_others_are_not_the_same_keys():
         caches = prefixes.start([*ids, 0])
         expect(caches[0].length, 12)
         expect(caches[0].gather(), text)
+
+
+def test_ids_are_told_apart_however_large_they_are():
+    pool = BlockPool(8, SIZE)
+    prefixes, cache = PrefixCache(pool, layers=1, capacity=9), PagedCache(pool)
+    cache.write(np.zeros((1, 1, 4, 1)), np.zeros((1, 1, 4, 1)))
+    prefixes.keep([1, 2, 3, 4], [cache])
+    for more in (1 << 8, 1 << 16, 1 << 32):
+        expect(known(prefixes, [1 + more, 2, 3, 4, 0]), 0)
+    expect(known(prefixes, [1, 2, 3, 4, 0]), 4)
 
 
 def test_what_is_found_is_what_was_read_in_every_layer(rng):
@@ -702,6 +723,11 @@ def test_caches_of_other_models_or_of_several_rows_are_refused():
     with expect_error(ValueError, "3"):
         prefixes.keep([1] * 9, caches)
     caches.pop()
+    for few in (caches[:1], []):
+        with expect_error(ValueError, str(len(few))):
+            prefixes.keep([1] * 9, few)
+    with expect_error(ValueError, "None"):
+        prefixes.keep([1] * 9, [PagedCache(pool), PagedCache(pool)])
     caches[1].select([0, 0])
     with expect_error(ValueError, "2"):
         prefixes.keep([1] * 9, caches)

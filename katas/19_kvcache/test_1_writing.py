@@ -6,7 +6,7 @@ import pytest
 from dojo.expect import expect, expect_error
 from dojo.measuring import load_probes
 from tinytorch.attention import KVCache, cache_bytes
-from tinytorch.autograd import no_grad
+from tinytorch.autograd import is_grad_enabled, no_grad
 from tinytorch.generation import RepetitionPenalty, Temperature, TopK, generate
 from tinytorch.kvcache import (
     BlockPool,
@@ -168,8 +168,11 @@ def test_ids_that_kata_15_refuses_are_refused():
     for wrong, error in (([3], ValueError), (np.zeros((1, 0), int), ValueError), ([[0.5]], TypeError)):
         with expect_error(error):
             generate_cached(Toy(), wrong, 2)
+    toy = Toy(context=8)
     with expect_error(ValueError, "8"):
-        generate_cached(Toy(context=8), [ROW], 3)
+        generate_cached(toy, [ROW], 3)
+    assert toy.training
+    assert is_grad_enabled()
 
 
 # 19.17 accept
@@ -207,6 +210,9 @@ def test_a_guess_that_the_target_would_never_make_always_falls():
     q, p = np.array([[0.5, 0.5, 0.0]]), np.array([[0.0, 0.5, 0.5], [1.0, 0.0, 0.0]])
     for seed in range(100):
         expect(accept(q, p, [0], rng=new(seed)), np.array([2]))  # which p has more of than q: 2 alone
+    near = np.array([[1.0, 1e-6, 0.0]]), np.array([[1.0, 0.0, 1e-6], [1.0, 0.0, 0.0]])
+    for seed in range(20):
+        expect(accept(*near, [1], rng=new(seed)), np.array([2]))  # however little more that is
 
 
 def test_a_guess_stands_as_often_as_it_may():
@@ -472,6 +478,10 @@ def test_a_report_of_each_kind(rng):
         cache.append(k, v)
         expect(cache_report([cache]), {"used": used * each, "reserved": reserved * each})
         expect(cache_report(iter([cache, cache])), {"used": 2 * used * each, "reserved": 2 * reserved * each})
+    pool = BlockPool(20, 4)
+    first = PagedCache(pool)
+    first.append(k, v)
+    expect(cache_report([first, PagedCache(pool)]), {"used": 26 * each, "reserved": 32 * each})
     window = WindowCache(6, 2)
     window.append(k, v)
     expect(cache_report([window])["used"], 16 * each)
@@ -497,7 +507,7 @@ def test_gains_by_hand():
     expect(speculative_gain(0.0, 4), 1.0)
     expect(speculative_gain(0.8, 5), (1 - 0.8**6) / (1 - 0.8))
     expect(speculative_gain(0.7, 0), 1.0)
-    for wrong in (-0.1, 1.5):
+    for wrong in (-0.1, 1.5, float("nan")):
         with expect_error(ValueError, str(wrong)):
             speculative_gain(wrong, 3)
 

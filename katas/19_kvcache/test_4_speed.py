@@ -44,6 +44,14 @@ RING = Budget(
     unit="times the bytes of it",
     naively="a version that moves all others up by one",
 )
+BAND = Budget(
+    "a prompt of 256 for a window of 64, keys and mask",
+    limit=36,
+    reference=1.8,
+    naive=63,
+    unit="times the time of copying it, and of one table of all pairs",
+    naively="a version that goes from pair to pair",
+)
 ALLOCATE = Budget(
     "a block of a pool of 8,192, half of them in use",
     limit=4,
@@ -189,6 +197,36 @@ def test_the_twin_that_moves_all_others_up_is_caught(rng):
     RING.catches(moved(rng, append))
 
 
+# 19.4 WindowCache.append, 19.5 WindowCache.fit
+
+
+def prompt(rng):
+    return (token(rng, 256),)
+
+
+def table_and_copies(k):
+    places = np.arange(256)
+    copies(k)
+    return (places > places[:, None] - 64) | (places < 4)
+
+
+def test_a_prompt_comes_into_a_window_all_at_once(rng):
+    def read(k):
+        cache = WindowCache(64, 4)
+        mask = cache.fit(None, 256)
+        return mask, cache.append(k, k)
+
+    BAND.check(race(read, table_and_copies, limit=BAND.limit, inputs=lambda: prompt(rng)))
+
+
+def test_the_twin_that_goes_from_pair_to_pair_is_caught(rng):
+    def walk(k):
+        copies(k)
+        return np.array([[p > query - 64 or p < 4 for p in range(256)] for query in range(256)])
+
+    BAND.catches(race(walk, table_and_copies, limit=BAND.limit, inputs=lambda: prompt(rng)))
+
+
 # 19.8 BlockPool
 
 
@@ -202,6 +240,7 @@ def pool_in_use(blocks):
 def come_and_go(pool):
     for _ in range(20):
         one, other = pool.allocate(), pool.allocate()
+        assert pool.free
         pool.release(other)
         pool.release(one)
 

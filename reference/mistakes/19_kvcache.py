@@ -1522,6 +1522,171 @@ def a_rate_of_anything(m):
     rewritten(m, "speculative_gain", ("if not 0 <= rate <= 1:", "if False:"))
 
 
+# What came through an earlier suite
+
+
+@caught_by(1)
+def rows_are_counted_before_they_are_found(m):
+    rewritten(
+        m,
+        "StaticCache.select",
+        (
+            "rows, used = np.asarray(rows, np.intp), len(self.positions())",
+            "rows, used, before = np.asarray(rows, np.intp), len(self.positions()), self.rows\n    self.rows = len(rows)",
+        ),
+        ("len(rows) != self.rows", "len(rows) != before"),
+    )
+
+
+@caught_by(1)
+def a_cache_cut_to_nothing_is_new(m):
+    rewritten(
+        m,
+        "StaticCache.truncate",
+        ("self.length = length", "self.length = length\n    length or self.reset()"),
+    )
+
+
+@caught_by(1)
+def pages_without_a_position_have_no_rows_to_select(m):
+    rewritten(m, "PagedCache.select", ("if self.rows is None:", "if not self.length:"))
+
+
+@caught_by(1)
+def laid_out_before_room_is_looked_for(m):
+    rewritten(m, "StaticCache.append", ("    start, end =", "    self.lay_out(k, v)\n    start, end ="))
+
+
+@caught_by(1)
+def a_pool_is_laid_out_before_blocks_are_counted(m):
+    rewritten(
+        m,
+        "PagedCache.write",
+        ("    pool, start, end =", "    self.pool.lay_out(k, v)\n    pool, start, end ="),
+    )
+
+
+@caught_by(3)
+def the_first_rows_are_a_view_of_all(m):
+    right = m.StaticCache.select
+
+    def select(self, rows):
+        if self.rows is None or list(rows) != list(range(len(rows))) or len(rows) > self.rows:
+            right(self, rows)
+        else:
+            self.held, self.rows = [x[: len(rows)] for x in self.held], len(rows)
+
+    m.StaticCache.select = select
+
+
+@caught_by(4)
+def free_blocks_are_counted_each_time(m):
+    _property(m, "BlockPool", "free", lambda self: sum(not users for users in self._users))
+
+
+@caught_by(4)
+def a_mask_goes_from_pair_to_pair(m):
+    rewritten(
+        m,
+        "WindowCache.fit",
+        (
+            "(places < self.sinks) | (places > queries - self.window)",
+            "np.array([[p < self.sinks or p > q - self.window for p in places.tolist()] for q in queries[:, 0].tolist()])",
+        ),
+    )
+
+
+@caught_by(4)
+def a_window_takes_a_prompt_one_by_one(m):
+    right = m.WindowCache.append
+
+    def append(self, k, v):
+        k, v = self.check(k, v)
+        if k.shape[2] < 2:
+            return right(self, k, v)
+        self.lay_out(k, v)
+        seen = self.slots(self.positions(k.shape[2])[: -k.shape[2]])
+        every = [np.concatenate([x[:, :, seen], y], axis=2) for x, y in zip(self.held, (k, v), strict=True)]
+        for i in range(k.shape[2]):
+            right(self, k[:, :, i : i + 1], v[:, :, i : i + 1])
+        return every[0], every[1]
+
+    m.WindowCache.append = append
+
+
+@caught_by(1)
+def a_scale_of_0_is_none(m):
+    rewritten(
+        m,
+        "paged_attention",
+        ("(q.shape[3] ** -0.5 if scale is None else scale)", "(scale or q.shape[3] ** -0.5)"),
+    )
+
+
+@caught_by(1)
+def large_scores_overflow(m):
+    def absorb(scores, v, top, total, mix):
+        weights = np.exp(scores)
+        total += weights.sum(axis=-1, keepdims=True)
+        mix += weights @ v
+
+    m.absorb = absorb
+
+
+@caught_by(1)
+def a_model_trains_no_more_after_an_error(m):
+    right = m.generate_cached
+
+    def generate_cached(model, *args, **kwargs):
+        before = model.training
+        model.eval()
+        text = right(model, *args, **kwargs)
+        model.train(before)
+        return text
+
+    m.generate_cached = generate_cached
+
+
+@caught_by(1)
+def fewer_caches_than_layers_are_kept(m):
+    rewritten(m, "PrefixCache.keep", ("len(caches) != self.layers", "len(caches) > self.layers"))
+
+
+@caught_by(1)
+def caches_without_rows_are_kept(m):
+    rewritten(m, "PrefixCache.keep", ("cache.rows != 1 for", "(cache.rows or 1) != 1 for"))
+
+
+@caught_by(1)
+def ids_are_bytes(m):
+    rewritten(m, "PrefixCache.find", ("part.tobytes()", "part.astype(np.uint8).tobytes()"))
+    rewritten(
+        m,
+        "PrefixCache.keep",
+        (
+            "row[i * size : (i + 1) * size].tobytes()",
+            "row[i * size : (i + 1) * size].astype(np.uint8).tobytes()",
+        ),
+    )
+
+
+@caught_by(1)
+def a_little_more_is_nothing(m):
+    rewritten(m, "accept", ("more if more.any() else", "more if more.sum() > 1e-3 else"))
+
+
+@caught_by(1)
+def a_new_cache_of_a_pool_in_use_has_no_report(m):
+    rewritten(
+        m, "cache_report", ("if cache.layout is not None and cache.rows:", "if cache.layout is not None:")
+    )
+
+
+@caught_by(1)
+def nan_is_a_rate(m):
+    rewritten(m, "speculative_gain", ("if not 0 <= rate <= 1:", "if rate < 0 or rate > 1:"))
+
+
 TWO = "there are always two of each"
 EQUIVALENT: dict[str, str] = {
     "BlockPool.__init__: self.values: Array = self.keys -> pass": "`lay_out` sets both before either is read",

@@ -198,9 +198,9 @@ class StaticCache(Cache):
 class WindowCache(StaticCache):
     """The first `sinks` positions and the last `window` of the others, in memory that never grows.
 
-    A position sees itself, the window - 1 before it, and the sinks. ValueError for a window below 1 or sinks
-    below 0. What StaticCache does with its memory is right here, too, where positions are kept as `slots`
-    says.
+    A position sees itself, the window - 1 before it, and the sinks. A prompt is written, and its mask fitted,
+    in arrays and not position by position. ValueError for a window below 1 or sinks below 0. What StaticCache
+    does with its memory is right here, too, where positions are kept as `slots` says.
     """
 
     def __init__(self, window: int, sinks: int = 0) -> None:
@@ -290,8 +290,9 @@ class OutOfBlocks(MemoryError):
 class BlockPool:
     """`blocks` blocks of memory, each for `block_size` positions of one row, and who uses them.
 
-    Blocks are numbered from 0. A block may have several users, and is free when none is left. The memory is
-    laid out once, when the first user knows what a position is made of. ValueError for numbers below 1.
+    Blocks are numbered from 0. A block may have several users, and is free when none is left. No method takes
+    longer in a large pool than in a small one. The memory is laid out once, when the first user knows what a
+    position is made of. ValueError for numbers below 1.
 
     Attributes:
         keys, values: (KV, blocks, block_size, D) and (…, E), None before. What is in a block that nobody has
@@ -473,9 +474,9 @@ def generate_cached(
 
     What `caches` (new ones of the model, without) hold of the ids is not read again, and afterwards they hold
     everything but the last column; where no token is wanted, nothing is read. What is read must fit the
-    model's context, or the model raises on the way. Each draw is as in kata 15: `processors`
-    see the logits and all ids so far; without `rng` the most likely id is taken, with it one is drawn by
-    `sample`. Errors as of `left_padded` (15) and `read_rest`.
+    model's context, or the model raises on the way; afterwards it trains as before, then too. Each draw is as
+    in kata 15: `processors` see the logits and all ids so far; without `rng` the most likely id is taken,
+    with it one is drawn by `sample`. Errors as of `left_padded` (15) and `read_rest`.
     """
     # TODO 19.14: read the rest, choose, write it into the next column.
     raise NotImplementedError("kata 19.14: generate_cached")

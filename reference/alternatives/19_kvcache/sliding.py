@@ -268,16 +268,15 @@ class WindowCache(Cache):
         return k, v
 
     def fit(self, mask: Any, new: int) -> Any:
-        places = self.positions(new).tolist()
+        places = self.positions(new)
         if mask is not None:
             mask = np.take(as_array(mask), places, axis=-1)
         if new <= 1:
             return mask
-        rows = [
-            [p < self.sinks or query - self.window < p <= query for p in places]
-            for query in range(self.length, self.length + new)
-        ]
-        return np.array(rows) if mask is None else np.logical_and(mask, rows)
+        back = np.subtract.outer(np.arange(self.length, self.length + new), places)
+        rows = np.logical_and(back >= 0, back < self.window)
+        rows[:, places < self.sinks] = True
+        return rows if mask is None else np.logical_and(mask, rows)
 
     def select(self, rows: Any) -> None:
         if self.rows is None:
@@ -856,7 +855,7 @@ def cache_report(caches: Iterable[Cache]) -> dict[str, int]:
 
 
 def speculative_gain(rate: float, k: int, cost: float = 0.0) -> float:
-    if rate < 0 or rate > 1:
+    if rate != rate or rate < 0 or rate > 1:
         raise ValueError(f"rate {rate}")
     tokens = k + 1 if rate == 1 else (1 - rate ** (k + 1)) / (1 - rate)
     return tokens / (k * cost + 1)

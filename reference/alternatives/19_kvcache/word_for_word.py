@@ -302,9 +302,8 @@ class WindowCache(StaticCache):
         if new < 2:
             return mask
         band = np.ones((new, len(order)), bool)
-        for i in range(new):
-            for j, p in enumerate(order.tolist()):
-                band[i, j] = p < self.sinks or self.length + i - p < self.window
+        for i, row in enumerate(band):
+            row[:] = (order < self.sinks) | (self.length + i - order < self.window)
         return band if mask is None else mask * band
 
     def truncate(self, length: int) -> None:
