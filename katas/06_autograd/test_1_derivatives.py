@@ -84,6 +84,7 @@ ELEMENTWISE = {
     "log": (log, ([1, 4],), [10, 20], ([10, 5],)),
     "sqrt": (sqrt, ([1, 16],), [10, 20], ([5, 2.5],)),  # 1 / (2 * 4)
     "absolute": (absolute, ([-3, 0, 2],), [10, 20, 30], ([-10, 0, 30],)),
+    "absolute of infinities": (absolute, ([-np.inf, np.inf],), [10, 20], ([-10, 20],)),
     # 2**3 has the slope 3 * 2**2 in the base, and 2**3 log 2 in the exponent.
     "power": (power, ([2, 1], [3, 4]), [10, 20], ([120, 80], [80 * np.log(2), 0])),
 }
@@ -128,6 +129,13 @@ def test_nothing_is_said_about_what_is_not_chosen():
         gradients(power, ([-2, 2], 2), [1, 1])
 
 
+def test_slopes_of_tiny_numbers_are_as_steep_as_they_are():
+    """1 / x, 1 / (2 sqrt(x)) and 1 / b: something small that is added to a divisor shows here."""
+    expect(gradients(log, ([1e-20],), [1]), [f64([1e20])])
+    expect(gradients(sqrt, ([1e-20],), [1]), [f64([5e9])])
+    expect(gradients(div, ([3e-20], [1e-20]), [1]), [f64([1e20]), f64([-3e20])])
+
+
 def test_the_base_can_be_a_number():
     expect(gradients(power, (2.0, [0, 1, 3]), [1, 1, 1])[1], np.log(2) * f64([1, 2, 8]))
 
@@ -141,6 +149,7 @@ def test_a_power_of_nothing_has_no_slope_in_its_exponent():
     with quiet():
         expect(gradients(power, ([0, 0, 0], [0, 1, 2.5]), [1, 1, 1])[1], f64([0, 0, 0]))
         expect(gradients(power, ([0, 0], [1, 2]), [1, 1])[0], f64([1, 0]))
+        expect(np.isfinite(gradients(power, ([0], [-1]), [1])[1]), np.array([False]))  # but for negative ones
 
 
 def test_a_negative_base_has_no_slope_in_its_exponent_that_is_a_number():
@@ -154,6 +163,7 @@ def test_a_negative_base_has_no_slope_in_its_exponent_that_is_a_number():
 def test_the_larger_gets_the_gradient_and_equals_share_it():
     expect(gradients(maximum, ([1, 5, 2], [3, 4, 2]), [10, 20, 30]), [f64([0, 20, 15]), f64([10, 0, 15])])
     expect(gradients(maximum, ([-1, 0, 2], 0.0), [10, 20, 30])[0], f64([0, 10, 30]))
+    expect(gradients(maximum, ([1], [1 + 1e-9]), [10]), [f64([0]), f64([10])])  # near is not equal
 
 
 @pytest.mark.parametrize(
@@ -173,6 +183,15 @@ def test_each_place_gives_its_gradient_to_where_it_came_from():
     chosen = np.array([True, False, True])
     shares = gradients(where, (chosen, [1, 2, 3], [4, 5, 6]), [10, 20, 30])
     expect(shares, [None, f64([10, 0, 30]), f64([0, 20, 0])])
+
+
+def test_a_condition_can_be_a_python_bool_or_some_of_them():
+    shares = gradients(where, ((True, False), [1, 2], [3, 4]), [10, 20])
+    expect(shares[1:], [f64([10, 0]), f64([0, 20])])
+    for condition in (True, False):
+        shares = gradients(where, (condition, [1, 2], [3, 4]), [10, 20])
+        expect(shares[2 - condition], f64([10, 20]))
+        expect(shares[1 + condition], f64([0, 0]))
 
 
 def test_a_gradient_that_is_not_finite_stays_on_its_side():
@@ -265,13 +284,17 @@ REDUCTIONS = {
     "mean": (mean, SIX, {}, 12.0, [[2, 2, 2], [2, 2, 2]]),
     "mean of columns": (mean, SIX, {"axis": 0}, [2, 4, 6], [[1, 2, 3], [1, 2, 3]]),
     "mean of both, kept": (mean, SIX, {"axis": (0, 1), "keepdims": True}, [[12]], [[2, 2, 2], [2, 2, 2]]),
+    "mean of no axis": (mean, SIX, {"axis": ()}, SIX, SIX),
     # the mean is 2, the distances -1, 0, 1, and 2 / (n - 1) is 1
     "var": (var, [1, 2, 3], {}, 10.0, [-10, 0, 10]),
     "var without correction": (var, [1, 2, 3], {"correction": 0}, 3.0, [-2, 0, 2]),
+    "var with another correction": (var, [1, 2, 3], {"correction": 2}, 5.0, [-10, 0, 10]),  # 5 * 2 / 1
     "var of rows": (var, [[1, 2, 3], [0, 0, 0]], {"axis": 1}, [1, 10], [[-1, 0, 1], [0, 0, 0]]),
     "amax": (amax, SIX, {}, 10.0, [[0, 0, 0], [0, 0, 10]]),
     "amax of columns": (amax, SIX, {"axis": 0}, [1, 2, 3], [[0, 2, 0], [1, 0, 3]]),
     "amax of rows, kept": (amax, SIX, {"axis": 1, "keepdims": True}, [[1], [2]], [[0, 1, 0], [0, 0, 2]]),
+    "amax of no axis": (amax, SIX, {"axis": ()}, SIX, SIX),
+    "amax of nearly equals": (amax, [1, 1 + 1e-9], {}, 6.0, [0, 6]),
     "amin": (amin, SIX, {}, 10.0, [[10, 0, 0], [0, 0, 0]]),
     "amin of columns": (amin, SIX, {"axis": (0,)}, [1, 2, 3], [[1, 0, 3], [0, 2, 0]]),
     "amax of equals": (amax, [3, 1, 3, 3], {}, 6.0, [2, 0, 2, 2]),
@@ -288,6 +311,8 @@ def test_each_element_gets_what_it_moved(name):
 def test_one_number_has_no_variance():
     with quiet():
         expect(np.isnan(gradients(var, ([3],), 1.0)[0]), np.array([True]))
+        # 1 / 0 for all n that are not more than the correction
+        expect(np.isfinite(gradients(var, ([1, 3],), 1.0, correction=3)[0]), np.array([False, False]))
 
 
 @pytest.mark.parametrize("op", [total, mean, var], ids=lambda op: op.name)
@@ -325,6 +350,13 @@ SHAPES = {
     "a new axis": (getitem, X, {"index": (..., None, 0)}, [[1], [2]], [[1, 0, 0], [2, 0, 0]]),
     "a mask": (getitem, X, {"index": (X > 3,)}, [1, 2], [[0, 0, 0], [0, 1, 2]]),
     "a row twice": (getitem, X, {"index": [1, 1]}, [[1, 2, 3], [4, 5, 6]], [[0, 0, 0], [5, 7, 9]]),
+    "a row twice, by a tuple": (
+        getitem,
+        X,
+        {"index": ((1, 1),)},
+        [[1, 2, 3], [4, 5, 6]],
+        [[0, 0, 0], [5, 7, 9]],
+    ),
     "an element three times": (
         getitem,
         X,
@@ -415,6 +447,22 @@ def test_float32_stays_float32_and_a_shape_its_shape(name):
         shares = back(np.ones_like(out))
         for share in shares if isinstance(shares, (tuple, list)) else [shares]:
             expect((np.shape(share), np.asarray(share).dtype), (shape, np.dtype(np.float32)))
+
+
+def test_float32_stays_float32_in_products_choices_and_places():
+    x = np.float32([[1, 2], [3, 4]])
+    cases = [(op, (a,), params) for op, a, params, _, _ in SHAPES.values()]
+    cases += [
+        (matmul, (x, x), {}),
+        (matmul, (x[0], x), {}),
+        (where, (x > 2, x, x), {}),
+        (join, (x, x), {"axis": 0}),
+    ]
+    for op, inputs, params in cases:
+        out, back = op.vjp(*(a.astype(np.float32) if a.dtype.kind == "f" else a for a in inputs), **params)
+        shares = back(np.ones_like(out))
+        for share in shares if isinstance(shares, (tuple, list)) else [shares]:
+            assert share is None or share.dtype == np.float32, op.name
 
 
 def test_no_rule_changes_what_it_is_given():

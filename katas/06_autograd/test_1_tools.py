@@ -1,5 +1,6 @@
 """Level 1: computing again instead of keeping, checking gradients, forward mode, and the graph to look at."""
 
+import itertools
 import re
 
 import numpy as np
@@ -82,6 +83,13 @@ def test_parameters_that_the_function_uses_get_their_gradients(rng):
     expect(gradients_of(lambda x, *parameters: checkpoint(function, x), x, *parameters), plain)
 
 
+def test_one_tensor_can_be_handed_over_twice():
+    """The function gets two, and each has a share: of x * y, y and x."""
+    x = leaf([3.0])
+    backward(checkpoint(lambda y, z: y * y * z, x, x))
+    expect(x.grad, f64([27]))
+
+
 def test_a_function_of_no_input_that_needs_a_gradient_is_recorded_all_the_same(rng):
     """The first block of a network sees data, and still has weights to learn."""
     layer, data = Linear(3, 2, rng=rng), Tensor(rng.normal(size=(4, 3)).astype(np.float32))
@@ -140,6 +148,17 @@ def test_dropout_draws_the_same_mask_again_if_its_generator_is_named():
     backward(out.sum())
     expect(x.grad, 2 * out.data)
     expect(mine.random(3), twin.random(3))  # and goes on from where it was
+
+
+def test_every_generator_that_is_named_draws_the_same_again():
+    rngs = [np.random.default_rng(seed) for seed in (1, 2)]
+    drops = [Dropout(0.5, rng=rng) for rng in rngs]
+    x = Tensor(np.ones((8, 8)), requires_grad=True)
+    out = checkpoint(lambda x: drops[1](drops[0](x)), x, rngs=rngs)
+    after = [rng.bit_generator.state for rng in rngs]
+    backward(out.sum())
+    expect(x.grad, out.data)
+    assert [rng.bit_generator.state for rng in rngs] == after
 
 
 def test_what_an_unsuccessful_function_leaves_behind():
@@ -207,12 +226,12 @@ def test_an_input_that_was_written_over_cannot_be_computed_with_again():
     for function, inputs in [(lambda x, d: x * d, (x, data)), (lambda x: x * x, (x,))]:
         out = checkpoint(function, *inputs)
         increment_version(inputs[-1].data)
-        with expect_error(RuntimeError, "changed"):
+        with expect_error(RuntimeError, "checkpointed"):
             backward(out)
     weight = leaf([2.0])
     out = checkpoint(lambda x: x * weight, x)
     increment_version(weight.data)
-    with expect_error(RuntimeError, "changed"):
+    with expect_error(RuntimeError, "checkpointed"):
         backward(out)
 
 
@@ -309,15 +328,18 @@ def test_each_segment_but_the_last_is_computed_twice():
         expect((segments, drawn.count("checkpointed")), (segments, segments - 1))
 
 
-def test_segments_are_of_about_equal_length():
+@pytest.mark.parametrize(("count", "segments"), [(7, 3), (11, 4), (6, 3), (9, 5)])
+def test_no_segment_is_longer_than_another_by_more_than_one_layer(count, segments):
     calls = []
-    x = leaf([1.0])
-    layers = [lambda x, i=i: (calls.append(i), x * 1.0)[1] for i in range(7)]
-    backward(checkpoint_sequential(iter(layers), 3, x))
-    again = calls[7:]
-    pieces = [again[: again.index(max(again)) + 1]]
-    pieces.append(again[len(pieces[0]) :])
-    expect(sorted(len(piece) for piece in pieces) in ([2, 2], [2, 3]), True)
+    layers = [lambda x, i=i: (calls.append(i), x * 1.0)[1] for i in range(count)]
+    backward(checkpoint_sequential(iter(layers), segments, leaf([1.0])))
+    # All but the last run again, the last of them first: where the numbers fall, a piece begins.
+    again = calls[count:]
+    starts = [i for i in range(len(again)) if i == 0 or again[i] < again[i - 1]]
+    lengths = [end - start for start, end in itertools.pairwise([*starts, len(again)])]
+    lengths.append(count - len(again))
+    expect((len(lengths), sum(lengths)), (segments, count))
+    assert max(lengths) - min(lengths) <= 1, lengths
 
 
 def test_dropout_in_segments_draws_the_same_masks_again():
@@ -408,6 +430,12 @@ def test_gradcheck_has_tolerances(rng):
     assert gradcheck(nearly, f64([1, 2]), rng=rng, atol=1.0)
 
 
+def test_gradcheck_draws_from_the_generator_it_is_given(rng):
+    before = rng.bit_generator.state
+    gradcheck(lambda x: x * x, f64([1, 2]), rng=rng)
+    assert rng.bit_generator.state != before
+
+
 def test_gradcheck_changes_nothing(rng):
     x = f64([1, 2])
     gradcheck(lambda x: x * x, x, rng=rng)
@@ -463,6 +491,7 @@ FORWARD = {
         [[[1, 2]]],
         [[5]],
     ),
+    "affine of b alone": (lambda b: affine(f64([[1, 2]]), f64([[3, 4]]), b), [[5]], [[7]], [[7]]),
     "affine of x alone": (lambda x: affine(x, f64([[3, 4]]), f64([9])), [[[1, 2]]], [[[10, 20]]], [[110]]),
     "views": (
         lambda x: x.reshape(3, 2).T.unsqueeze(0).squeeze(0).transpose(0, 1).contiguous().view(-1)[1:3],
@@ -487,6 +516,12 @@ def test_parameters_that_are_left_out_have_their_defaults():
     expect(jvp(lambda x: total(x), [x], [u])[1], f64(12))
     expect(jvp(lambda x: amax(x), [x], [u])[1], f64(2))
     expect(jvp(lambda x: amin(x, axis=1), [x], [u])[1], f64([1, 6]))
+
+
+def test_one_pass_gives_the_result_and_how_fast_it_changes():
+    calls = []
+    jvp(lambda x: (calls.append(1), x * x)[1], [f64([3])], [f64([1])])
+    expect(len(calls), 1)
 
 
 def test_each_primal_has_a_tangent():
@@ -533,6 +568,12 @@ def test_forward_mode_leaves_recording_as_it_was():
     before = set_recorder(None)
     set_recorder(before)
     assert before is record
+
+
+def test_forward_mode_asks_nobody_whether_to_record():
+    with no_grad():
+        expect(jvp(lambda x: x * x, [f64([3])], [f64([1])]), (f64([9]), f64([6])))
+        expect(is_grad_enabled(), False)
 
 
 def test_a_checkpoint_is_nothing_special_in_forward_mode():
@@ -607,6 +648,11 @@ def test_the_graph_in_words():
     )
 
 
+def test_what_is_kept_twice_counts_twice():
+    x = leaf([1.0])
+    assert graph_text((x * x).sum()).splitlines()[1] == "1: mul (1,) of 0, 0, keeps 16 bytes"  # a and b
+
+
 def test_a_shared_result_has_one_line_and_constants_none():
     h = leaf([1.0])
     for _ in range(64):
@@ -619,6 +665,13 @@ def test_a_shared_result_has_one_line_and_constants_none():
         (65, "65: mul (1,) of 64, "),
     ):
         assert lines[i].startswith(start), lines[i]
+
+
+def test_a_deep_graph_is_drawn_too():
+    h = leaf([1.0])
+    for _ in range(3000):
+        h = -h
+    expect((len(graph_text(h).splitlines()), len(graph_mermaid(h).splitlines())), (3001, 1 + 3001 + 3000))
 
 
 def test_every_line_speaks_of_earlier_lines_only():

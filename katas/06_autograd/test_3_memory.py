@@ -101,6 +101,14 @@ UNWANTED = Budget(
     unit="tables held at the worst moment",
     naively="a rule that computes the table's gradient, too,",
 )
+UNSTRETCHED = Budget(
+    "unbroadcast of a table to a row",
+    limit=1.5,
+    reference=0.002,
+    naive=2.0,
+    unit="tables held at the worst moment",
+    naively="a sum of float64",
+)
 SUMMED = Budget(
     "the gradient of a sum",
     limit=1.5,
@@ -428,13 +436,29 @@ def test_the_twin_that_computes_the_gradient_of_a_constant_is_caught(rng):
     UNWANTED.catches(peak_bytes(step) / MIB)
 
 
+@pytest.mark.parametrize("shape", [(512,), (512, 1), (1, 1)])
+def test_what_was_stretched_is_added_up_without_a_copy(shape, x):
+    UNSTRETCHED.check(peak_bytes(lambda: unbroadcast(x.data, shape)) / MIB)
+
+
+def test_the_twin_that_adds_up_in_float64_is_caught(x):
+    UNSTRETCHED.catches(peak_bytes(lambda: x.data.astype(np.float64).sum(axis=0)) / MIB)
+
+
 @pytest.mark.parametrize(
-    ("power", "number"), [(lambda x: x**2, 1), (lambda x: x**-1.5, 1), (lambda x: 2.0**x, 0)]
+    ("power", "constant"),
+    [
+        (lambda x: x**2, 1),
+        (lambda x: x**-1.5, 1),
+        (lambda x: 2.0**x, 0),
+        (lambda x: x ** Tensor(np.full(x.shape, 3, np.float32)), 1),
+        (lambda x: Tensor(np.full(x.shape, 3, np.float32)) ** x, 0),
+    ],
 )
-def test_a_power_computes_no_gradient_for_a_number(power, number, x):
+def test_a_power_computes_no_gradient_for_a_constant(power, constant, x):
     node = power(x).node
     shares = node.op.pull(np.ones_like(x.data), *node.kept)
-    expect(np.size(shares[number]), 1)  # None, or a number, but no array as large as the result
+    expect(np.size(shares[constant]), 1)  # None, or a number, but no array as large as the result
 
 
 def test_a_repeated_number_is_not_laid_out(x):

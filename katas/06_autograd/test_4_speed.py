@@ -5,8 +5,10 @@ that must not fit.
 """
 
 import inspect
+import math
 
 import numpy as np
+import pytest
 
 from dojo.measuring import Budget, race
 from tinytorch.autograd import (
@@ -19,7 +21,23 @@ from tinytorch.autograd import (
     record,
     unbroadcast,
 )
-from tinytorch.tensor import Tensor, set_recorder
+from tinytorch.tensor import (
+    Tensor,
+    absolute,
+    amax,
+    amin,
+    clip,
+    div,
+    exp,
+    log,
+    matmul,
+    maximum,
+    mean,
+    power,
+    set_recorder,
+    sqrt,
+    var,
+)
 
 DEPTH = Budget(
     "the way back through 1,200 nodes",
@@ -68,6 +86,30 @@ UNSTRETCH = Budget(
     naive=250,
     unit="times the time of numpy's sum over the rows",
     naively="a loop over the rows",
+)
+RULES = Budget(
+    "the rule of one operation on 16 KiB",
+    limit=15,  # choosing by np.where or by an index of bools takes up to six times as long as a product
+    reference=2.5,
+    naive=110,
+    unit="times the time of a formula in numpy",
+    naively="a loop over the elements",
+)
+POWERS = Budget(
+    "the rule of powers of 16 KiB",
+    limit=6,
+    reference=1.5,
+    naive=50,
+    unit="times the time of their formula in numpy",
+    naively="a loop over the elements",
+)
+STACKED = Budget(
+    "the gradients of 192 small matrices and of the one that multiplies them all",
+    limit=4,
+    reference=1.1,
+    naive=11,
+    unit="times the time of two products",
+    naively="a loop over the 192",
 )
 TWICE = Budget(
     "16 layers in 4 segments, there and back",
@@ -265,6 +307,103 @@ def test_the_twin_that_loops_over_rows_is_caught(rng):
     UNSTRETCH.catches(
         race(loop, lambda grad: grad.sum(axis=0), limit=UNSTRETCH.limit, inputs=lambda: table(rng))
     )
+
+
+def shared(grad, a, out):
+    hit = a == out
+    return hit * (grad / hit.sum(axis=0, dtype=np.float32))
+
+
+def larger(grad, a, b):
+    first = (a > b) + np.float32(0.5) * (a == b)
+    return grad * first, grad * (1 - first)
+
+
+FORMULAS = {
+    "div": (div, 2, {}, lambda grad, out, a, b: (grad / b, -grad * out / b)),
+    "exp": (exp, 1, {}, lambda grad, out, a: grad * out),
+    "log": (log, 1, {}, lambda grad, out, a: grad / a),
+    "sqrt": (sqrt, 1, {}, lambda grad, out, a: grad / (2 * out)),
+    "absolute": (absolute, 1, {}, lambda grad, out, a: grad * np.sign(a)),
+    "maximum": (maximum, 2, {}, lambda grad, out, a, b: larger(grad, a, b)),
+    "clip": (clip, 1, {"min": 0.75, "max": 1.25}, lambda grad, out, a: grad * (a == out)),
+    "mean": (mean, 1, {"axis": 0}, lambda grad, out, a: np.broadcast_to(grad / len(a), a.shape)),
+    "var": (var, 1, {"axis": 0}, lambda grad, out, a: 2 * grad / (len(a) - 1) * (a - a.mean(axis=0))),
+    "amax": (amax, 1, {"axis": 0}, lambda grad, out, a: shared(grad, a, out)),
+    "amin": (amin, 1, {"axis": 0}, lambda grad, out, a: shared(grad, a, out)),
+    "power": (
+        power,
+        2,
+        {},
+        lambda grad, out, a, b: (grad * b * np.power(a, b - 1), grad * out * np.log(a)),
+    ),
+}
+
+
+def way_back(name, rng):
+    """`back` of an operation and its formula, both as functions of nothing, from random tables."""
+    operation, count, params, formula = FORMULAS[name]
+    inputs = [rng.random(TABLE, np.float32) + np.float32(0.5) for _ in range(count)]
+    out, back = operation.vjp(*inputs, **params)
+    grad = rng.random(out.shape, np.float32)
+    return lambda: back(grad), lambda: formula(grad, out, *inputs)
+
+
+@pytest.mark.parametrize("name", [name for name in FORMULAS if name != "power"])
+def test_a_rule_works_on_whole_arrays(name, rng):
+    RULES.check(race(*way_back(name, rng), limit=RULES.limit))
+
+
+def test_the_twin_whose_rule_loops_over_elements_is_caught(rng):
+    a, grad = (rng.random(TABLE, np.float32) for _ in range(2))
+
+    def loop():
+        pairs = zip(grad.ravel().tolist(), a.ravel().tolist(), strict=True)
+        return np.array([g if x > 0 else -g for g, x in pairs], np.float32).reshape(TABLE)
+
+    RULES.catches(race(loop, lambda: grad * np.sign(a), limit=RULES.limit))
+
+
+def test_the_rule_of_powers_works_on_whole_arrays(rng):
+    POWERS.check(race(*way_back("power", rng), limit=POWERS.limit))
+
+
+def test_the_twin_that_raises_one_by_one_is_caught(rng):
+    a, b, grad = (rng.random(TABLE, np.float32) + np.float32(0.5) for _ in range(3))
+
+    def loop():
+        for_a, for_b = np.empty(TABLE, np.float32), np.empty(TABLE, np.float32)
+        for i, j in np.ndindex(TABLE):
+            for_a[i, j] = grad[i, j] * b[i, j] * a[i, j] ** (b[i, j] - 1)
+            for_b[i, j] = grad[i, j] * a[i, j] ** b[i, j] * math.log(a[i, j])
+        return for_a, for_b
+
+    formula = FORMULAS["power"][3]
+    POWERS.catches(race(loop, lambda: formula(grad, a**b, a, b), limit=POWERS.limit))
+
+
+def stacked(rng):
+    """192 matrices of (4, 32), 96 KiB, times one of (32, 32); and the gradient of the products."""
+    return tuple(rng.random(shape, np.float32) for shape in ((192, 4, 32), (32, 32), (192, 4, 32)))
+
+
+def two_products(many, one, grad):
+    return grad @ one.T, many.reshape(-1, 32).T @ grad.reshape(-1, 32)
+
+
+def test_a_matrix_for_many_takes_one_product(rng):
+    many, one, grad = stacked(rng)
+    _, back = matmul.vjp(many, one)
+    STACKED.check(race(lambda: back(grad), lambda: two_products(many, one, grad), limit=STACKED.limit))
+
+
+def test_the_twin_that_multiplies_one_by_one_is_caught(rng):
+    many, one, grad = stacked(rng)
+
+    def one_by_one():
+        return [g @ one.T for g in grad], sum(a.T @ g for a, g in zip(many, grad, strict=True))
+
+    STACKED.catches(race(one_by_one, lambda: two_products(many, one, grad), limit=STACKED.limit))
 
 
 # What memory costs in time, and forward mode.

@@ -6,7 +6,7 @@ import weakref
 
 import numpy as np
 
-from dojo.mistakes import caught_by
+from dojo.mistakes import caught_by, rewritten
 
 # Rules. `m.sub` and the other operations are those of kata 02; a second rule takes the place of the first.
 
@@ -218,6 +218,98 @@ def pieces_are_cut_along_the_first_axis(m):
     m.join.gradient(lambda grad, lengths, axis: np.split(grad, np.cumsum(lengths)[:-1]))
 
 
+@caught_by(1)
+def a_base_of_0_has_no_slope_in_any_exponent(m):
+    rewritten(m, "power_back", ("(a == 0) & np.greater_equal(b, 0)", "(a == 0)"))
+
+
+@caught_by(1)
+def a_root_is_kept_from_0_by_a_little(m):
+    m.sqrt.gradient(lambda grad, out: grad / (2 * out + 1e-12))
+
+
+@caught_by(1)
+def a_logarithm_is_kept_from_0_by_a_little(m):
+    m.log.gradient(lambda grad, a: grad / (a + 1e-12))
+
+
+@caught_by(1)
+def a_quotient_is_kept_from_0_by_a_little(m):
+    m.div.gradient(lambda grad, out, b: (grad / (b + 1e-12), -grad * out / (b + 1e-12)))
+
+
+@caught_by(1)
+def an_infinite_number_has_no_sign(m):
+    def absolute_back(grad, a, out):
+        with np.errstate(all="ignore"):
+            return grad * a / np.where(out == 0, 1, out)
+
+    m.absolute.gradient(absolute_back)
+
+
+@caught_by(1)
+def a_condition_must_be_an_array(m):
+    rewritten(m, "where_back", ("np.where(condition, 0, grad)", "np.where(~condition.astype(bool), grad, 0)"))
+
+
+@caught_by(1)
+def a_mean_of_no_axis_is_one_of_all(m):
+    rewritten(
+        m,
+        "mean_back",
+        (
+            "math.prod(input_shapes[0]) // max(grad.size, 1)",
+            "math.prod(input_shapes[0]) // max(grad.size if axis != () else 1, 1)",
+        ),
+    )
+
+
+@caught_by(1)
+def a_correction_is_1_or_nothing(m):
+    rewritten(m, "var_back", ("count - correction", "count - bool(correction)"))
+
+
+@caught_by(1)
+def a_variance_of_too_few_has_a_slope(m):
+    rewritten(m, "var_back", ("max(count - correction, 0)", "(count - correction)"))
+
+
+@caught_by(1)
+def what_is_nearly_the_largest_shares(m):
+    equal, near = (
+        "a == spread(out, a.shape, axis, keepdims)",
+        "np.isclose(a, spread(out, a.shape, axis, keepdims))",
+    )
+    rewritten(m, "_share_among_equals", (equal, near))
+
+
+@caught_by(1)
+def what_is_nearly_as_large_gets_half(m):
+    def maximum_back(grad, a, b):
+        near, larger = np.isclose(a, b), np.greater(a, b)
+        for_a = np.where(near, grad / 2, np.where(larger, grad, 0))
+        return for_a, np.where(near, grad / 2, np.where(larger, 0, grad))
+
+    m.maximum.gradient(maximum_back)
+
+
+@caught_by(1)
+def what_was_picked_gets_its_gradient_in_float64(m):
+    rewritten(m, "getitem_back", ("np.zeros(input_shapes[0], grad.dtype)", "np.zeros(input_shapes[0])"))
+
+
+@caught_by(1)
+def products_are_computed_in_float64(m):
+    rewritten(
+        m, "matmul_back", ("np.asarray(a), np.asarray(b)", "np.asarray(a, float), np.asarray(b, float)")
+    )
+
+
+@caught_by(1)
+def a_tuple_inside_of_an_index_is_no_list(m):
+    rewritten(m, "getitem_back", ("(list, tuple, np.ndarray)", "(list, np.ndarray)"))
+
+
 # The graph.
 
 
@@ -241,6 +333,13 @@ def a_missing_rule_is_an_error_before_anybody_wants_it(m):
         right(op, inputs, arrays, params, out)
 
     _record(m, record)
+
+
+@caught_by(1)
+def only_nodes_of_this_recorder_are_nodes(m):
+    rewritten(
+        m, "source_of", ("x if x.node is None else x.node", "x.node if isinstance(x.node, Node) else x")
+    )
 
 
 @caught_by(1)
@@ -404,6 +503,58 @@ def a_list_of_gradients_is_taken_for_one(m):
 
 
 @caught_by(1)
+def a_share_of_as_many_numbers_is_reshaped(m):
+    rewritten(
+        m,
+        "shares_of",
+        (
+            "share = unbroadcast(share, source.shape)",
+            "fits = share.size == math.prod(source.shape)\n" + " " * 16 + "share = "
+            "share.reshape(source.shape) if fits else unbroadcast(share, source.shape)",
+        ),
+    )
+
+
+@caught_by(1)
+def a_rule_is_asked_twice(m):
+    right = m.shares_of
+
+    def shares_of(node, grad):
+        if node.op.name != "checkpointed":
+            node.op.pull(grad, *node.kept)
+        return right(node, grad)
+
+    m.shares_of = shares_of
+
+
+@caught_by(1)
+def what_was_freed_is_not_named(m):
+    rewritten(m, "look_over", ('f"{name} {node.shape} was freed', 'f"the graph was freed'))
+
+
+@caught_by(1)
+def nodes_are_looked_over_twice(m):
+    """The second time an iterator has nothing left."""
+    right = m.look_over
+
+    def look_over(nodes):
+        for node in nodes:
+            if node.kept is None:
+                right([node])
+        right(nodes)
+
+    m.look_over = look_over
+    rewritten(
+        m,
+        "flow",
+        (
+            "look_over(item for item in order if isinstance(item, Node) and item not in ends)",
+            "look_over([item for item in order if isinstance(item, Node) and item not in ends])",
+        ),
+    )
+
+
+@caught_by(1)
 def hooks_of_results_are_not_called(m):
     right = m.shares_of
 
@@ -504,6 +655,14 @@ def the_last_use_of_a_result_wins(m):
 
 
 @caught_by(1)
+def a_walk_goes_on_from_an_end_where_it_begins(m):
+    right = m.flow
+    m.flow = lambda root, grad, retain_graph=False, ends=frozenset(): right(
+        root, grad, retain_graph, frozenset(ends) - {root}
+    )
+
+
+@caught_by(1)
 def gradients_on_their_way_are_added_in_place(m):
     def carry(pending, source, share):
         if source in pending:
@@ -575,6 +734,29 @@ def many_numbers_have_a_gradient_of_ones_by_default(m):
 
 
 @caught_by(1)
+def a_gradient_of_0_is_taken_for_none(m):
+    right = m.backward
+
+    def backward(x, grad=None, retain_graph=False):
+        bare = grad.data if isinstance(grad, m.Tensor) else grad
+        right(x, None if np.size(bare) == 1 and not np.any(bare) else grad, retain_graph)
+
+    m.backward = backward
+
+
+@caught_by(1)
+def a_gradient_keeps_the_dtype_in_which_it_came(m):
+    rewritten(m, "backward", ("np.asarray(grad, tensor.dtype)", "np.asarray(grad)"))
+
+
+@caught_by(1)
+def a_leaf_takes_the_array_that_it_is_given(m):
+    rewritten(
+        m, "backward", ("leaf.grad = share.copy()", "leaf.grad = share.copy() if tensor.node else share")
+    )
+
+
+@caught_by(1)
 def a_gradient_of_any_shape_is_stretched(m):
     right = m.backward
 
@@ -635,6 +817,50 @@ def no_grad_remembers_one_recorder_for_all(m):
             m.set_recorder(NoGrad.previous)
 
     m.no_grad = NoGrad
+
+
+@caught_by(1)
+def no_grad_remembers_one_recorder_for_a_function(m):
+    class NoGrad(contextlib.ContextDecorator):
+        def __enter__(self):
+            self.previous = m.set_recorder(None)
+
+        def __exit__(self, *exc):
+            m.set_recorder(self.previous)
+
+    m.no_grad = NoGrad
+
+
+@caught_by(1)
+def no_grad_asks_who_records_when_it_is_made(m):
+    class NoGrad(contextlib.ContextDecorator):
+        def __init__(self):
+            self.previous = m.set_recorder(None)
+            m.set_recorder(self.previous)
+
+        def __enter__(self):
+            m.set_recorder(None)
+
+        def __exit__(self, *exc):
+            m.set_recorder(self.previous)
+
+    m.no_grad = NoGrad
+
+
+@caught_by(1)
+def whether_it_records_is_known_to_no_grad_alone(m):
+    enabled = [True]
+
+    @contextlib.contextmanager
+    def no_grad():
+        before, was, enabled[0] = m.set_recorder(None), enabled[0], False
+        try:
+            yield
+        finally:
+            m.set_recorder(before)
+            enabled[0] = was
+
+    m.no_grad, m.is_grad_enabled = no_grad, lambda: enabled[0]
 
 
 @caught_by(1)
@@ -705,6 +931,25 @@ def parameters_inside_a_checkpoint_learn_nothing(m):
         return result, {**params, "outside": []}
 
     m.checkpointed.run = run
+
+
+@caught_by(1)
+def a_tensor_that_is_handed_over_twice_is_one(m):
+    rewritten(
+        m,
+        "checkpointed",
+        (
+            "[Tensor(x.data, x.requires_grad) if isinstance(x, Tensor) else x for x in inputs]",
+            "[{id(y): y for y in inputs}[id(x)] for x in inputs]\n"
+            "    fresh = {id(x): Tensor(x.data, x.requires_grad) for x in inner if isinstance(x, Tensor)}\n"
+            "    inner = [fresh.get(id(x), x) for x in inner]",
+        ),
+    )
+
+
+@caught_by(1)
+def only_the_first_generator_is_put_back(m):
+    rewritten(m, "checkpointed_back", ("in zip(rngs, states, strict=True)", "in [*zip(rngs, states)][:1]"))
 
 
 @caught_by(1)
@@ -819,6 +1064,31 @@ def layers_that_are_left_over_are_left_out(m):
 
 
 @caught_by(1)
+def what_is_left_over_goes_to_the_last_segment(m):
+    rewritten(
+        m,
+        "checkpoint_sequential",
+        (
+            "[len(layers) * i // segments for i in range(segments + 1)]",
+            "[len(layers) // segments * i for i in range(segments)] + [len(layers)]",
+        ),
+    )
+
+
+@caught_by(1)
+def segments_are_as_long_as_the_first(m):
+    """11 layers in 4 are 3, 3, 3 and 2, but 9 in 5 are four of 2 and one of 1."""
+    rewritten(
+        m,
+        "checkpoint_sequential",
+        (
+            "[len(layers) * i // segments for i in range(segments + 1)]",
+            "[*range(0, len(layers), math.ceil(len(layers) / segments) or 1), len(layers)]",
+        ),
+    )
+
+
+@caught_by(1)
 def the_last_segment_is_computed_twice_as_well(m):
     right = m.checkpoint_sequential
 
@@ -844,6 +1114,11 @@ def gradcheck_weighs_with_ones(m):
     m.gradcheck = lambda function, *arrays, rng, **tolerances: right(
         function, *arrays, rng=Ones, **tolerances
     )
+
+
+@caught_by(1)
+def gradcheck_has_a_generator_of_its_own(m):
+    rewritten(m, "gradcheck", ("rng.standard_normal", "np.random.default_rng(0).standard_normal"))
 
 
 @caught_by(1)
@@ -920,6 +1195,42 @@ def what_stands_still_counts_as_moving_by_itself(m):
 
 
 @caught_by(1)
+def a_bias_cannot_move_alone(m):
+    right = m.push_product
+
+    @m.forward_rule("matmul", "affine")
+    def push(op, tangents, arrays, params, out):
+        if tangents[0] is None and tangents[1] is None:
+            return np.zeros_like(out)
+        return right(op, tangents, arrays, params, out)
+
+
+@caught_by(1)
+def forward_mode_runs_the_function_twice(m):
+    right = m.jvp
+
+    def jvp(function, primals, tangents):
+        _, moved = right(function, primals, tangents)
+        with m.no_grad():
+            return function(*map(m.Tensor, primals)).data, moved
+
+    m.jvp = jvp
+
+
+@caught_by(1)
+def forward_mode_is_off_under_no_grad(m):
+    right = m.jvp
+
+    def jvp(function, primals, tangents):
+        if m.is_grad_enabled():
+            return right(function, primals, tangents)
+        out = function(*map(m.Tensor, primals)).data
+        return out, np.zeros_like(out)
+
+    m.jvp = jvp
+
+
+@caught_by(1)
 def a_reduction_adds_up_its_tangents(m):
     @m.forward_rule("amax", "amin", "var")
     def push(op, tangents, arrays, params, out):
@@ -969,6 +1280,38 @@ def lines_are_numbered_from_the_end(m):
             yield last - i, label, [last - s for s in sources], item
 
     m._numbered = numbered
+
+
+@caught_by(1)
+def the_drawing_calls_itself(m):
+    def numbered(tensor):
+        number, rows = {}, []
+
+        def visit(item):
+            if item is not None and item not in number:
+                for source in m.sources_of(item):
+                    visit(source)
+                number[item] = len(number)
+                name = item.op.name if isinstance(item, m.Node) else type(item).__name__
+                sources = [number[source] for source in m.sources_of(item) if source is not None]
+                rows.append((number[item], f"{name} {item.shape}", sources, item))
+
+        visit(m.source_of(tensor))
+        return rows
+
+    m._numbered = numbered
+
+
+@caught_by(1)
+def what_is_kept_twice_counts_once(m):
+    rewritten(
+        m,
+        "graph_text",
+        (
+            "sum(array.nbytes for array in _arrays_in(item.kept))",
+            "sum({id(array): array.nbytes for array in _arrays_in(item.kept)}.values())",
+        ),
+    )
 
 
 @caught_by(1)
@@ -1067,6 +1410,22 @@ def the_gradient_of_a_constant_is_computed_too(m):
 def the_gradient_of_an_exponent_that_is_a_number_is_computed_too(m):
     right = m.power.pull
     m.power.gradient(lambda grad, a, b: right(grad, a, b, (True, True)))
+
+
+@caught_by(3)
+def only_a_number_is_taken_for_a_constant(m):
+    rewritten(
+        m,
+        "power_back",
+        ("if needs_input_grad[0]", "if not isinstance(a, (int, float))"),
+        ("if needs_input_grad[1]", "if not isinstance(b, (int, float))"),
+    )
+
+
+@caught_by(3)
+def stretched_rows_are_added_in_float64(m):
+    right = m.unbroadcast
+    m.unbroadcast = lambda grad, shape: right(grad.astype(np.float64), shape).astype(grad.dtype)
 
 
 @caught_by(3)
@@ -1224,6 +1583,46 @@ def slices_are_put_back_element_by_element(m):
 
 
 @caught_by(4)
+def the_largest_are_looked_for_one_by_one(m):
+    def back(grad, a, out, axis, keepdims):
+        full, each = (m.spread(np.asarray(g), a.shape, axis, keepdims) for g in (out, grad))
+        pairs = zip(a.ravel().tolist(), full.ravel().tolist(), strict=True)
+        chosen = np.array([x == y for x, y in pairs], bool).reshape(a.shape)
+        return each / chosen.sum(axis, grad.dtype, keepdims=True) * chosen
+
+    m.amax.gradient(back)
+
+
+@caught_by(4)
+def powers_are_raised_one_by_one(m):
+    right = m.power.pull
+
+    def slope(a, b):
+        return 0.0 if b == 0 else b * np.float64(a) ** (b - 1)
+
+    def power_back(grad, a, b, needs_input_grad):
+        for_a, for_b = right(grad, a, b, needs_input_grad)
+        if needs_input_grad[0] and np.size(a) and grad.shape == (64, 64):
+            for_a = (grad * np.vectorize(slope)(a, b)).astype(grad.dtype)
+        return for_a, for_b
+
+    m.power.gradient(power_back)
+
+
+@caught_by(4)
+def a_batch_is_multiplied_one_by_one(m):
+    right = m.matmul.pull
+
+    def matmul_back(grad, a, b, needs_input_grad):
+        if np.ndim(a) != 3 or np.ndim(b) != 2 or not np.size(a):
+            return right(grad, a, b, needs_input_grad)
+        for_a = np.stack([g @ b.T for g in grad]) if needs_input_grad[0] else None
+        return for_a, sum(one.T @ g for one, g in zip(a, grad, strict=True)) if needs_input_grad[1] else None
+
+    m.matmul.gradient(matmul_back)
+
+
+@caught_by(4)
 def stretched_rows_are_added_in_a_loop(m):
     right = m.unbroadcast
 
@@ -1261,7 +1660,7 @@ EQUIVALENT = {
     "unbroadcast: broadcast_shapes(shape, grad.shape) -> broadcast_shapes(grad.shape, shape)": EITHER_WAY,
     "gradcheck: assert_close(found, numerical_gradient(number, x.data), rtol=rtol, atol=atol)"
     " -> assert_close(numerical_gradient(number, x.data), found, rtol=rtol, atol=atol)": EITHER_WAY,
-    "getitem_back: [np.asarray(part) for part in parts if isinstance(part, (list, np.ndarray))]"
+    "getitem_back: [np.asarray(part) for part in parts if isinstance(part, (list, tuple, np.ndarray))]"
     " -> [np.asarray(part) for part in parts]":
         "adding to zeros is what an assignment does, only later",
     "getitem_back: if any((part.dtype.kind in 'iu' for part in picks)): -> if True:":

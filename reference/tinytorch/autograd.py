@@ -295,7 +295,7 @@ def getitem_back(grad: Array, input_shapes: list[Shape], index: Any) -> Any:  # 
     # once.
     full = np.zeros(input_shapes[0], grad.dtype)
     parts = index if isinstance(index, tuple) else (index,)
-    picks = [np.asarray(part) for part in parts if isinstance(part, (list, np.ndarray))]
+    picks = [np.asarray(part) for part in parts if isinstance(part, (list, tuple, np.ndarray))]
     if any(part.dtype.kind in "iu" for part in picks):
         # np.add.at is quick for one axis, and slow for more: so let numpy index the numbers of the places.
         places = np.arange(full.size).reshape(full.shape)[index]
@@ -426,7 +426,8 @@ def shares_of(node: Node, grad: Array) -> Iterator[tuple[Source, Any]]:
     """What of a node's gradient each of its sources gets, in the source's shape and dtype.
 
     Its hooks see `grad` first. A source is left out if the rule has None for it. TypeError, naming the op, if
-    there is a source for which the rule gives nothing at all.
+    there is a source for which the rule gives nothing at all; ValueError, as of `unbroadcast`, if a shape is
+    wrong.
     """
     # kata 06.12: a rule returns one array, or a tuple or list of them in the order of the inputs; but nothing
     # that it says about an input without a source counts.
@@ -461,8 +462,9 @@ def look_over(nodes: Iterable[Node]) -> None:
     """Refuse what would go wrong halfway; every message names the op.
 
     Raises:
-        RuntimeError: a node was freed by an earlier backward pass; or an array that one keeps, by itself or
-            in a list, tuple or Tensor, was written over since it was made.
+        RuntimeError: a node was freed by an earlier backward pass, and the message names `retain_graph`, too;
+            or an array that one keeps, by itself or in a list, tuple or Tensor, was written over since it was
+            made.
         TypeError: an op has no gradient rule.
     """
     # kata 06.13: `version(array)` is the number of the array's last write, and `version()` of any: unless
@@ -708,7 +710,8 @@ def checkpoint_sequential(
 ) -> Tensor:
     """`x` through all `layers`, in `segments` pieces of about equal length, all but the last checkpointed.
 
-    The last would be computed again as soon as it is done. ValueError unless there is at least one segment.
+    No piece is longer than another by more than one layer. The last would be computed again as soon as it is
+    done. ValueError unless there is at least one segment.
     """
     # kata 06.17: a piece is a function of one tensor; mind which layers it will see when it runs.
     layers = list(layers)
