@@ -53,8 +53,9 @@ def causal_mask(queries: int, keys: int | None = None) -> Array:
 def padding_mask(lengths: Any, length: int, side: str = "right") -> Array:
     """(B, 1, 1, length) of bools: in row i, True for the `lengths[i]` keys that are no padding.
 
-    `side` is where the padding stands, "right" of the text or "left" of it. ValueError for any other side,
-    and for a length below 0 or above `length`, which it names.
+    Lengths are integers of any dtype, however few bits it has. `side` is where the padding stands, "right" of
+    the text or "left" of it. ValueError for any other side, and for a length below 0 or above `length`, which
+    it names.
     """
     # kata 13.2: compare places with lengths; broadcasting makes a row for each.
     if side not in ("left", "right"):

@@ -163,8 +163,8 @@ def left_padded(ids: Any, lengths: Any = None) -> tuple[Array, Array]:
     the ids of a row finds a foreign one.
 
     Raises:
-        ValueError: ids that are not (B, T) or have no column, and lengths that are not (B,) or not of 1 to T;
-            the shapes, or the length, are named.
+        ValueError: ids that are not (B, T) or have no row or column, and lengths that are not (B,) or not of
+            1 to T; the shapes, or the length, are named.
         TypeError: ids that are no integers.
     """
     # TODO 15.8: the id at column c of the result is that at column c - padding of the row, or its first.

@@ -295,8 +295,8 @@ class Transformer(Module):
         """The start of the stream: ids (B, T), which stand from `offset` on, -> (B, T, dim).
 
         Or they stand at `positions` (B, T); to rotary models, which look at distances alone, these mean
-        nothing. ValueError, naming the numbers, if the text is longer than `context`, and for ids that are
-        not (B, T).
+        nothing. ValueError, naming offset + T and the context, if the first is more, and for ids that are not
+        (B, T).
         """
         # TODO 14.10: learned and sinusoidal positions are added here, rotary ones are not.
         raise NotImplementedError("kata 14.10: Transformer.embed")
