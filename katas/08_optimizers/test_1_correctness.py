@@ -305,6 +305,21 @@ def test_a_gradient_of_another_shape_is_named_with_its_parameters(shape):
     expect(p.data, f32(1, 2))
 
 
+def test_where_one_gradient_does_not_fit_no_parameter_moves():
+    """A step that was half made could be neither repeated nor taken back."""
+    p, q, r = parameters(3)
+    optimizer = Plain([{"params": [p]}, {"params": [q, r]}])
+    r.grad = np.ones((2, 1), np.float32)
+    before = version()
+    with expect_error(ValueError, "(2, 1)", "(2,)"):
+        optimizer.step()
+    expect((p.data, q.data, r.data, version()), (f32(1, 2), f32(1, 2), f32(1, 2), before))
+    expect(len(optimizer.state), 0)
+    r.grad = None
+    optimizer.step()
+    expect((p.data, q.data, r.data), (f32(0, 3), f32(0, 3), f32(1, 2)))
+
+
 def test_an_optimizer_without_a_rule_says_so():
     (p,) = parameters(1)
     optimizer = Optimizer([p], {"lr": 0.1})
@@ -339,6 +354,13 @@ def test_each_number_has_scratch_of_its_own():
     assert not np.shares_memory(optimizer.scratch(like), optimizer.scratch(like, 1))
     assert np.shares_memory(optimizer.scratch(like, 1), optimizer.scratch(like, 1))
     assert np.shares_memory(optimizer.scratch(like), optimizer.scratch(like, 0))
+
+
+def test_each_dtype_has_scratch_of_its_own():
+    optimizer, single, double = Plain(parameters(1)), np.zeros(8, np.float32), np.zeros(4)
+    first, second = optimizer.scratch(single), optimizer.scratch(double)
+    assert not np.shares_memory(first, second)
+    assert not np.shares_memory(optimizer.scratch(single), second)
 
 
 def test_scratch_grows_to_the_largest():
@@ -472,6 +494,36 @@ def test_a_state_that_is_loaded_shares_no_array():
     p = optimizer.param_groups[0]["params"][0]
     optimizer.state[p]["total"] += 100
     expect(other.state_dict()["state.0.total"], f32(4, -4))
+    single = Plain([Parameter(np.array(1.0))])
+    saved = {**single.state_dict(), "state.0.total": np.array(3.0)}
+    single.load_state_dict(saved)
+    saved["state.0.total"] += 100
+    expect(single.state_dict()["state.0.total"], np.array(3.0))
+
+
+def test_there_may_be_more_than_ten_groups_and_parameters():
+    def make(count):
+        made = [Parameter(f32(i)) for i in range(count)]
+        for p in made:
+            p.grad = p.data + 1
+        return Plain([{"params": [p], "lr": 1 / (i + 1)} for i, p in enumerate(made)])
+
+    optimizer, other = make(13), make(13)
+    optimizer.step()
+    other.load_state_dict(optimizer.state_dict())
+    same_states(other, optimizer)
+    expect(other.state_dict()["state.12.total"], f32(13))
+    expect(other.param_groups[11]["lr"], 1 / 12)
+    with expect_error(ValueError, "groups.12", "state.12"):
+        make(12).load_state_dict(optimizer.state_dict())
+
+
+def test_an_option_that_is_no_default_stays_where_a_state_has_none():
+    """As a schedule's "initial_lr" does, in a group that was not under a schedule when it was saved."""
+    optimizer, other = fresh(), fresh()
+    other.param_groups[0]["initial_lr"] = 0.7
+    other.load_state_dict(optimizer.state_dict())
+    expect((other.param_groups[0]["initial_lr"], other.param_groups[0]["lr"]), (0.7, 0.5))
 
 
 def test_what_is_not_in_a_state_is_forgotten():

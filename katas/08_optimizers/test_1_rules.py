@@ -35,7 +35,7 @@ def trajectory(rule, grads, start=0.0, **options):
     return places
 
 
-# What holds for every rule, with options that use all of its branches.
+# 08.8 to 08.12: what holds for every rule, with options that use all of its branches
 
 RULES = {
     "SGD": (SGD, {"lr": 0.1}),
@@ -142,6 +142,32 @@ def test_a_parameter_moves_against_its_gradient(name):
     p.grad = np.array([3.0, -3.0, 0.0])
     make(name, [p]).step()
     expect(np.sign(p.data), np.array([-1.0, 1.0, 0.0]))
+
+
+OTHERS = {
+    "SGD": {"lr": 0.3, "momentum": 0.25, "dampening": 0.5, "weight_decay": 0.2},
+    "RMSprop": {"lr": 0.3, "alpha": 0.5, "eps": 0.5, "weight_decay": 0.3, "momentum": 0.5, "centered": True},
+    "Adam": {"lr": 0.3, "betas": (0.5, 0.25), "eps": 0.5, "weight_decay": 0.3},
+    "AdamW": {"lr": 0.3, "betas": (0.5, 0.25), "eps": 0.5, "weight_decay": 0.3},
+}
+
+
+@every_rule
+def test_each_group_moves_by_options_of_its_own(name):
+    """Two groups are two optimizers, whichever of them is first."""
+    rule, options = RULES[name]
+    other = {"nesterov": False, **OTHERS["SGD"]} if rule is SGD else OTHERS[rule.__name__]
+    together = [Parameter(np.array([1.0, -2.0])) for _ in range(2)]
+    apart = [Parameter(np.array([1.0, -2.0])) for _ in range(2)]
+    optimizers = [rule([apart[0]], **options), rule([apart[1]], **other)]
+    groups = [{"params": [together[0]], **options}, {"params": [together[1]], **other}]
+    optimizers.append(rule(groups, **options))
+    for grad in (1.0, 3.0, -2.0):
+        for p in (*together, *apart):
+            p.grad = np.array([grad, 0.5])
+        for optimizer in optimizers:
+            optimizer.step()
+    expect([p.data for p in together], [p.data for p in apart])
 
 
 # 08.8 SGD
@@ -450,6 +476,14 @@ def test_no_norm_is_allowed():
     made = clippable()
     expect(clip_grad_norm_(made, 0.0), 5.0)
     expect((made[0].grad, made[2].grad), (f32(0, 0), f32(0).reshape(1, 1)))
+
+
+def test_a_gradient_counts_also_if_its_parameter_is_frozen():
+    """The norm is that of all gradients that are there."""
+    made = clippable()
+    made[0].requires_grad = False
+    expect(clip_grad_norm_(made, 1.0), 5.0)
+    expect((made[0].grad, made[2].grad), (f32(0.6, 0), f32(0.8).reshape(1, 1)))
 
 
 def test_a_norm_of_0_stays_0():

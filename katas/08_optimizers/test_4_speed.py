@@ -153,17 +153,19 @@ def test_the_twin_number_by_number_is_caught(rng):
 # 08.2, 08.3, 08.6, 08.13: many tensors
 
 
-@pytest.mark.parametrize("work", ["step", "make", "save", "clip"])
+@pytest.mark.parametrize("work", ["step", "make", "save", "load", "clip"])
 def test_many_tensors_take_as_long_as_there_are(work, rng):
     made = tensors(rng, 1024, 1)
     few = made[:64]
     large, small = Adam(made), Adam(few)
     for optimizer in (large, small):
         optimizer.step()
+    states = large.state_dict(), small.state_dict()
     pair = {
         "step": (large.step, small.step),
         "make": (lambda: Adam(made), lambda: Adam(few)),
         "save": (large.state_dict, small.state_dict),
+        "load": (lambda: large.load_state_dict(states[0]), lambda: small.load_state_dict(states[1])),
         "clip": (lambda: clip_grad_norm_(made, 1e9), lambda: clip_grad_norm_(few, 1e9)),
     }[work]
     TENSORS.check(race(*pair, limit=TENSORS.limit))

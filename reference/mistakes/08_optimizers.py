@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from dojo.mistakes import caught_by
+from dojo.mistakes import caught_by, rewritten
 
 # Groups.
 
@@ -174,12 +174,13 @@ def _step(m, moves=lambda p: p.grad is not None and p.requires_grad, before=None
     """step with other ideas of who moves, and of what happens before and after an update."""
 
     def step(self):
+        for p in self.parameters():
+            if check and moves(p) and p.grad is not None and p.grad.shape != p.data.shape:
+                raise ValueError(f"{p.grad.shape} for {p.data.shape}")
         for group in self.param_groups:
             for p in group["params"]:
                 if not moves(p):
                     continue
-                if check and p.grad.shape != p.data.shape:
-                    raise ValueError(f"{p.grad.shape} for {p.data.shape}")
                 if before:
                     before(self, p, group)
                 self.update(p.data, p.grad, self.state.setdefault(p, {}), group)
@@ -1147,6 +1148,170 @@ def the_parts_have_the_last_word(m):
             one.load_state_dict(own)
 
     m.SequentialLR.load_state_dict = load_state_dict
+
+
+# What got past the suite once.
+
+
+@caught_by(1)
+def some_have_moved_when_a_later_one_is_refused(m):
+    def step(self):
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p.grad is not None and p.requires_grad:
+                    if p.grad.shape != p.data.shape:
+                        raise ValueError(f"{p.grad.shape} for {p.data.shape}")
+                    self.update(p.data, p.grad, self.state.setdefault(p, {}), group)
+                    m.increment_version(p.data)
+
+    m.Optimizer.step = step
+
+
+@caught_by(1)
+def one_that_is_refused_has_an_empty_state(m):
+    rewritten(
+        m,
+        "Optimizer.step",
+        ("    for p, _ in moving:\n", "    for p, _ in moving:\n        self.state.setdefault(p, {})\n"),
+    )
+
+
+@caught_by(1)
+def scratch_is_the_same_bytes_for_every_dtype(m):
+    def scratch(self, like, number=0):
+        flat = self._scratch.get(number)
+        if flat is None or flat.nbytes < like.nbytes:
+            flat = self._scratch[number] = np.empty(like.nbytes, np.uint8)
+        return flat[: like.nbytes].view(like.dtype).reshape(like.shape)
+
+    m.Optimizer.scratch = scratch
+
+
+@caught_by(1)
+def numbers_have_one_digit(m):
+    right = m.Optimizer.load_state_dict
+
+    def load(self, saved):
+        right(self, {name: v for name, v in saved.items() if "." not in name or name.split(".")[1] < "9"})
+
+    m.Optimizer.load_state_dict = load
+
+
+@caught_by(1)
+def a_single_number_is_not_copied(m):
+    rewritten(m, "Optimizer.load_state_dict", ("v.astype(p.dtype)", "v.astype(p.dtype, copy=v.ndim > 0)"))
+
+
+@caught_by(1)
+def options_that_are_no_defaults_are_thrown_out(m):
+    rewritten(
+        m,
+        "Optimizer.load_state_dict",
+        (
+            "group.update(options)",
+            "kept = group['params']; group.clear(); group.update(options, params=kept)",
+        ),
+    )
+
+
+@caught_by(4)
+def each_parameter_looks_through_the_whole_state(m):
+    right = m.Optimizer.load_state_dict
+
+    def load(self, saved):
+        right(self, saved)
+        for i in range(len(self.parameters())):
+            [name for name in saved if name.startswith(f"state.{i}.")]
+
+    m.Optimizer.load_state_dict = load
+
+
+@caught_by(1)
+def momentum_is_that_of_the_first_group(m):
+    rewritten(m, "SGD.update", ('group["momentum"]', 'self.param_groups[0]["momentum"]'))
+
+
+@caught_by(1)
+def alpha_is_that_of_the_first_group(m):
+    rewritten(m, "RMSprop.update", ('group["alpha"]', 'self.param_groups[0]["alpha"]'))
+
+
+@caught_by(1)
+def betas_are_those_of_the_first_group(m):
+    rewritten(m, "Adam.update", ('group["betas"]', 'self.param_groups[0]["betas"]'))
+
+
+@caught_by(1)
+def eps_is_the_default(m):
+    rewritten(m, "Adam.update", ('group["eps"]', 'self.defaults["eps"]'))
+
+
+@caught_by(1)
+def frozen_gradients_do_not_count(m):
+    rewritten(
+        m,
+        "clip_grad_norm_",
+        (
+            "for p in params if p.grad is not None",
+            "for p in params if p.grad is not None and p.requires_grad",
+        ),
+    )
+
+
+@caught_by(1)
+def momentum_goes_round_in_the_first_group_only(m):
+    rewritten(m, "OneCycleLR.apply", ("self.optimizer.param_groups", "self.optimizer.param_groups[:1]"))
+
+
+@caught_by(1)
+def momentum_goes_in_lines_whatever_the_rate_does(m):
+    right = m.OneCycleLR.apply
+
+    def apply(self):
+        right(self)
+        strategy, self.anneal_strategy = self.anneal_strategy, "linear"
+        if self.momenta is not None:
+            for group in self.optimizer.param_groups:
+                momentum = self.between(self.last_epoch, *self.momenta)
+                group.update(
+                    {"betas": (momentum, group["betas"][1])} if "betas" in group else {"momentum": momentum}
+                )
+        self.anneal_strategy = strategy
+
+    m.OneCycleLR.apply = apply
+
+
+@caught_by(1)
+def a_cycle_is_over_once_only(m):
+    rewritten(
+        m,
+        "OneCycleLR.apply",
+        ("self.last_epoch > self.total_steps", "self.last_epoch == self.total_steps + 1"),
+    )
+
+
+@caught_by(1)
+def a_later_group_is_noticed_by_the_next_step_only(m):
+    right = m.LRScheduler.step
+
+    def step(self):
+        if len(self.optimizer.param_groups) != len(self.base_lrs):
+            raise ValueError("a group came later")
+        right(self)
+
+    rewritten(m, "LRScheduler.apply", ("strict=True", "strict=False"))
+    m.LRScheduler.step = step
+
+
+@caught_by(1)
+def the_states_of_nested_parts_lose_their_path(m):
+    def load(self, saved):
+        for i, one in enumerate(self.schedulers):
+            own = {name.split(".")[-1]: v for name, v in saved.items() if name.startswith(f"{i}.")}
+            one.load_state_dict(own)
+        m.LRScheduler.load_state_dict(self, saved)
+
+    m.SequentialLR.load_state_dict = load
 
 
 EQUIVALENT: dict[str, str] = {

@@ -121,19 +121,24 @@ class Optimizer:
     def step(self) -> None:
         """Move each parameter that has a gradient and is not frozen; leave the others as they are.
 
-        A gradient of another shape than its parameter is a ValueError that names both.
+        A gradient of another shape than its parameter is a ValueError that names both, and then none has
+        moved.
         """
-        # kata 08.3: `update` does the work on arrays; afterwards, report each array that was written to.
-        for group in self.param_groups:
-            for p in group["params"]:
-                if p.grad is None or not p.requires_grad:
-                    continue
-                if p.grad.shape != p.data.shape:
-                    raise ValueError(
-                        f"a gradient of shape {p.grad.shape} for a parameter of shape {p.data.shape}"
-                    )
-                self.update(p.data, p.grad, self.state.setdefault(p, {}), group)
-                increment_version(p.data)
+        # kata 08.3: look first. `update` does the work on arrays; afterwards, report each array written to.
+        moving = [
+            (p, group)
+            for group in self.param_groups
+            for p in group["params"]
+            if p.grad is not None and p.requires_grad
+        ]
+        for p, _ in moving:
+            if p.grad.shape != p.data.shape:
+                raise ValueError(
+                    f"a gradient of shape {p.grad.shape} for a parameter of shape {p.data.shape}"
+                )
+        for p, group in moving:
+            self.update(p.data, p.grad, self.state.setdefault(p, {}), group)
+            increment_version(p.data)
 
     def update(self, data: Array, grad: Array, state: State, group: Group) -> None:
         """Move `data`, in place, by its gradient, its state and the options of its group.

@@ -95,9 +95,10 @@ class Optimizer:
     def step(self) -> None:
         """Move each parameter that has a gradient and is not frozen; leave the others as they are.
 
-        A gradient of another shape than its parameter is a ValueError that names both.
+        A gradient of another shape than its parameter is a ValueError that names both, and then none has
+        moved.
         """
-        # TODO 08.3: `update` does the work on arrays; afterwards, report each array that was written to.
+        # TODO 08.3: look first. `update` does the work on arrays; afterwards, report each array written to.
         raise NotImplementedError("kata 08.3: Optimizer.step")
 
     def update(self, data: Array, grad: Array, state: State, group: Group) -> None:

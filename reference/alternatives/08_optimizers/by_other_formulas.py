@@ -111,16 +111,18 @@ class Optimizer:
     def step(self) -> None:
         """Move each parameter that has a gradient and is not frozen; leave the others as they are.
 
-        A gradient of another shape than its parameter is a ValueError that names both.
+        A gradient of another shape than its parameter is a ValueError that names both, and then none has
+        moved.
         """
+        for p in self.parameters():
+            if p.requires_grad and p.grad is not None and p.grad.shape != p.data.shape:
+                raise ValueError(
+                    f"a gradient of shape {p.grad.shape} for a parameter of shape {p.data.shape}"
+                )
         for group in self.param_groups:
             for p in group["params"]:
                 if p.grad is None or not p.requires_grad:
                     continue
-                if p.grad.shape != p.data.shape:
-                    raise ValueError(
-                        f"a gradient of shape {p.grad.shape} for a parameter of shape {p.data.shape}"
-                    )
                 self.update(p.data, p.grad, self.state.setdefault(p, {}), group)
                 increment_version(p.data)
 

@@ -8,6 +8,7 @@ fit the cache are read from memory by each call: those of large tensors are deal
 from __future__ import annotations
 
 import bisect
+import itertools
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -144,13 +145,17 @@ class Optimizer:
     def step(self) -> None:
         """Move each parameter that has a gradient and is not frozen; leave the others as they are.
 
-        A gradient of another shape than its parameter is a ValueError that names both.
+        A gradient of another shape than its parameter is a ValueError that names both, and then none has
+        moved.
         """
-        for group in self.param_groups:
-            live = [p for p in group["params"] if p.grad is not None and p.requires_grad]
-            for p in live:
-                if p.grad.shape != p.data.shape:
-                    raise ValueError(f"gradient of shape {p.grad.shape}, parameter of shape {p.data.shape}")
+        lives = [
+            [p for p in group["params"] if p.grad is not None and p.requires_grad]
+            for group in self.param_groups
+        ]
+        for p in itertools.chain.from_iterable(lives):
+            if p.grad.shape != p.data.shape:
+                raise ValueError(f"gradient of shape {p.grad.shape}, parameter of shape {p.data.shape}")
+        for group, live in zip(self.param_groups, lives, strict=True):
             for p in self._step_bundle(live, group):
                 self._step_alone(p, group)
             for p in live:
