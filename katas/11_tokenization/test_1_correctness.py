@@ -443,9 +443,11 @@ def test_nothing_in_a_file_is_run(tmp_path):
         b'{"type": "Codes", "special_tokens": 3}',
         b'{"type": "Codes", "more": 1}',
         b'["Codes"]',
+        b"[" * 100_000,
         b"null",
         b"\xff\xfe",
     ],
+    ids=range(13),
 )
 def test_a_file_that_holds_something_else_is_named(tmp_path, content):
     path = tmp_path / "wrong.json"

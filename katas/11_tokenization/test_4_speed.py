@@ -14,6 +14,7 @@ import pytest
 from dojo.measuring import Budget, load_probes, race
 from tinytorch.tokenization import (
     CharTokenizer,
+    Tokenizer,
     Vocabulary,
     apply_merges,
     count_words,
@@ -57,6 +58,14 @@ SPECIAL = Budget(
     naive=15,
     unit="times the time of re.split",
     naively="a version that copies the rest of the text at each",
+)
+JOIN = Budget(
+    "encoding 60 thousand characters with 400 special tokens",
+    limit=75,
+    reference=8,
+    naive=700,
+    unit="times the time of cutting the text, and of one array for it",
+    naively="a version that copies all ids so far for each piece",
 )
 SPLIT = Budget(
     "splitting 64 KiB of text into words",
@@ -238,6 +247,39 @@ def test_the_twin_that_cuts_off_one_piece_after_the_other_is_caught():
             pieces += [piece, "<e>"]
 
     SPECIAL.catches(race(slow, lambda: at_the_ends(ENDED), limit=SPECIAL.limit))
+
+
+# 11.4: ids are joined once
+
+
+class Codes(Tokenizer):
+    """Characters are their own numbers, which takes no time."""
+
+    def encode_ordinary(self, text):
+        return np.frombuffer(text.encode(), np.uint8).astype(np.int64)
+
+
+LONG = "x" * 60_000 + "y<e>" * 400
+
+
+def cut_and_made():
+    return [*split_special(LONG, ["<e>"]), np.zeros(len(LONG), np.int64)]
+
+
+def test_ids_of_all_pieces_are_joined_once():
+    tokenizer = Codes(map(chr, range(128)), ["<e>"])
+    JOIN.check(race(lambda: tokenizer.encode(LONG, "all"), cut_and_made, limit=JOIN.limit))
+
+
+def test_the_twin_that_copies_all_ids_for_each_piece_is_caught():
+    pieces = [np.zeros(60_000, np.int64)] + [np.zeros(1, np.int64)] * 800
+
+    def slow():
+        ids = np.empty(0, np.int64)
+        for piece in pieces:
+            ids = np.append(ids, piece)
+
+    JOIN.catches(race(slow, cut_and_made, limit=JOIN.limit))
 
 
 # 11.8, 11.9: words

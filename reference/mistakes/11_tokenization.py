@@ -3,6 +3,8 @@
 
 from pathlib import Path
 
+import numpy as np
+
 from dojo.mistakes import caught_by
 
 
@@ -1567,6 +1569,27 @@ def a_mark_at_the_beginning_is_no_text(m):
     m.BPETokenizer.decode = lambda self, ids, skip_special_tokens=False: right(
         self, ids, skip_special_tokens
     ).lstrip("\ufeff")
+
+
+@caught_by(4)
+def all_ids_are_copied_for_each_piece(m):
+    def encode(self, text, allowed_special=()):
+        allowed = self.special_tokens if allowed_special == "all" else allowed_special
+        if unknown := [token for token in allowed if token not in self.special_tokens]:
+            raise ValueError(f"{unknown} are no special tokens")
+        if not allowed:
+            return self.encode_ordinary(text)
+        ids = np.empty(0, np.int64)
+        for piece, special in m.split_special(text, allowed):
+            ids = np.append(ids, self.special_tokens[piece] if special else self.encode_ordinary(piece))
+        return ids
+
+    m.Tokenizer.encode = encode
+
+
+@caught_by(1)
+def brackets_without_end_are_no_damage(m):
+    _changed(m, ("KeyError, AttributeError, RecursionError) as error", "KeyError, AttributeError) as error"))
 
 
 NOT_HERE = "only a system whose own encoding is not UTF-8 can tell"

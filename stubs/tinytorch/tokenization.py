@@ -149,7 +149,7 @@ class Tokenizer:
         return [tokens[i] for i in found.ravel().tolist() if i not in special]
 
     def encode(self, text: str, allowed_special: Collection[str] = ()) -> Array:
-        """The ids (n,) int64 of a text.
+        """The ids (n,) int64 of a text, joined once: time grows with the pieces, not with their square.
 
         Args:
             allowed_special: the special tokens that are looked for in the text, or "all". Others are text.
@@ -195,7 +195,8 @@ class Tokenizer:
 
         Raises:
             FileNotFoundError: there is no such file.
-            ValueError: the file is damaged, or of another class, be it above or below; it is named.
+            ValueError: the file is damaged, and be it by brackets without end, or of another class, above or
+                below; it is named.
         """
         # TODO 11.6: whatever is wrong with the file is one ValueError.
         raise NotImplementedError("kata 11.6: Tokenizer.load")

@@ -240,7 +240,7 @@ class Tokenizer:
                 raise ValueError("another kind of file")
             del state["type"]
             return cls(**state)
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, RecursionError) as error:
             raise ValueError(f"{path}: {error}") from None
 
 
