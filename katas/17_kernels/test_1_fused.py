@@ -1,5 +1,6 @@
 """Level 1: gelu in pieces, and operations that are several in one."""
 
+import contextlib
 import math
 import threading
 
@@ -83,6 +84,23 @@ def test_gelu_s_threads_do_its_work():
     finally:
         threading.setprofile(None)
     assert seen - {threading.get_ident()}
+
+
+def test_gelu_s_threads_do_not_write_over_each_other(monkeypatch):
+    """Whenever one comes to an exponential, it waits for the other, so that both are in the middle of it."""
+    together, right = threading.Barrier(2), np.exp
+
+    def waiting(*args, **options):
+        with contextlib.suppress(threading.BrokenBarrierError):
+            together.wait(timeout=0.5)
+        return right(*args, **options)
+
+    x = np.linspace(-3, 3, 2 * CHUNK, dtype=np.float32)
+    expected = fast_gelu(x)
+    monkeypatch.setattr(np, "exp", waiting)
+    got = fast_gelu(x, threads=2)
+    monkeypatch.undo()
+    expect(got, expected, rtol=1e-6)
 
 
 def test_gelu_goes_into_out_which_comes_back():
@@ -335,6 +353,8 @@ def test_logits_may_be_as_large_as_they_like(shift):
     logits = np.array([[0.0, 1.0, -2.0]]) + (shift if abs(shift) < 1e9 else 0)
     expect(softmax_cross_entropy(logits, [1]), np.array(loss_of(logits, [1])), rtol=1e-9)
     expect(softmax_cross_entropy(np.array([[shift, 0.0]]), [int(shift < 0)]), np.array(0.0), atol=1e-12)
+    # Of the share of the other one nothing is left; its loss is the distance.
+    expect(softmax_cross_entropy(np.array([[shift, 0.0]]), [int(shift > 0)]), np.array(abs(shift)))
 
 
 @pytest.mark.filterwarnings("error")

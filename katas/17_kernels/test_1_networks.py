@@ -91,6 +91,14 @@ def test_images_and_kernels_may_lie_in_any_order(rng):
     expect(turned[:, :, ::-1, ::-1], expected, rtol=1e-9, atol=1e-9)
 
 
+def test_kernels_that_were_written_over_are_those_that_count(rng):
+    """As an optimizer writes over them."""
+    x, weight = eighths(rng, 1, 2, 5, 6), eighths(rng, 3, 2, 3, 3)
+    for _ in range(2):
+        expect(winograd_conv2d(x, weight), convolved(x, weight), rtol=1e-9, atol=1e-9)
+        weight[...] = eighths(rng, 3, 2, 3, 3)
+
+
 def test_the_result_is_channels_last_in_memory(rng):
     out = winograd_conv2d(eighths(rng, 2, 3, 5, 6), eighths(rng, 4, 3, 3, 3)).data
     assert out.transpose(0, 2, 3, 1).flags.c_contiguous
@@ -232,6 +240,21 @@ def test_linear_and_gelu_become_one(rng):
     fused, x = fuse(net), Tensor(rng.standard_normal((5, 3), np.float32))
     assert kinds(fused) == [LinearGELU, Linear, ReLU, GELU, Linear]
     expect(fused(x), net(x).data, rtol=1e-4, atol=1e-6)
+
+
+def test_a_linear_without_a_bias_and_gelu_become_one_too(rng):
+    net = Sequential(Linear(3, 4, bias=False, rng=rng), GELU())
+    fused, x = fuse(net), Tensor(rng.standard_normal((5, 3), np.float32))
+    assert kinds(fused) == [LinearGELU]
+    expect(fused(x), net(x).data, rtol=1e-4, atol=1e-6)
+
+
+def test_hooks_stay_where_nothing_was_put_together(rng):
+    net, calls = Sequential(Linear(3, 3, rng=rng), GELU(), ReLU()), []
+    for module, name in ((net, "net"), (net[1], "gelu"), (net[2], "relu")):
+        module.register_forward_hook(lambda *_, name=name: calls.append(name))
+    fuse(net)(Tensor(np.ones((1, 3), np.float32)))
+    assert calls == ["relu", "net"]
 
 
 def test_each_pair_is_put_together_from_its_own_layers(rng):

@@ -184,6 +184,8 @@ def test_it_is_the_given_product_that_multiplies_and_it_sees_views():
         return np.full((len(tile_of_a), tile_of_b.shape[1]), 10.0)
 
     expect(blocked_matmul(a, b, 2, product), np.full((4, 4), 20.0))
+    a, b = np.asfortranarray(a), np.ones((8, 4))[::2]  # not in C order, and with gaps
+    expect(blocked_matmul(a, b, 2, product), np.full((4, 4), 20.0))
 
 
 @pytest.mark.parametrize(
@@ -227,7 +229,7 @@ def test_traffic_by_hand():
 
 
 @steady
-@given(st.integers(1, 9), st.integers(1, 9), st.integers(1, 9), st.integers(1, 12))
+@given(SIDES, SIDES, SIDES, st.integers(1, 12))
 def test_traffic_is_what_the_products_read_and_one_result(m, n, k, block):
     read = sum(math.prod(shape) for pair in noting(m, n, k, block) for shape, _, _ in pair)
     assert matmul_traffic(m, n, k, block, 1) == read + m * n
@@ -332,6 +334,15 @@ def test_a_stretched_array_is_cut_as_the_first_is():
         assert part.shape == same.shape
 
 
+def test_pieces_of_all_arrays_are_views_however_these_lie():
+    first, turned, gaps = np.zeros((40, 30)), np.zeros((30, 40)).T, np.zeros((40, 60))[:, ::2]
+    row = np.broadcast_to(np.zeros(30), (40, 30))
+    for others in ((first + 1,), (turned,), (gaps, row)):
+        for parts in pieces(first, *others, chunk=70):
+            for part, array in zip(parts, (first, *others), strict=True):
+                assert np.shares_memory(part, array)
+
+
 def test_pieces_are_65536_numbers_unless_one_says_so():
     assert [part.size for (part,) in pieces(np.zeros(CHUNK + 5, np.int8))] == [CHUNK, 5]
     assert CHUNK == 1 << 16
@@ -367,11 +378,12 @@ def test_one_thread_is_the_caller_s():
     assert set(parallel_for(lambda _: threading.get_ident(), range(3))) == {threading.get_ident()}
 
 
-def test_two_threads_work_at_the_same_time():
-    """Each waits until the other is there too; one after the other, they would wait in vain."""
-    both = threading.Barrier(2, timeout=5)
-    parallel_for(lambda _: both.wait(), range(2), threads=2)
-    assert not both.broken
+@pytest.mark.parametrize("threads", [2, 4])
+def test_as_many_threads_as_asked_for_work_at_the_same_time(threads):
+    """Each waits until the others are there too; one after the other, they would wait in vain."""
+    together = threading.Barrier(threads, timeout=5)
+    parallel_for(lambda _: together.wait(), range(threads), threads)
+    assert not together.broken
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
@@ -453,14 +465,14 @@ def test_steps_on_pieces_are_the_steps_on_the_whole(shape, chunk, threads, seed)
 def test_numbers_are_handed_on_as_they_are():
     seen = []
 
-    def steps(part, x, a, b):
-        seen.append((a, b))
+    def steps(part, x, *numbers):
+        seen.append(numbers)
         part[...] = x
 
-    number, without_axes = float("2.5"), np.array(2.0)
-    in_chunks(steps, np.empty(4), np.ones(4), number, without_axes, chunk=2)
+    numbers = float("2.5"), np.array(2.0), np.float32(1.5), 3
+    in_chunks(steps, np.empty(4), np.ones(4), *numbers, chunk=2)
     assert len(seen) == 2
-    assert all(a is number and b is without_axes for a, b in seen)
+    assert all(got is number for some in seen for got, number in zip(some, numbers, strict=True))
 
 
 def test_parts_are_no_larger_than_a_chunk_and_nothing_comes_of_nothing():

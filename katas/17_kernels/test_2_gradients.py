@@ -184,6 +184,19 @@ def test_what_nobody_wants_is_none(wanted, rng):
             assert got is None
 
 
+@pytest.mark.parametrize("wanted", [(True, False, True, True), (False, True, True, True)])
+def test_of_a_chain_too_what_nobody_wants_is_none(wanted, rng):
+    operands, grad = rng.normal(size=(4, 3, 5)), rng.normal(size=(3, 5))
+    out, params = scale_shift_add_relu.run(operands, {})
+    expected = scale_shift_add_relu.vjp(*operands)[1](grad)
+    kept = scale_shift_add_relu.keep(out, operands, {**params, "needs_input_grad": wanted})
+    for got, full, want in zip(scale_shift_add_relu.pull(grad, *kept), expected, wanted, strict=True):
+        if want:
+            expect(got, full)
+        else:
+            assert got is None
+
+
 def test_linear_gelu_s_gradients_have_the_dtype_of_its_result():
     x, weight, bias = np.ones((2, 3), np.float32), np.ones((4, 3), np.float32), np.zeros(4, np.float32)
     _, back = linear_gelu.vjp(x, weight, bias)
@@ -221,7 +234,7 @@ def test_a_second_way_back_is_as_good_as_the_first(rng):
     """Whatever was done to what the first one gave; a refusal to be written to is an answer, too."""
     logits, labels = rng.normal(size=(4, 3)), np.array([0, 2, 1, 1])
     _, back = softmax_cross_entropy.vjp(logits, labels)
-    for scale in (1.0, 1.0, 2.0, 1.0):
+    for scale in (1.0, 1.0, 2.0, -1.0, 1.0):
         got = back(np.float64(scale))[0]
         expect(got, scale * slopes_of(logits, labels), rtol=1e-9)
         if got.flags.writeable:

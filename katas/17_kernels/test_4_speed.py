@@ -108,6 +108,14 @@ ADAM = Budget(
     unit="times the time of one parameter after the other",
     naively="one parameter after the other",
 )
+LAYER_WORK = Budget(
+    "the way back of linear_gelu of (300, 32) to 48, where x wants no gradient, or only x wants one",
+    limit=0.85,
+    reference=0.7,
+    naive=1.0,
+    unit="times the operations where all want theirs",
+    naively="a version that makes what nobody wants",
+)
 WINOGRAD = Budget(
     "winograd_conv2d of (1, 32, 28, 28), 32 to 32",
     limit=8,
@@ -131,6 +139,14 @@ WORK_BACK = Budget(
     naive=1.0,
     unit="times the operations of the definition",
     naively="a version by im2col",
+)
+HALF_WORK = Budget(
+    "the way back of winograd_conv2d of (2, 48, 16, 16), 48 to 48, to images only, or to kernels only",
+    limit=0.75,
+    reference=0.51,
+    naive=1.0,
+    unit="times the operations to both",
+    naively="a version that makes what nobody wants",
 )
 
 
@@ -318,6 +334,30 @@ def test_the_twin_that_goes_row_by_row_is_caught(rng):
     LAYER.catches(race(slow, lambda: unfused_layer(x, weight, bias, grad), limit=LAYER.limit))
 
 
+def work_back(op, arrays, wanted):
+    """The operations of a rule, where only some inputs want a gradient."""
+    with WorkMeter() as work:
+        tracked = [work.track(array) for array in arrays]
+        out, params = op.run(tracked, {})
+        kept = op.keep(out, tracked, {**params, "needs_input_grad": wanted})
+        grad, there = work.track(np.ones(out.shape, np.float32)), work.flops
+        op.pull(grad, *kept)
+    return work.flops - there
+
+
+def test_what_nobody_wants_of_a_layer_is_not_made(rng):
+    arrays = normal(rng, 300, 32), normal(rng, 48, 32), normal(rng, 48)
+    whole = work_back(linear_gelu, arrays, (True, True, True))
+    assert whole >= 3 * 2 * 300 * 32 * 48  # three products; less means that some went past the meter
+    for wanted in ((True, False, False), (False, True, True)):
+        LAYER_WORK.check(work_back(linear_gelu, arrays, wanted) / whole)
+
+
+def test_the_twin_that_makes_everything_of_a_layer_is_caught(rng):
+    arrays = normal(rng, 300, 32), normal(rng, 48, 32), normal(rng, 48)
+    LAYER_WORK.catches(work_back(linear_gelu, arrays, (True, True, True)) / (3 * 2 * 300 * 32 * 48))
+
+
 # 17.12 softmax_cross_entropy
 
 
@@ -442,6 +482,20 @@ def test_its_way_back_does_less_work_too(rng):
     did = (operations(both) - there) / 2  # the way back is two convolutions
     assert did > 0.25
     WORK_BACK.check(did)
+
+
+def test_what_nobody_wants_of_a_convolution_is_not_made(rng):
+    arrays = normal(rng, 2, 48, 16, 16), normal(rng, 48, 48, 3, 3)
+    whole = work_back(winograd_conv2d, arrays, (True, True))
+    assert whole >= 2 * 0.25 * 2 * 9 * 48 * 48 * 2 * 16 * 16  # the products over channels, of both
+    for wanted in ((True, False), (False, True)):
+        HALF_WORK.check(work_back(winograd_conv2d, arrays, wanted) / whole)
+
+
+def test_the_twin_that_makes_everything_of_a_convolution_is_caught(rng):
+    columns, matrix = normal(rng, 2 * 16 * 16, 9 * 48), normal(rng, 9 * 48, 48)
+    did = operations(lambda track: (track(columns) @ track(matrix), track(columns) @ track(matrix)))
+    HALF_WORK.catches(did / 2)
 
 
 def test_the_twin_by_im2col_is_caught(rng):

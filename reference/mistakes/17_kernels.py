@@ -115,6 +115,18 @@ def tiles_are_copied_first(m):
 
 
 @caught_by(1)
+def tiles_of_what_is_not_in_c_order_are_copies(m):
+    rewritten(
+        m,
+        "blocked_matmul",
+        (
+            "promote(as_array(a), as_array(b))",
+            "map(np.ascontiguousarray, promote(as_array(a), as_array(b)))",
+        ),
+    )
+
+
+@caught_by(1)
 def numpy_multiplies_whatever_was_asked_for(m):
     rewritten(m, "blocked_matmul", ("tile += product(", "tile += np.matmul("))
 
@@ -165,6 +177,15 @@ def a_whole_product_is_made_for_each_step(m):
 def tiles_at_the_edge_are_not_counted(m):
     rewritten(
         m, "matmul_traffic", ("-(-m // block), -(-n // block)", "max(1, m // block), max(1, n // block)")
+    )
+
+
+@caught_by(1)
+def nothing_is_read_once(m):
+    rewritten(
+        m,
+        "matmul_traffic",
+        ("-(-m // block), -(-n // block)", "max(1, -(-m // block)), max(1, -(-n // block))"),
     )
 
 
@@ -249,6 +270,18 @@ def only_the_first_array_is_turned(m):
 
 
 @caught_by(1)
+def only_pieces_of_the_first_are_views(m):
+    rewritten(
+        m,
+        "cut",
+        (
+            "yield tuple(a[i : i + rows] for a in arrays)",
+            "yield (arrays[0][i : i + rows], *(a[i : i + rows].copy() for a in arrays[1:]))",
+        ),
+    )
+
+
+@caught_by(1)
 def shapes_are_not_compared(m):
     rewritten(m, "pieces", ("len({a.shape for a in arrays}) > 1 or chunk < 1", "chunk < 1"))
 
@@ -318,6 +351,11 @@ def each_item_has_a_thread(m):
 
 
 @caught_by(1)
+def two_threads_are_enough_for_anybody(m):
+    rewritten(m, "parallel_for", ("with ThreadPoolExecutor(threads)", "with ThreadPoolExecutor(2)"))
+
+
+@caught_by(1)
 def threads_are_kept_for_the_next_time(m):
     executor = ThreadPoolExecutor(2)
     right = m.parallel_for
@@ -380,6 +418,32 @@ def numbers_are_stretched_too(m):
         return right(steps, out, *wide, chunk=chunk, threads=threads)
 
     m.in_chunks = in_chunks
+
+
+@caught_by(1)
+def numbers_of_numpy_are_stretched(m):
+    right = m.in_chunks
+
+    def in_chunks(steps, out, *inputs, chunk=m.CHUNK, threads=1):
+        wide = [np.broadcast_to(x, out.shape) if isinstance(x, np.generic) else x for x in inputs]
+        return right(steps, out, *wide, chunk=chunk, threads=threads)
+
+    m.in_chunks = in_chunks
+
+
+@caught_by(3)
+def pieces_of_inputs_are_copied(m):
+    rewritten(m, "in_chunks", ("next(cut_inputs) if", "next(cut_inputs).copy() if"))
+
+
+@caught_by(3)
+def a_piece_is_made_and_then_copied(m):
+    rewritten(
+        m,
+        "in_chunks",
+        ("steps(part, *(", "made = np.empty_like(part)\n        steps(made, *("),
+        ("else x for x in inputs))", "else x for x in inputs))\n        part[...] = made"),
+    )
 
 
 @caught_by(1)
@@ -513,6 +577,11 @@ def gelu_comes_in_c_order(m):
 @caught_by(1)
 def gelu_s_threads_are_not_handed_on(m):
     rewritten(m, "fast_gelu", ("threads=threads)", "threads=1)"))
+
+
+@caught_by(1)
+def threads_share_their_scratch(m):
+    rewritten(m, "fast_gelu", ("floating(x), Rooms()", "floating(x), Workspace()"), ("rooms.room", "rooms"))
 
 
 @caught_by(3)
@@ -678,6 +747,34 @@ def a_scale_in_float64_makes_gradients_of_it(m):
     )
 
 
+@caught_by(2)
+def x_of_a_chain_gets_a_gradient_that_nobody_wants(m):
+    rewritten(m, "scale_shift_add_relu_back", ("dtype=back.dtype) if wants_x else None", "dtype=back.dtype)"))
+
+
+@caught_by(2)
+def a_frozen_scale_gets_a_gradient(m):
+    rewritten(m, "scale_shift_add_relu_back", ("if wants_a and scaled is not None", "if scaled is not None"))
+
+
+@caught_by(3)
+def a_copy_of_x_is_kept_for_the_scale(m):
+    rewritten(m, "scale_shift_add_relu", ("operands[0] if isinstance", "operands[0].copy() if isinstance"))
+
+
+@caught_by(3)
+def numbers_of_columns_are_spread_over_the_whole(m):
+    rewritten(
+        m,
+        "scale_shift_add_relu",
+        (
+            "in_chunks(steps, room_for(*operands), *operands)",
+            "in_chunks(steps, room_for(*operands), *(v.copy() if v.ndim else v "
+            "for v in (np.broadcast_arrays(*operands) if any(v.ndim for v in operands) else operands)))",
+        ),
+    )
+
+
 @caught_by(3)
 def x_is_kept_for_a_number_too(m):
     rewritten(
@@ -827,6 +924,18 @@ def x_gets_a_gradient_that_nobody_wants(m):
     rewritten(m, "linear_gelu_back", ("if needs_input_grad[0] else None", "if True else None"))
 
 
+@caught_by(4)
+def what_nobody_wants_of_a_layer_is_made_and_dropped(m):
+    right = m.linear_gelu.pull
+
+    def linear_gelu_back(grad, x, weight, bias, needs_input_grad):
+        shares = right(grad, x, weight, bias, (True, True, bias is not None))
+        wanted = (*needs_input_grad, False)
+        return tuple(share if want else None for share, want in zip(shares, wanted, strict=False))
+
+    m.linear_gelu.gradient(linear_gelu_back)
+
+
 @caught_by(2)
 def gelu_s_gradient_is_written_over(m):
     rewritten(m, "times_slope", ("x *= grad", "grad *= x; x[...] = grad"))
@@ -914,6 +1023,15 @@ def the_label_s_number_is_taken_after_exp(m):
 
 
 @caught_by(1)
+def a_loss_is_the_logarithm_of_a_share(m):
+    rewritten(
+        m,
+        "softmax_cross_entropy",
+        ("(np.log(sums) - right).sum(", "-np.log(np.maximum(part[picked] / sums, 1e-300)).sum("),
+    )
+
+
+@caught_by(1)
 def large_logits_overflow(m):
     m.below_largest = lambda x, axis: m.floating(x).copy()
 
@@ -961,6 +1079,11 @@ def the_loss_s_own_gradient_is_forgotten(m):
 @caught_by(2)
 def slopes_may_be_written_to(m):
     rewritten(m, "softmax_cross_entropy", ("slopes.flags.writeable = False", "pass"))
+
+
+@caught_by(2)
+def slopes_know_no_sign(m):
+    rewritten(m, "softmax_cross_entropy_back", ("if grad == 1 else", "if abs(grad) == 1 else"))
 
 
 @caught_by(2)
@@ -1325,6 +1448,27 @@ def results_lie_by_channels(m):
 
 
 @caught_by(1)
+def kernels_are_transformed_once_for_each_array(m):
+    seen = {}
+
+    def transformed(weight, make):
+        key = weight.ctypes.data, weight.shape, weight.strides, weight.dtype
+        if key not in seen:
+            seen[key] = weight, make(weight)
+        return seen[key][1]
+
+    m._transformed = transformed
+    rewritten(
+        m,
+        "winograd_conv2d",
+        (
+            'kernels = transform("kernel", x.dtype) @ weight.reshape(outputs * c, 9).T',
+            'kernels = _transformed(weight, lambda w: transform("kernel", x.dtype) @ w.reshape(-1, 9).T)',
+        ),
+    )
+
+
+@caught_by(1)
 def kernels_of_other_sizes_are_cut(m):
     def winograd_shapes(x, weight):
         if x.ndim != 4 or weight.ndim != 4 or weight.shape[1] != x.shape[1]:
@@ -1391,6 +1535,17 @@ def kernels_gradients_are_turned_on_their_side(m):
 @caught_by(2)
 def a_gradient_that_nobody_wants_is_made(m):
     rewritten(m, "winograd_conv2d_back", ("if needs_input_grad[0]:", "if True:"))
+
+
+@caught_by(4)
+def what_nobody_wants_of_a_convolution_is_made_and_dropped(m):
+    right = m.winograd_conv2d.pull
+
+    def winograd_conv2d_back(grad, x, weight, needs_input_grad):
+        shares = right(grad, x, weight, (True, True))
+        return tuple(share if want else None for share, want in zip(shares, needs_input_grad, strict=True))
+
+    m.winograd_conv2d.gradient(winograd_conv2d_back)
 
 
 @caught_by(3)
@@ -1632,6 +1787,25 @@ def neighbours_are_looked_at_in_pairs_from_the_first(m):
         return fused
 
     m.fuse = fuse
+
+
+@caught_by(1)
+def only_layers_with_a_bias_are_fused(m):
+    rewritten(
+        m, "fuse", ("kinds == (Linear, GELU):", "kinds == (Linear, GELU) and layers[-1].bias is not None:")
+    )
+
+
+@caught_by(1)
+def all_hooks_are_dropped(m):
+    rewritten(
+        m,
+        "fuse",
+        (
+            "for net in fused.modules():",
+            'for net in fused.modules():\n        vars(net).pop("_forward_hooks", None)',
+        ),
+    )
 
 
 @caught_by(1)

@@ -249,7 +249,7 @@ def scale_shift_add_relu_back(
     grad: Array, out: Array, a: Any, kept: Any, needs_input_grad: tuple[bool, ...]
 ) -> tuple[Array | None, ...]:
     level = np.where(out > 0, grad, grad.dtype.type(0))
-    for_x = np.asarray(a, grad.dtype) * level
+    for_x = np.asarray(a, grad.dtype) * level if needs_input_grad[0] else None
     for_a = None
     if kept is not None and needs_input_grad[1]:
         for_a = kept * level

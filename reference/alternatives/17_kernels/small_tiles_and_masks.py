@@ -256,7 +256,8 @@ def scale_shift_add_relu_back(
 ) -> tuple[Array | None, ...]:
     back = grad * mask
     for_a = back * times if needs_input_grad[1] and times is not None else None
-    return back * np.asarray(a, grad.dtype), for_a, back, back
+    for_x = back * np.asarray(a, grad.dtype) if needs_input_grad[0] else None
+    return for_x, for_a, back, back
 
 
 def _columns(rows: int, outputs: int) -> Iterator[slice]:
