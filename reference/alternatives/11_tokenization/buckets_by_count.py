@@ -219,7 +219,7 @@ class Tokenizer:
             if (kind := state.pop("type")) != cls.__name__:
                 raise ValueError(f"it holds a {kind}")
             return cls(**state)
-        except Exception as error:
+        except (RecursionError, ValueError, TypeError, KeyError, AttributeError) as error:
             raise ValueError(f"{path} is not a {cls.__name__}: {error}") from error
 
 
