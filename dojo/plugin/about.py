@@ -55,7 +55,8 @@ def task_of_failure(unit: Unit | None, item: pytest.Item, steps: list[str], word
     headed = _numbered(unit, _numbers(item))
     given = _names_of_parameters(item)
     made = [f"{name}.__init__" for name in words]  # a class that a failing statement calls
-    for names in (words, made, names_in(item), given, {f"{name}_back" for name in given}):
+    rules = [{f"{name}_back" for name in names} for names in (words, given)]
+    for names in (words, made, rules[0], names_in(item), given, rules[1]):
         about = [task for task in _named(unit, names) if not headed or task in headed]
         if raised or about:
             break

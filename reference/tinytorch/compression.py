@@ -408,7 +408,8 @@ def quantize(
     place along `axis`, negative ones counted from the end; or it spans `within` = (low, high), whatever x is.
 
     Scales are in the dtype of x, float32 for integers. Of nothing the range is 0 to 0. ValueError for
-    numbers that are not finite, an axis that x has not, or an unknown number of bits.
+    numbers that are not finite, an axis that x has not (naming it and the shape), or an unknown number of
+    bits.
     """
     # kata 18.8: one table of floats, worked on in place, then one of integers.
     x = floating(as_array(x))
@@ -971,9 +972,9 @@ def save_compressed(model: Module, path: str | os.PathLike[str]) -> None:
 def load_compressed(path: str | os.PathLike[str]) -> dict[str, Array]:
     """The state_dict that `save_compressed` wrote: dense arrays by name, for `load_state_dict`.
 
-    Number for number, but for -0.0, which may come back as 0.0. FileNotFoundError if there is no such file;
-    ValueError, naming it, if it is damaged, cut off, too long, or no such file. Nothing is unpickled, and no
-    size in it is believed.
+    They may be written to. Number for number, but for -0.0, which may come back as 0.0. FileNotFoundError if
+    there is no such file; ValueError, naming it, if it is damaged, cut off, too long, or no such file. No
+    pickle is read, and no size in it is believed.
     """
     # kata 18.16: look at the sum before anything else. np.frombuffer takes so many numbers from a place in
     # bytes, or is a ValueError if there are not as many; what it gives is a view.

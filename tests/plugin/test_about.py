@@ -36,6 +36,10 @@ def test_a_class_that_refuses_nothing_means_its_init() -> None:
     assert task_of_failure(BY_NUMBER["07"], NOWHERE, [], named) == "07.12 Conv2d.__init__"
 
 
+def test_an_operation_in_the_statement_means_its_rule() -> None:
+    assert task_of_failure(BY_NUMBER["06"], NOWHERE, [], ["gradients", "power"]) == "06.2 power_back"
+
+
 @pytest.mark.parametrize(
     ("line", "name"), [(2, "alone"), (6, "Adam.step"), (8, "Adam.step"), (10, "Adam"), (12, "<module>")]
 )
