@@ -140,6 +140,7 @@ def test_the_largest_is_0_and_the_rest_lies_below():
     expect(below_largest(x, -1), f32([[0, -2, -1], [-30, 0, -20]]))
     expect(below_largest(x, 0), f32([[-7, -39, -18], [0, 0, 0]]))
     expect(below_largest(np.array([1, 5]), 0), f32([-4, 0]))
+    expect(below_largest(np.array([1, 255], np.uint8), 0), f32([-254, 0]))
     expect(x, f32([[3, 1, 2], [10, 40, 20]]))
 
 
@@ -251,14 +252,26 @@ def test_a_curve_turns_integers_into_float32(name):
     curve = CURVES[name]
     expect(curve(Tensor([-2, 0, 3])), curve(Tensor(f32([-2, 0, 3]))).data)
     expect(curve(Tensor([True, False])), curve(Tensor(f32([1, 0]))).data)
+    for values, dtype in (([0, 3, 255], np.uint8), ([-128, 0, 127], np.int8)):  # which have no 3 - 255
+        small = np.array(values, dtype)
+        expect(curve(Tensor(small)), curve(Tensor(small.astype(np.float32))).data)
 
 
 @pytest.mark.parametrize("name", CURVES)
 def test_a_curve_leaves_its_input_alone(name):
-    x = f32([[-1, 2, -3], [4, -5, 6]])
-    before = x.copy()
-    out = CURVES[name](Tensor(x))
-    expect((x, np.shares_memory(out.data, x)), (before, False))
+    for x in (f32([[-1, 2, -3], [4, -5, 6]]), f32([[1, 2, 3]]), f32([[0], [0]])):
+        before = x.copy()
+        out = CURVES[name](Tensor(x))
+        expect((x, np.shares_memory(out.data, x)), (before, False))
+
+
+def test_a_curve_leaves_numpys_settings_alone():
+    """What numpy warns of is for whoever calls to say."""
+    with np.errstate(divide="print", over="print", invalid="print", under="ignore"):
+        before = np.geterr()
+        for curve in (*CURVES.values(), *(curve for curve, _ in IN_PLACE.values())):
+            curve(Tensor(f64([-1000, 0, 1000])))
+        expect(np.geterr(), before)
 
 
 LAYOUTS = {
@@ -331,6 +344,21 @@ def test_no_number_gives_nan_or_a_warning(name, x, wide):
         expect(shares.astype(np.float64).sum(axis=-1 if x.ndim else None), np.ones(x.shape[:-1]), rtol=1e-5)
 
 
+@pytest.mark.parametrize("name", [*CURVES, *IN_PLACE])
+def test_no_half_number_gives_nan_or_a_warning_either(name):
+    """All 63,490 of float16 that are not nan, in rows of two."""
+    half = np.arange(1 << 16, dtype=np.uint16).view(np.float16)
+    half = half[~np.isnan(half)]
+    x = np.stack([half, half[::-1]], axis=1)
+    curve = CURVES[name] if name in CURVES else IN_PLACE[name][0]
+    with no_warnings():
+        out = curve(Tensor(x.copy())).data
+        exact = curve(Tensor(x.astype(np.float64))).data
+    expect((out.dtype, int(np.isnan(out).sum())), (np.dtype(np.float16), 0))
+    moderate = np.abs(exact) < 1000
+    expect(out[moderate], exact[moderate].astype(np.float16), rtol=0.01, atol=0.01)
+
+
 # Against the definition, one element or one row at a time.
 
 
@@ -394,6 +422,20 @@ def test_in_place_the_tensor_itself_comes_back(name):
         assert curve(x) is x
         assert x.data is array
         expect(array, expected)
+
+
+def test_in_place_sigmoid_has_all_its_digits_near_0():
+    x = Tensor(f64([-20, -100, -700]))
+    sigmoid_(x)
+    expect(x, np.exp(f64([-20, -100, -700])) / (1 + np.exp(-20.0)), rtol=1e-8, atol=0)
+
+
+@pytest.mark.parametrize("name", IN_PLACE)
+def test_in_place_nan_stays_nan(name):
+    x = Tensor(f64([math.nan, 1]))
+    with np.errstate(all="ignore"):
+        IN_PLACE[name][0](x)
+    expect(np.isnan(x.data), np.array([True, False]))
 
 
 @pytest.mark.parametrize("name", IN_PLACE)

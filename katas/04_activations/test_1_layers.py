@@ -62,6 +62,19 @@ def test_dropout_drops_each_element_by_itself():
         expect(float(np.mean(np.diff(dropped, axis=axis))), 0.5, atol=0.05)
 
 
+@pytest.mark.parametrize("p", [0.0, 0.25, 1.0])
+def test_dropout_tells_what_it_let_through_and_how_much_larger(p):
+    x = np.arange(1.0, 13).reshape(3, 4)
+    out, saved = dropout.run([x], {"p": p, "rng": generator()})
+    if {"mask", "scale"} <= {
+        *dropout.saves
+    }:  # as in the stub; whoever saves something else names it otherwise
+        mask, scale = saved["mask"], saved["scale"]
+        expect((mask.dtype, mask.shape, scale), (np.dtype(bool), (3, 4), 1 / (1 - p) if p < 1 else 0.0))
+        expect(mask, out != 0)  # True where it was kept
+    expect(out[out != 0], x[out != 0] / (1 - p) if p < 1 else np.zeros(0))
+
+
 def test_dropout_leaves_the_mean_as_it_was():
     """Each has the variance 3 / 7, the mean of 20,000 a standard deviation of 0.0046; five are 0.023."""
     out = dropout(Tensor(np.ones(MANY)), p=0.3, rng=generator()).data

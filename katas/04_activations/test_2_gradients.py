@@ -188,7 +188,7 @@ RULES = {
 @pytest.mark.parametrize("name", RULES)
 def test_a_gradient_has_the_dtype_of_what_it_is_of(name):
     op, params = RULES[name]
-    for dtype in (np.float32, np.float64):
+    for dtype in (np.float16, np.float32, np.float64):
         for shape in [(2, 3), (1,), (0,)]:
             out, back = op.vjp(np.ones(shape, dtype), **params)
             expect((back(out).dtype, back(out).shape), (np.dtype(dtype), shape))

@@ -116,6 +116,14 @@ BACK = Budget(
     unit="arrays at the worst moment",
     naively="a version that works in float64",
 )
+GELU_BACK = Budget(
+    "the way back of gelu, its gradient included",
+    limit=9.0,
+    reference=4.0,
+    naive=18.0,
+    unit="arrays at the worst moment",
+    naively="a version that keeps each step in an array of its own",
+)
 ROWS_BACK = Budget(
     "softmax backwards, 256 rows of 256",
     limit=5.0,
@@ -319,6 +327,33 @@ def test_the_twin_that_goes_back_in_float64_is_caught(table):
         return (grad * wide * (1 - wide)).astype(np.float32)
 
     BACK.catches(peak_bytes(lambda: in_float64(table, table)) / MIB)
+
+
+def test_the_way_back_of_gelu_needs_few_arrays(table):
+    _, back = gelu.vjp(table)
+    GELU_BACK.check(peak_bytes(lambda: back(table)) / MIB)
+
+
+def test_the_twin_that_keeps_every_step_back_of_gelu_is_caught(table):
+    def all_steps(grad, x):
+        square = x * x
+        cube = square * x
+        inner = x + 0.044715 * cube
+        z = 0.7978845608 * inner
+        t = np.tanh(z)
+        squared = t * t
+        left = 1 - squared
+        slope = 3 * 0.044715 * square
+        steep = 1 + slope
+        of_z = 0.7978845608 * steep
+        share = 0.5 * (1 + t)
+        half = 0.5 * x
+        product = half * left
+        rest = product * of_z
+        both = share + rest
+        return grad * both
+
+    GELU_BACK.catches(peak_bytes(lambda: all_steps(table, table)) / MIB)
 
 
 def test_a_layer_lets_go_of_what_went_through():

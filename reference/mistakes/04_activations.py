@@ -175,7 +175,73 @@ def gelu_is_made_of_float64(m):
     m.gelu.forward = lambda x: right(x) * np.ones(np.shape(x))
 
 
+@caught_by(1)
+def sigmoid_negates_bytes(m):
+    """-3 is 253 in uint8."""
+
+    def forward(x):
+        with np.errstate(over="ignore"):
+            return np.asarray(1 / (1 + np.exp(m.floating(-x if x.dtype.kind in "iu" else -m.floating(x)))))
+
+    m.sigmoid.forward = forward
+
+
+@caught_by(1)
+def sigmoid_switches_warnings_off_for_all(m):
+    right = m.sigmoid_into
+
+    def sigmoid_into(x, out):
+        np.seterr(over="ignore")
+        return right(x, out)
+
+    m.sigmoid_into = sigmoid_into
+
+
+@caught_by(1)
+def half_numbers_overflow_with_a_warning(m):
+    right = m.sigmoid_into
+
+    def sigmoid_into(x, out):
+        if x.dtype != np.float16:
+            return right(x, out)
+        np.exp(np.negative(x, out=out), out=out)
+        out += 1
+        return np.divide(1, out, out=out)
+
+    m.sigmoid_into = sigmoid_into
+
+
+@caught_by(1)
+def half_of_gelu_overflows_with_a_warning(m):
+    def forward(x):
+        x = np.clip(m.floating(x), -m.GELU_FAR, np.inf)
+        inner = np.clip(x, -m.GELU_FAR, 1e30) if x.dtype != np.float16 else x
+        with np.errstate(over="ignore" if x.dtype != np.float16 else "warn"):
+            inner = inner * (m.GELU_SCALE + m.GELU_SCALE * m.GELU_CUBE * inner * inner)
+        return np.asarray(x * (0.5 + 0.5 * np.tanh(inner)), x.dtype)
+
+    m.gelu.forward = forward
+
+
+@caught_by(1)
+def relu_gives_back_what_it_need_not_change(m):
+    right = m.relu.forward
+    m.relu.forward = lambda x: x if x.size and (x >= 0).all() else right(x)
+
+
 # Rows.
+
+
+@caught_by(1)
+def distances_of_bytes_wrap_around(m):
+    right = m.below_largest
+
+    def below_largest(x, axis):
+        if x.dtype.kind in "iu" and x.size and x.ndim:
+            return m.floating(x - x.max(axis, keepdims=True))
+        return right(x, axis)
+
+    m.below_largest = below_largest
 
 
 @caught_by(1)
@@ -395,7 +461,43 @@ def dropping_everything_divides_by_0(m):
     m.dropout.forward = forward
 
 
+@caught_by(1)
+def the_mask_says_what_was_dropped(m):
+    right = m.dropout.forward
+
+    def forward(x, *, p=0.5, rng):
+        out, mask, scale = right(x, p=p, rng=rng)
+        return out, ~np.asarray(mask), scale
+
+    m.dropout.forward = forward
+    m.dropout.gradient(lambda grad, mask, scale: np.where(mask, 0, grad * np.asarray(scale, grad.dtype)))
+
+
+@caught_by(1)
+def p_is_kept_in_place_of_the_factor(m):
+    right = m.dropout.forward
+
+    def forward(x, *, p=0.5, rng):
+        out, mask, _ = right(x, p=p, rng=rng)
+        return out, mask, p
+
+    def dropout_back(grad, mask, scale):
+        return grad * mask * np.asarray(1 / (1 - scale) if scale < 1 else 0, grad.dtype)
+
+    m.dropout.forward = forward
+    m.dropout.gradient(dropout_back)
+
+
 # Rules.
+
+
+@caught_by(2)
+def half_a_gradient_becomes_single(m):
+    def tanh_back(grad, out):
+        wide = out.astype(np.promote_types(out.dtype, np.float32))
+        return grad * (1 - wide * wide)
+
+    _rule(m.tanh, "tanh_back", tanh_back, m)
 
 
 @caught_by(2)
@@ -700,6 +802,16 @@ def the_way_back_of_sigmoid_is_in_float64(m):
 
 
 @caught_by(3)
+def the_way_back_of_gelu_is_in_float64(m):
+    right = m.gelu.pull
+
+    def gelu_back(grad, x):
+        return np.asarray(right(grad.astype(np.float64), np.asarray(x, np.float64))).astype(grad.dtype)
+
+    _rule(m.gelu, "gelu_back", gelu_back, m)
+
+
+@caught_by(3)
 def the_way_back_of_dropout_is_in_float64(m):
     def dropout_back(grad, mask, scale):
         return np.where(mask, grad.astype(np.float64) * scale, 0).astype(grad.dtype)
@@ -741,7 +853,7 @@ def elements_are_worked_on_one_by_one(m):
     right = m.relu.forward
 
     def forward(x):
-        if x.dtype != np.float32 or x.shape != (256, 256):  # the lists that larger ones make are level 3's
+        if x.dtype != np.float32 or x.shape != (8192, 8):  # the lists that larger ones make are level 3's
             return right(x)
         return np.array([v if v > 0 else 0.0 for v in x.ravel().tolist()], np.float32).reshape(x.shape)
 
@@ -784,6 +896,22 @@ def softmax_goes_back_row_by_row(m):
 
 
 @caught_by(4)
+def relu_goes_row_by_row(m):
+    right = m.relu.forward
+    m.relu.forward = lambda x: np.stack([right(row) for row in x]) if x.ndim == 2 and len(x) else right(x)
+
+
+@caught_by(4)
+def dropout_draws_row_by_row(m):
+    def mask(x, p, rng):
+        if x.ndim != 2 or not len(x):
+            return rng.random(x.shape, np.float32) >= p
+        return np.stack([rng.random(len(row), np.float32) >= p for row in x])
+
+    _dropout(m, mask)
+
+
+@caught_by(4)
 def each_element_is_drawn_by_itself(m):
     def mask(x, p, rng):
         return np.array([rng.random() >= p for _ in range(x.size)], bool).reshape(x.shape)
@@ -811,6 +939,23 @@ def in_place_rounds_to_integers(m):
         return x
 
     m.sigmoid_.forward = forward
+
+
+@caught_by(1)
+def sigmoid_in_place_is_a_shifted_tanh(m):
+    def forward(x):
+        m.refuse_integers(x)
+        np.tanh(np.multiply(x, 0.5, out=x), out=x)
+        x *= 0.5
+        x += 0.5
+        return x
+
+    m.sigmoid_.forward = forward
+
+
+@caught_by(1)
+def relu_in_place_turns_nan_into_0(m):
+    m.relu_.forward = lambda x: np.fmax(x, x.dtype.type(0), out=x)
 
 
 @caught_by(1)
