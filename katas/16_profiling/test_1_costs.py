@@ -320,7 +320,7 @@ def test_elements_are_counted_whatever_their_layout():
 def test_nothing_has_no_bytes():
     expect(stored_bytes(np.zeros((0, 3))), 0)
     expect(stored_bytes(np.broadcast_to(np.zeros((1, 0)), (5, 0))), 0)
-    expect([stored_bytes(x) for x in (None, 2.0, [1, 2], "a")], [0, 0, 0, 0])
+    expect([stored_bytes(x) for x in (None, 2.0, np.float64(2.0), [1, 2], "a")], [0] * 5)
 
 
 @settings(deadline=None, derandomize=True, max_examples=60)

@@ -187,7 +187,7 @@ def test_each_function_has_its_own_samples():
         inner=1,
         clock=bench.clock,
     )
-    expect((first.samples, second.samples), ((1.0, 2.0, 3.0), (10.0, 20.0, 30.0)))
+    expect((tuple(first.samples), tuple(second.samples)), ((1.0, 2.0, 3.0), (10.0, 20.0, 30.0)))
 
 
 @pytest.mark.parametrize("seconds", [2.0**-10, 3e-4, 0.02, 1.0])
@@ -222,7 +222,7 @@ def test_the_number_of_calls_is_found_when_the_function_is_warm():
 def test_a_clock_that_stands_still_does_not_hang():
     calls = itertools.count()
     timing = time_calls(lambda: next(calls), repeat=1, clock=lambda: 0.0)
-    expect((timing.inner, timing.samples), (MOST_CALLS, (0.0,)))
+    expect((timing.inner, tuple(timing.samples)), (MOST_CALLS, (0.0,)))
 
 
 def test_the_collector_rests_while_a_sample_is_taken_and_is_then_as_it_was():
@@ -302,6 +302,31 @@ def test_tracing_is_on_inside_and_off_afterwards():
     with expect_error(KeyError), tracing():
         raise KeyError
     expect(tracemalloc.is_tracing(), False)
+
+
+class Stopped(BaseException):
+    """What Ctrl-C raises is no Exception either."""
+
+
+def test_tracing_is_off_and_phases_are_listed_also_where_somebody_stops_it_all():
+    with pytest.raises(Stopped), tracing():
+        raise Stopped
+    expect(tracemalloc.is_tracing(), False)
+    memory = MemoryProfiler()
+
+    def stopped():
+        with memory, memory.phase("outer"), memory.phase("stopped"):
+            _ = block(2).sum()
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        stopped()
+    expect(tracemalloc.is_tracing(), False)
+    for phase in memory.phases:
+        near(phase.peak, 2 * MB)
+    with memory, memory.phase("after"):
+        pass
+    expect([(phase.name, phase.depth) for phase in memory.phases], [("after", 0)])
 
 
 def test_tracing_stays_on_if_it_was_on():
@@ -459,6 +484,7 @@ def test_garbage_from_before_is_not_freed_in_a_phase():
     tracemalloc.start()
     cycle = [block(3)]
     cycle.append(cycle)
+    gc.collect()  # after which it is among what is old, where a quick collection does not look
     gc.disable()
     del cycle
     with MemoryProfiler() as memory, memory.phase("nothing"):

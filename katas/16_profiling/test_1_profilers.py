@@ -3,6 +3,7 @@
 import itertools
 import threading
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -170,6 +171,22 @@ def test_a_call_that_raises_is_time_of_the_one_around_it(bench):
     expect((span.duration, span.own, span.depth, inside.depth), (51, 51, 0, 1))
     with expect_error(KeyError, "bad"):
         watch.time(bad)
+    expect(watch.time(lambda: None)[1].depth, 0)
+
+
+class Stopped(BaseException):
+    """What Ctrl-C raises is no Exception either."""
+
+
+def stop(*args):
+    raise Stopped
+
+
+def test_a_call_that_somebody_stops_is_forgotten_too(bench):
+    tracemalloc.start()
+    watch = Stopwatch(bench.clock, memory=True)
+    with pytest.raises(Stopped):
+        watch.time(stop)
     expect(watch.time(lambda: None)[1].depth, 0)
 
 
@@ -344,6 +361,14 @@ def test_a_block_that_raises_keeps_its_events_and_leaves_nothing_behind():
     expect(len(profile.events), 6)
 
 
+def test_a_block_that_somebody_stops_leaves_nothing_behind_either():
+    before = here()
+    x = leaf(2)
+    with pytest.raises(Stopped), OpProfiler(memory=True):
+        stop(exp(x).sum().backward())
+    expect(here(), before)
+
+
 def test_afterwards_everything_is_as_it_was():
     before = here()
     x = leaf(3, 3)
@@ -415,6 +440,21 @@ def test_other_threads_are_let_through_unrecorded():
         exp(x)
     expect(names(profile.events), [("exp", "forward")] * 2)
     expect(results[0], np.exp(x.data))
+
+
+def test_a_profiler_sees_the_thread_that_entered_it_whichever_that_is():
+    profile = OpProfiler()
+
+    def elsewhere():
+        with profile:
+            exp(leaf(2)).sum().backward()
+
+    with ThreadPoolExecutor(1) as executor:
+        executor.submit(elsewhere).result()
+    expect(
+        names(profile.events),
+        [("exp", "forward"), ("total", "forward"), ("total", "backward"), ("exp", "backward")],
+    )
 
 
 def test_events_need_no_more_than_the_block():
@@ -879,6 +919,24 @@ def test_a_model_that_raises_leaves_nothing_behind():
     with expect_error(KeyError, "bad model"):
         profile_modules(Sleepy(1, Bad()), np.ones(1), memory=True)
     expect(here(), before)
+
+
+def test_a_model_that_somebody_stops_leaves_nothing_behind_either():
+    before = here()
+
+    class Stops(Module):
+        def forward(self, x):
+            stop()
+
+    with pytest.raises(Stopped):
+        profile_modules(Sleepy(1, Stops()), np.ones(1), memory=True)
+    expect(here(), before)
+
+
+def test_tracing_that_was_on_stays_on_when_modules_are_profiled():
+    tracemalloc.start()
+    profile_modules(Sleepy(1), np.ones(1), memory=True)
+    expect(tracemalloc.is_tracing(), True)
 
 
 def test_with_memory_each_module_has_the_peak_of_its_dearest_call():

@@ -114,6 +114,15 @@ def test_each_measurement_has_as_many_samples_as_asked():
     expect(read[1] - read[0], 12)
 
 
+def test_overhead_is_that_of_an_operation_on_a_tensor_of_one_number():
+    now = iter(range(10_000))
+    with OpProfiler() as profile:
+        measure_roofline(side=4, length=50, repeat=2, clock=lambda: next(now))
+    seen = [event for event in profile.events if event.name == "neg"]
+    assert len(seen) >= 2, "of which one at least is a sample's"
+    expect({event.shapes for event in seen}, {((1,),)})
+
+
 def test_a_real_machine_has_a_roofline():
     found = measure_roofline(side=64, length=1 << 16, repeat=3, clock=time.perf_counter)
     assert isinstance(found, Roofline)
@@ -297,6 +306,24 @@ def test_a_trace_is_written_in_place_of_the_old_one(tmp_path):
     trace = json.loads(file.read_bytes().decode("utf-8"))
     expect(trace["traceEvents"][0]["args"]["name"], "naïve ümlaut")
     expect(os.listdir(tmp_path), ["trace.json"])
+
+
+class Stopped(BaseException):
+    """What Ctrl-C raises is no Exception either."""
+
+
+def test_what_somebody_stops_leaves_nothing_beside_it_either(tmp_path, monkeypatch):
+    file = tmp_path / "trace.json"
+    file.write_text("old", "utf-8")
+
+    def stop(*args, **options):
+        raise Stopped
+
+    for name in ("replace", "rename"):
+        monkeypatch.setattr(os, name, stop)
+    with pytest.raises(Stopped):
+        write_trace(file, [event("a", 0, 1)])
+    expect((file.read_text("utf-8"), os.listdir(tmp_path)), ("old", ["trace.json"]))
 
 
 def test_what_cannot_be_written_leaves_the_old_one_and_nothing_beside_it(tmp_path):

@@ -18,6 +18,7 @@ from tinytorch.profiling import (
     Peaks,
     chrome_trace,
     mann_whitney,
+    measure_roofline,
     op_bytes,
     op_flops,
     profile_modules,
@@ -304,6 +305,29 @@ def test_rows_hold_no_module():
         return profile_modules(Linear(512, 512, rng=np.random.default_rng(0)), np.ones((1, 512), np.float32))
 
     assert kept_bytes(rows) < 64 * KIB
+
+
+# 16.10 measure_roofline
+
+
+def test_a_product_and_a_copy_are_written_to_what_is_there():
+    """The clock looks at memory, before and after each run; 1 MiB each are what was computed."""
+    seen = []
+
+    def clock():
+        now, peak = tracemalloc.get_traced_memory()
+        tracemalloc.reset_peak()
+        seen.append((now, peak))
+        return float(len(seen))
+
+    tracemalloc.start()
+    try:
+        measure_roofline(side=512, length=1 << 18, repeat=2, clock=clock)
+    finally:
+        tracemalloc.stop()
+    took = [end[1] - begin[0] for begin, end in zip(seen[::2], seen[1::2], strict=True)]
+    assert len(took) >= 6
+    assert max(took) < 64 * KIB, f"{max(took) / KIB:.0f} KiB are made in a run"
 
 
 # 16.13 mann_whitney

@@ -255,6 +255,25 @@ def tracing_is_stopped_whoever_started_it(m):
 
 
 @caught_by(1)
+def tracing_goes_on_when_somebody_stops_it_all(m):
+    @contextmanager
+    def tracing():
+        was_on = tracemalloc.is_tracing()
+        if not was_on:
+            tracemalloc.start()
+        try:
+            yield
+        except Exception:
+            if not was_on:
+                tracemalloc.stop()
+            raise
+        if not was_on:
+            tracemalloc.stop()
+
+    m.tracing = tracing
+
+
+@caught_by(1)
 def tracing_goes_on_after_an_error(m):
     @contextmanager
     def tracing():
@@ -296,6 +315,23 @@ def garbage_counts_as_retained(m):
 @caught_by(1)
 def garbage_from_before_is_freed_in_the_first_phase(m):
     rewritten(m, "MemoryProfiler.__enter__", ("    gc.collect()\n", ""))
+
+
+@caught_by(1)
+def only_young_garbage_from_before_is_collected(m):
+    rewritten(m, "MemoryProfiler.__enter__", ("gc.collect()", "gc.collect(0)"))
+
+
+@caught_by(1)
+def a_phase_that_somebody_stops_is_lost(m):
+    rewritten(
+        m,
+        "MemoryProfiler.phase",
+        (
+            "    finally:\n        gc.collect()\n",
+            "    except Exception:\n        pass\n    if True:\n        gc.collect()\n",
+        ),
+    )
 
 
 @caught_by(1)
@@ -507,6 +543,13 @@ def nothing_repeated_is_something(m):
 
 
 @caught_by(1)
+def numbers_of_numpy_take_bytes(m):
+    rewritten(
+        m, "stored_bytes", ("not isinstance(x, np.ndarray)", "not isinstance(x, (np.ndarray, np.generic))")
+    )
+
+
+@caught_by(1)
 def steps_backwards_are_no_steps(m):
     rewritten(m, "stored_bytes", ("strict=True) if step)", "strict=True) if step > 0)"))
 
@@ -547,6 +590,18 @@ def a_call_that_raises_stays_open(m):
             "    finally:\n        inside = self.inside[-1]\n",
         ),
         ("    if self.inside:\n", "    self.inside.pop()\n    if self.inside:\n"),
+    )
+
+
+@caught_by(1)
+def a_call_that_somebody_stops_stays_open(m):
+    rewritten(
+        m,
+        "Stopwatch.time",
+        (
+            "    finally:\n        inside",
+            "    except Exception:\n        self.inside.pop()\n        raise\n    if True:\n        inside",
+        ),
     )
 
 
@@ -642,6 +697,23 @@ def a_profiler_can_be_entered_twice(m):
 @caught_by(1)
 def events_are_forgotten_on_entering_again(m):
     rewritten(m, "OpProfiler.__enter__", ("    self._thread =", "    self.events = []\n    self._thread ="))
+
+
+@caught_by(1)
+def operations_stay_watched_when_somebody_stops_it_all(m):
+    right = m.OpProfiler.__exit__
+
+    def __exit__(self, kind=None, error=None, trace=None):
+        if kind is None or issubclass(kind, Exception):
+            right(self)
+
+    m.OpProfiler.__exit__ = __exit__
+
+
+@caught_by(1)
+def only_the_main_thread_is_seen(m):
+    elsewhere = "threading.current_thread() is not threading.main_thread()"
+    rewritten(m, "OpProfiler._forward", ("threading.get_ident() != self._thread", elsewhere))
 
 
 @caught_by(1)
@@ -911,6 +983,33 @@ def modules_stay_watched_after_an_error(m):
 
 
 @caught_by(1)
+def modules_stay_watched_when_somebody_stops_it_all(m):
+    put_back = 'setattr(Module, "__call__", call)  # noqa: B010'
+    rewritten(
+        m,
+        "profile_modules",
+        (
+            f"        finally:\n            {put_back}",
+            f"        except Exception:\n            {put_back}\n            raise\n        {put_back}",
+        ),
+    )
+
+
+@caught_by(1)
+def tracing_is_off_when_modules_were_profiled(m):
+    @contextmanager
+    def tracing():
+        tracemalloc.start()
+        try:
+            yield
+        finally:
+            tracemalloc.stop()
+
+    m._tracing = tracing
+    rewritten(m, "profile_modules", ("with tracing() if memory", "with _tracing() if memory"))
+
+
+@caught_by(1)
 def modules_of_others_have_a_row(m):
     rewritten(
         m,
@@ -1073,6 +1172,21 @@ def a_copy_only_reads(m):
 @caught_by(1)
 def a_product_of_squares_is_side_cubed(m):
     rewritten(m, "measure_roofline", ("2 * side**3 / computing", "side**3 / computing"))
+
+
+@caught_by(1)
+def overhead_is_that_of_an_array(m):
+    rewritten(m, "measure_roofline", ("lambda: neg(number)", "lambda: np.negative(number.data)"))
+
+
+@caught_by(3)
+def each_product_has_an_array_of_its_own(m):
+    rewritten(m, "measure_roofline", ("np.matmul(a, b, out=product)", "a @ b"))
+
+
+@caught_by(3)
+def each_copy_has_an_array_of_its_own(m):
+    rewritten(m, "measure_roofline", ("np.copyto(target, source)", "source.copy()"))
 
 
 @caught_by(1)
@@ -1263,6 +1377,51 @@ def the_interval_is_a_standard_deviation(m):
 
 
 @caught_by(1)
+def the_interval_has_90_percent(m):
+    rewritten(m, "fit_growth", ("(0.025, 0.975)", "(0.05, 0.95)"))
+
+
+@caught_by(1)
+def the_interval_has_99_percent(m):
+    rewritten(m, "fit_growth", ("(0.025, 0.975)", "(0.005, 0.995)"))
+
+
+@caught_by(1)
+def what_is_off_is_drawn_and_not_points(m):
+    rewritten(
+        m,
+        "fit_growth",
+        (
+            "slopes_of(x[draws], y[draws])",
+            "slopes_of(np.broadcast_to(x, draws.shape), _line(x, y) + (y - _line(x, y))[draws])",
+        ),
+    )
+    m._line = lambda x, y: y.mean() + m.slopes_of(x, y) * (x - x.mean())
+
+
+@caught_by(1)
+def a_thousand_draws_whatever_is_asked_for(m):
+    rewritten(m, "fit_growth", ("(resamples, len(n))", "(1000, len(n))"))
+
+
+@caught_by(1)
+def costs_become_logarithms_where_they_are(m):
+    rewritten(m, "fit_growth", ("np.log(cost)", "np.log(cost, out=cost)"))
+
+
+@caught_by(1)
+def sizes_are_sorted_where_they_are(m):
+    rewritten(
+        m,
+        "fit_growth",
+        (
+            "x, y = np.log(n)",
+            "order = np.argsort(n)\n    n[:], cost[:] = n[order], cost[order]\n    x, y = np.log(n)",
+        ),
+    )
+
+
+@caught_by(1)
 def the_draws_are_always_the_same(m):
     rewritten(m, "fit_growth", ("rng.integers(", "np.random.default_rng(0).integers("))
 
@@ -1352,6 +1511,12 @@ def p_is_always_normal(m):
 @caught_by(1)
 def p_is_exact_with_equals_too(m):
     rewritten(m, "mann_whitney", ("len(counts) == total and max", "max"))
+
+
+@caught_by(1)
+def equals_on_one_side_do_not_matter(m):
+    between = "not set(first.tolist()) & set(second.tolist())"
+    rewritten(m, "mann_whitney", ("len(counts) == total and", f"{between} and"))
 
 
 @caught_by(1)
@@ -1454,6 +1619,11 @@ def draws_are_without_repeats(m):
             "rng.permuted(np.tile(side, (resamples, 1)), axis=1)",
         ),
     )
+
+
+@caught_by(1)
+def two_thousand_draws_whatever_is_asked_for(m):
+    rewritten(m, "bootstrap_ratio", ("(resamples, len(side))", "(2000, len(side))"))
 
 
 @caught_by(1)
@@ -1566,6 +1736,11 @@ def what_is_not_slower_is_the_same(m):
 @caught_by(1)
 def an_interval_within_the_threshold_on_one_side_is_the_same(m):
     rewritten(m, "detect_regression", ("1 / threshold <= low and high <= threshold", "high <= threshold"))
+
+
+@caught_by(1)
+def the_threshold_is_as_far_below_1_as_above(m):
+    rewritten(m, "detect_regression", ('"same" if 1 / threshold <= low', '"same" if 2 - threshold <= low'))
 
 
 @caught_by(1)
@@ -1685,6 +1860,11 @@ def what_failed_is_left_beside_it(m):
             "        raise",
         ),
     )
+
+
+@caught_by(1)
+def what_somebody_stopped_is_left_beside_it(m):
+    rewritten(m, "write_trace", ("except BaseException:", "except Exception:"))
 
 
 @caught_by(1)
