@@ -160,6 +160,15 @@ def test_a_plain_file_goes_before_a_packed_one(tmp_path):
     expect(len(MNIST(tmp_path)), 5)
 
 
+@pytest.mark.parametrize("packed", ["images-idx3", "labels-idx1"])
+def test_one_file_may_be_packed_and_the_other_plain(packed, tmp_path):
+    images, labels = write_mnist(tmp_path)
+    path = tmp_path / f"train-{packed}-ubyte"
+    write(tmp_path / f"{path.name}.gz", path.read_bytes())
+    path.unlink()
+    expect(MNIST(tmp_path).__getitems__([3, 0]), (images[[3, 0], None], labels[[3, 0]].astype(np.int64)))
+
+
 @pytest.mark.parametrize("part", ["images-idx3", "labels-idx1"])
 def test_a_missing_part_of_mnist_is_named(part, tmp_path):
     write_mnist(tmp_path)
@@ -352,6 +361,15 @@ def test_cifar10_is_five_files_in_a_row(kind, below, tmp_path):
     expect(data.__getitems__(mixed), (images[mixed], labels[mixed]))
     expect(data.__getitems__([]), (images[:0], labels[:0]))
     expect(CIFAR10(str(tmp_path), train=False).__getitems__([0, 1]), (test[0], test[1].astype(np.int64)))
+
+
+@pytest.mark.parametrize("kind", ["bin", "py"])
+def test_a_set_needs_no_files_of_the_other(kind, tmp_path):
+    folder = tmp_path / f"cifar-10-batches-{kind}"
+    _, (images, labels) = write_cifar(folder, kind)
+    for i in range(1, 6):
+        (folder / f"data_batch_{i}{'.bin' * (kind == 'bin')}").unlink()
+    expect(CIFAR10(tmp_path, train=False).__getitems__([1]), (images[1:], labels[1:].astype(np.int64)))
 
 
 def test_binary_files_go_first(tmp_path):

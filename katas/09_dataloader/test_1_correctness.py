@@ -44,6 +44,7 @@ class Squares(Dataset):
 def test_arrays_get_a_new_first_axis():
     expect(default_collate([X, X + 1, X + 2]), np.array([X, X + 1, X + 2]))
     expect(default_collate([X[0]]), X[:1])
+    assert not np.shares_memory(default_collate([X[0]]), X)
 
 
 def test_numbers_become_an_array_and_keep_their_dtype():
@@ -108,9 +109,10 @@ def test_a_batch_of_nothing_keeps_shape_and_dtype():
 
 def test_a_batch_is_no_view_of_the_data():
     data = TensorDataset(X.copy())
-    (batch,) = data.__getitems__([0, 1])
-    batch += 1
-    expect(data[0], (X[0],))
+    for indices in ([0, 1], [0]):
+        (batch,) = data.__getitems__(indices)
+        batch += 1
+        expect(data[0], (X[0],))
 
 
 def test_there_is_no_sample_after_the_last():
@@ -309,7 +311,12 @@ def test_each_channel_has_its_mean_and_std():
 
 @pytest.mark.parametrize(
     ("dtype", "answer"),
-    [(np.uint8, np.float32), (np.int64, np.float32), (np.float32, np.float32), (np.float64, np.float64)],
+    [
+        (np.uint8, np.float32),
+        (np.int64, np.float32),
+        (np.float32, np.float32),
+        (np.float64, np.float64),
+    ],
 )
 def test_integers_are_normalised_into_float32(dtype, answer):
     expect(Normalize([1, 2, 3], 2)(IMAGES.astype(dtype)).dtype, np.dtype(answer))

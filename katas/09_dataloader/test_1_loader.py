@@ -128,6 +128,25 @@ def test_whoever_stops_early_leaves_no_thread(after):
     expect(threads(), before)
 
 
+def test_whoever_waits_takes_no_time():
+    """A loop that looks again and again would take all of a core, from the network as likely as not."""
+
+    def slow():
+        yield 0
+        time.sleep(0.1)
+        yield from range(1, 10)
+
+    taken = prefetch(slow(), 2)
+    expect(next(taken), 0)
+    for wait in (lambda: next(taken), lambda: time.sleep(0.1)):  # here for the thread, then there for us
+        began, worked = time.perf_counter(), time.process_time()
+        wait()
+        worked, waited = time.process_time() - worked, time.perf_counter() - began
+        assert waited > 0.05
+        assert worked < 0.1 * waited, f"{worked:.3f} s of work while waiting for {waited:.3f} s"
+    taken.close()
+
+
 # 09.17 and 09.18 DataLoader
 
 X = np.arange(20, dtype=np.float32).reshape(10, 2)
@@ -188,6 +207,15 @@ def test_a_sampler_says_the_order():
     loader = DataLoader(TensorDataset(Y), 2, sampler=[7, 7, 1])
     expect([batch[0].tolist() for batch in loader], [[7, 7], [1]])
     expect(len(loader), 2)
+
+
+def test_a_sampler_is_asked_anew_for_each_epoch():
+    data = TensorDataset(Y)
+    loader = DataLoader(data, 10, sampler=RandomSampler(data, rng=np.random.default_rng(3)))
+    shuffled = DataLoader(data, 10, shuffle=True, rng=np.random.default_rng(3))
+    epochs = [[batch.tolist() for (batch,) in each] for each in (loader, loader, shuffled, shuffled)]
+    expect(epochs[:2], epochs[2:])
+    assert epochs[0] != epochs[1]
 
 
 def test_what_cannot_be_is_refused(rng):
@@ -375,6 +403,51 @@ def test_whoever_stops_a_resumed_epoch_begins_a_new_one():
     loader.load_state_dict(state)
     run(loader, 1)
     expect([len(labels) for _, labels in run(loader)], [4, 4, 4, 4, 4, 3])
+
+
+@AHEAD
+def test_an_epoch_that_ends_late_is_not_taken_for_the_newer_one(ahead):
+    """Somebody held on to the iterator that was left, as a traceback does."""
+    start = lambda: DataLoader(TensorDataset(Y), 3, True, prefetch=ahead, rng=np.random.default_rng(1))  # noqa: E731
+    straight = start()
+    rest = [run(straight), run(straight)][1][1:]
+    for end in (list, lambda old: old.close()):
+        loader = start()
+        old = iter(loader)
+        next(old)
+        new = iter(loader)
+        next(new)
+        end(old)
+        state, resumed = json.loads(json.dumps(loader.state_dict())), start()
+        expect(list(new), rest)
+        resumed.load_state_dict(state)
+        expect(run(resumed), rest)
+
+
+@pytest.mark.parametrize("then", ["another epoch", "a state"])
+def test_an_epoch_that_is_closed_late_takes_no_numbers_back(then):
+    """Its thread waits, two batches ahead, and would set the generators to where they were before these."""
+    made = threading.Semaphore(0)
+    flip = RandomHorizontalFlip(rng=np.random.default_rng(2))
+
+    def transform(images):
+        made.release()
+        return flip(images)
+
+    transform.rng = flip.rng
+    loader = DataLoader(TensorDataset(IMAGES), 4, prefetch=2, transform=transform)
+    old = iter(loader)
+    next(old)
+    for _ in range(3):
+        assert made.acquire(timeout=5), "the thread does not work ahead"
+    if then == "a state":
+        loader.load_state_dict(json.loads(json.dumps(loader.state_dict())))
+        flip.rng.random(100)
+    else:
+        expect(len(list(loader)), 6)
+    before = flip.rng.bit_generator.state
+    old.close()
+    expect(flip.rng.bit_generator.state == before, True)
 
 
 def test_a_stop_makes_no_difference_to_the_next_epoch():

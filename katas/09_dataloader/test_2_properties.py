@@ -162,6 +162,18 @@ def test_transforms_leave_their_input_alone_however_it_lies_in_memory(name, layo
     out += 1  # it can be written to
 
 
+def test_where_nothing_is_flipped_or_cut_out_the_result_is_an_array_of_its_own_too():
+    images = np.arange(8).reshape(2, 1, 2, 2)
+    for transform in (
+        RandomHorizontalFlip(0.0, rng=np.random.default_rng(0)),
+        Cutout(0, rng=np.random.default_rng(0)),
+        RandomCrop(2, rng=np.random.default_rng(0)),
+    ):
+        out = transform(images)
+        out += 1
+        expect(images, np.arange(8).reshape(2, 1, 2, 2))
+
+
 @pytest.mark.parametrize("name", ["flip", "crop", "cutout"])
 def test_each_batch_is_augmented_anew(name):
     images, transform = np.arange(1, 1 + 64 * 30).reshape(64, 1, 5, 6), TRANSFORMS[name](7)

@@ -10,6 +10,7 @@ import pytest
 from dojo.measuring import Budget, race
 from tinytorch.dataloader import (
     CIFAR10,
+    BatchSampler,
     Cutout,
     Normalize,
     RandomCrop,
@@ -51,6 +52,14 @@ ORDER = Budget(
     naive=74,
     unit="times the time of a permutation as a list",
     naively="a version that takes one after the other out of a list",
+)
+PLAN = Budget(
+    "a plan of 16,384 batches",
+    limit=22,
+    reference=8,
+    naive=90,
+    unit="times the time of one of 2,048",
+    naively="a version that cuts each batch off the front of what is left",
 )
 FLIP = Budget(
     "flipping 2,048 images of 4 x 4",
@@ -226,6 +235,26 @@ def test_an_order_is_one_permutation(rng):
 
 def test_the_twin_that_takes_one_after_the_other_is_caught(rng):
     ORDER.catches(race(lambda: one_by_one(rng), lambda: permutation(rng), limit=ORDER.limit))
+
+
+# 09.11 BatchSampler
+
+
+def test_a_plan_takes_as_long_as_it_has_batches():
+    long, short = BatchSampler(range(16_384), 1), BatchSampler(range(2_048), 1)
+    PLAN.check(race(lambda: list(long), lambda: list(short), limit=PLAN.limit))
+
+
+def cut_off(count):
+    left, plan = list(range(count)), []
+    while left:
+        batch, left = left[:1], left[1:]
+        plan.append(batch)
+    return plan
+
+
+def test_the_twin_that_cuts_batches_off_the_front_is_caught():
+    PLAN.catches(race(lambda: cut_off(16_384), lambda: cut_off(2_048), limit=PLAN.limit))
 
 
 # 09.12 to 09.15: transforms. The images are small: of large ones a loop has time for its calls.

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dojo.mistakes import caught_by
+from dojo.mistakes import caught_by, rewritten
 
 # Batches.
 
@@ -2117,6 +2117,146 @@ def archives_are_opened_to_be_written(m):
     m.np.memmap = staticmethod(
         lambda path, dtype, mode, *rest, **more: right(path, dtype, "r+", *rest, **more)
     )
+
+
+# What got past the suite once.
+
+
+@caught_by(1)
+def an_old_epoch_that_is_closed_takes_newer_numbers_back(m):
+    rewritten(m, "DataLoader._hand_out", ("if self.prefetch and self._state is state", "if self.prefetch"))
+
+
+@caught_by(1)
+def an_old_epoch_that_ends_ends_the_newer_one(m):
+    rewritten(
+        m,
+        "DataLoader._hand_out",
+        ("if self._state is state:\n        self._state = None", "self._state = None"),
+    )
+
+
+@caught_by(1)
+def a_single_sample_is_its_batch(m):
+    _collate(m, lambda samples, right: right(samples) if len(samples) > 1 else samples[0][None], _is_array)
+
+
+@caught_by(1)
+def one_index_gives_a_view(m):
+    right = m.TensorDataset.__getitems__
+
+    def getitems(self, indices):
+        (first,) = indices if len(indices) == 1 else (-1,)
+        if 0 <= first < len(self):
+            return tuple(a[first : first + 1] for a in self.arrays)
+        return right(self, indices)
+
+    m.TensorDataset.__getitems__ = getitems
+
+
+@caught_by(1)
+def labels_are_packed_if_images_are(m):
+    rewritten(
+        m,
+        "MNIST.__init__",
+        (
+            "images, labels = map",
+            "where[1] = where[1].with_suffix(where[0].suffix)\n    images, labels = map",
+        ),
+    )
+
+
+@caught_by(1)
+def a_test_set_lies_beside_a_training_set(m):
+    rewritten(m, "CIFAR10.__init__", ('f"{names[0]}{place[1]}"', 'f"data_batch_1{place[1]}"'))
+
+
+@caught_by(2)
+def where_nothing_is_flipped_the_input_is_handed_on(m):
+    rewritten(
+        m,
+        "RandomHorizontalFlip.__call__",
+        ("out: Array = images.copy()", "out = images.copy() if chosen.any() else images"),
+    )
+
+
+@caught_by(2)
+def where_nothing_is_cut_out_the_input_is_handed_on(m):
+    rewritten(m, "Cutout.__call__", ("images.copy()", "images.copy() if self.size else images"))
+
+
+@caught_by(1)
+def a_sampler_is_asked_once(m):
+    right = m.DataLoader.__init__
+
+    def init(self, dataset, *args, sampler=None, **options):
+        right(self, dataset, *args, sampler=None if sampler is None else list(sampler), **options)
+
+    m.DataLoader.__init__ = init
+
+
+def _looking(m, thread=True, caller=True):
+    """A thread and its caller, of whom one or both look again and again instead of waiting."""
+
+    def prefetch(items, depth):
+        made, places, stop = queue.Queue(), threading.Semaphore(depth), threading.Event()
+
+        def work():
+            try:
+                source = iter(items)
+                while True:
+                    while not places.acquire(blocking=not thread):
+                        if stop.is_set():
+                            return
+                    if stop.is_set():
+                        return
+                    made.put(("item", next(source)))
+            except StopIteration:
+                made.put(("end", None))
+            except BaseException as error:
+                made.put(("error", error))
+
+        worker = threading.Thread(target=work, daemon=True)
+        worker.start()
+        try:
+            while True:
+                while caller and made.empty():
+                    pass
+                kind, value = made.get()
+                if kind == "end":
+                    return
+                if kind == "error":
+                    raise value
+                places.release()
+                yield value
+        finally:
+            stop.set()
+            places.release()
+            worker.join()
+            value = None
+
+    m.prefetch = prefetch
+
+
+@caught_by(1)
+def a_thread_looks_again_and_again_for_a_place(m):
+    _looking(m, caller=False)
+
+
+@caught_by(1)
+def the_loop_looks_again_and_again_for_a_batch(m):
+    _looking(m, thread=False)
+
+
+@caught_by(4)
+def each_batch_is_cut_off_the_front_of_what_is_left(m):
+    def batches(self):
+        left = list(self.sampler)
+        while left and (len(left) >= self.batch_size or not self.drop_last):
+            yield left[: self.batch_size]
+            left = left[self.batch_size :]
+
+    m.BatchSampler.__iter__ = batches
 
 
 EQUIVALENT: dict[str, str] = {

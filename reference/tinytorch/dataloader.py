@@ -627,7 +627,10 @@ class DataLoader:
         return len(self.batch_sampler)
 
     def __iter__(self) -> Iterator[Any]:
-        """The batches of an epoch, or what is left of it after `load_state_dict`."""
+        """The batches of an epoch, or what is left of it after `load_state_dict`.
+
+        An iterator that ends after a newer one was asked for, or a state was loaded, changes nothing more.
+        """
         # kata 09.18: note where the sampler's generators stand, draw the whole plan now, `_hand_out` it. To
         # resume: draw the plan from where it was drawn, put all generators back, and skip what is done.
         done, order = 0, _states(self.batch_sampler)
@@ -654,7 +657,8 @@ class DataLoader:
 
     def _hand_out(self, plan: Iterator[list[int]], state: dict[str, Any]) -> Iterator[Any]:
         # kata 09.18: take from `_make`, by `prefetch` or without; note where you stand before each `yield`.
-        # However it ends, close what you took from; a thread's draws for batches that nobody took are undone.
+        # However it ends, close what you took from; a thread's draws for batches that nobody took are undone,
+        # unless another epoch is under way by then: `self._state` tells.
         draws, made = _states(self.transform), self._make(plan)
         if self.prefetch:
             made = prefetch(made, self.prefetch)
@@ -665,9 +669,10 @@ class DataLoader:
                     yield batch
                     del batch
         finally:
-            if self.prefetch:
+            if self.prefetch and self._state is state:
                 _set_states(self.transform, draws)
-        self._state = None
+        if self._state is state:
+            self._state = None
 
     def state_dict(self) -> dict[str, Any]:
         """Where the loader stands, in numbers, strings, lists and dicts, which json can write."""

@@ -432,7 +432,10 @@ class DataLoader:
         raise NotImplementedError("kata 09.17: DataLoader.__len__")
 
     def __iter__(self) -> Iterator[Any]:
-        """The batches of an epoch, or what is left of it after `load_state_dict`."""
+        """The batches of an epoch, or what is left of it after `load_state_dict`.
+
+        An iterator that ends after a newer one was asked for, or a state was loaded, changes nothing more.
+        """
         # TODO 09.18: note where the sampler's generators stand, draw the whole plan now, `_hand_out` it. To
         # resume: draw the plan from where it was drawn, put all generators back, and skip what is done.
         raise NotImplementedError("kata 09.18: DataLoader.__iter__")
@@ -450,7 +453,8 @@ class DataLoader:
 
     def _hand_out(self, plan: Iterator[list[int]], state: dict[str, Any]) -> Iterator[Any]:
         # TODO 09.18: take from `_make`, by `prefetch` or without; note where you stand before each `yield`.
-        # However it ends, close what you took from; a thread's draws for batches that nobody took are undone.
+        # However it ends, close what you took from; a thread's draws for batches that nobody took are undone,
+        # unless another epoch is under way by then: `self._state` tells.
         raise NotImplementedError("kata 09.18: DataLoader._hand_out")
 
     def state_dict(self) -> dict[str, Any]:

@@ -522,6 +522,7 @@ class DataLoader:
         self.begun: list[dict[str, Any]] = []  # where the sampler stood then
         self.ahead: list[dict[str, Any]] | None = None  # where the transform would stand without a thread
         self.loaded = False
+        self.number = 0  # of epochs begun and states loaded: who has an older one changes nothing
 
     def __len__(self) -> int:
         return len(self.batch_sampler)
@@ -536,7 +537,8 @@ class DataLoader:
             self.begun = _states(self.batch_sampler)
             plan = list(self.batch_sampler)
         self.done, self.ahead, self.loaded = skip, None, False
-        return self._epoch(plan[skip:])
+        self.number += 1
+        return self._epoch(plan[skip:], self.number)
 
     def _batch(self, indices: list[int]) -> Any:
         batch = fetch(self.dataset, indices, self.collate_fn)
@@ -546,11 +548,17 @@ class DataLoader:
             return self.transform(batch)
         return self.transform(batch[0]), *batch[1:]
 
-    def _epoch(self, plan: list[list[int]]) -> Iterator[Any]:
+    def _note(self, number: int, done: int | None, ahead: list[dict[str, Any]] | None) -> None:
+        if number == self.number:
+            self.done, self.ahead = done, ahead
+
+    def _epoch(self, plan: list[list[int]], number: int) -> Iterator[Any]:
+        done = self.done or 0
         if not self.prefetch:
             for indices in plan:
                 batch = self._batch(indices)
-                self.done = (self.done or 0) + 1
+                done += 1
+                self._note(number, done, None)
                 yield batch
                 del batch
         else:
@@ -559,12 +567,14 @@ class DataLoader:
             try:
                 with contextlib.closing(prefetch(pairs, self.prefetch)) as made:  # type: ignore[type-var]
                     for batch, stands in made:
-                        self.done, self.ahead = (self.done or 0) + 1, stands
+                        done += 1
+                        self._note(number, done, stands)
                         yield batch
                         del batch
             finally:
-                _set_states(self.transform, stands)
-        self.done = self.ahead = None
+                if number == self.number:
+                    _set_states(self.transform, stands)
+        self._note(number, None, None)
 
     def state_dict(self) -> dict[str, Any]:
         """Where the loader stands."""
@@ -581,3 +591,4 @@ class DataLoader:
         _set_states(self.batch_sampler, state["sampler"])
         self.done, self.begun, self.ahead = state["done"], state["begun"], None
         self.loaded = self.done is not None
+        self.number += 1

@@ -651,7 +651,7 @@ class Epoch:
         """End the thread, and undo what it has drawn for batches that nobody took."""
         if self.made is not None:
             self.made.close()
-            if self.place.noted is not None:
+            if self.place.noted is not None and self.loader.place is self.place:
                 _set_states(self.loader.transform, self.place.noted)
             self.made = None
 
