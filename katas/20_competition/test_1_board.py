@@ -316,6 +316,17 @@ def test_what_only_a_look_at_all_pages_shows_is_found(path):
         board.check()
 
 
+def test_an_index_that_knows_another_digest_than_the_table_is_found(path):
+    """Each digest is in the file twice. Pages are whole, and all entries can be read; but not by this one."""
+    board = filled(path)
+    raw = path.read_bytes()
+    assert raw.count(b"digest-77") == 2
+    path.write_bytes(raw.replace(b"digest-77", b"digest-xx", 1))
+    assert len(board.entries()) == 200
+    with expect_error(DamagedLeaderboard, "board.db", "restore"):
+        board.check()
+
+
 def test_a_file_that_broke_off_is_found(path):
     board = filled(path)
     whole = path.read_bytes()

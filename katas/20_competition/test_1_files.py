@@ -291,6 +291,15 @@ def test_a_member_that_is_there_twice_is_refused(name, tmp_path):
     refused(packed(tmp_path / "a.zip", members, about))
 
 
+def test_what_asks_for_a_password_is_refused(tmp_path):
+    path = packed(tmp_path / "a.zip", [("arrays/w.npy", npy(np.ones(2)))])
+    raw = bytearray(path.read_bytes())
+    raw[6] |= 1  # of the first member, and below of its entry in the directory: it is encrypted
+    raw[raw.index(b"PK\x01\x02") + 8] |= 1
+    path.write_bytes(raw)
+    refused(path)
+
+
 def test_too_many_members_are_refused(tmp_path):
     tiny = npy(np.ones(1))
     read_submission(packed(tmp_path / "a.zip", [(f"arrays/a{i}.npy", tiny) for i in range(999)]))
@@ -347,6 +356,7 @@ def test_members_that_share_their_bytes_are_refused(tmp_path):
         "[]",
         "null",
         b"\xff\xfe\xfa",
+        "[" * 100_000,
         {**ABOUT, "format": 2},
         {**ABOUT, "format": None},
         {**ABOUT, "name": 5},
@@ -366,7 +376,7 @@ def test_members_that_share_their_bytes_are_refused(tmp_path):
         {key: ABOUT[key] for key in ABOUT if key != "author"},
         {key: ABOUT[key] for key in ABOUT if key != "format"},
     ],
-    ids=range(24),
+    ids=range(25),
 )
 def test_what_is_said_about_it_must_make_sense(about, tmp_path):
     refused(packed(tmp_path / "a.zip", [], about))
@@ -558,10 +568,15 @@ def test_a_stream_that_ends_within_a_frame_is_refused():
         b'{"dtype": "O", "shape": [2]}\n',
         b'{"dtype": "c16", "shape": [1]}\n',
         b'{"dtype": "V8", "shape": [2]}\n',
+        b'{"dtype": "i,,", "shape": [2]}\n',
+        b'{"dtype": "<f8", "shape": [1e999]}\n',
+        b"[" * 5000 + b"\n",
+        b'{"dtype": "<f8", "shape": [' + b"1, " * 99 + b"1]}\n",
+        b'{"dtype": "<f8", "shape": [0, 4611686018427387904]}\n',
         b'{"dtype": "<f8", "shape": [2]' + b" " * 8000 + b"}\n",
         b"x" * 9000,
     ],
-    ids=range(18),
+    ids=range(23),
 )
 def test_what_is_no_header_is_refused(line):
     with pytest.raises(Refused):

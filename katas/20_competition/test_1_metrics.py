@@ -265,6 +265,13 @@ def test_accuracy_is_the_same_in_batches_of_any_size(batch, rng):
     expect(accuracy_of(net, x, labels % 3, batch), 5 / 7)
 
 
+def test_no_image_is_lost_by_rounding():
+    """1 / 49 * 49 is a little less than 1."""
+    for count in range(50):
+        logits = np.eye(2)[(np.arange(49) < count).astype(int)]
+        expect(accuracy_of(lambda images: images, logits, np.ones(49, int)), count / 49)
+
+
 def test_no_more_than_a_batch_is_shown_at_a_time(rng):
     sizes = []
     x = rng.normal(size=(600, 2))
@@ -351,9 +358,11 @@ def test_an_answer_has_to_be_worked_out_while_the_clock_runs():
         course.now += 8
         return np.zeros((2, 3))
 
-    baseline = course.model("theirs", 1, 2, 4)
-    found = latency_ratio(lambda x: Lazy(work), baseline, [np.ones((2, 3))] * 3, (course.clock,) * 2)
+    batches, clocks = [np.ones((2, 3))] * 3, (course.clock,) * 2
+    found = latency_ratio(lambda x: Lazy(work), course.model("theirs", 1, 2, 4), batches, clocks)
     expect(found.ratios, [4.0, 2.0])
+    found = latency_ratio(course.model("mine", 1, 2, 4), lambda x: Lazy(work), batches, clocks)
+    expect(found.ratios, [0.25, 0.5])
 
 
 def test_nobody_can_spoil_the_images_of_the_other():
@@ -451,12 +460,16 @@ def test_the_worst_moment_may_be_in_building():
     expect(peak_memory(build, np.zeros((10, 1))) / MIB, 6.0, atol=0.1)
 
 
-def test_what_is_made_at_a_first_time_only_does_not_count():
+@pytest.mark.parametrize("when", ["building", "answering"])
+def test_what_is_made_at_a_first_time_only_does_not_count(when):
     cache = []
 
+    def first(now):
+        cache.extend([megabytes(8)] if now == when and not cache else [])
+
     def build():
-        cache.extend([megabytes(8)] if not cache else [])
-        return lambda images: megabytes(1)[: len(images), None]
+        first("building")
+        return lambda images: (first("answering"), megabytes(1)[: len(images), None])[1]
 
     expect(peak_memory(build, np.zeros((10, 1))) / MIB, 1.0, atol=0.1)
 
@@ -506,9 +519,12 @@ def test_garbage_of_before_does_not_make_up_for_it():
         del cycle
 
         def build():
-            gc.collect()
+            calls.append(1)
+            if len(calls) == 2:
+                gc.collect()
             return model_of(2, 1)()
 
+        calls = []
         assert peak_memory(build, np.zeros((10, 1))) / MIB > 2.9
     finally:
         tracemalloc.stop()
@@ -555,6 +571,19 @@ def test_the_front_is_what_nobody_dominates_in_the_order_given():
     assert pareto_front([middle, small, worst, exact]) == [middle, small, exact]
     assert pareto_front([worst]) == [worst]
     assert pareto_front([]) == []
+
+
+def test_a_byte_more_is_more_and_a_hair_less_is_less():
+    """2**26 bytes and one more are one number in float32."""
+    best = Metrics(0.5, 1.0, 1e9, 1 << 26)
+    for worse in (
+        Metrics(0.5, 1.0, 1e9, (1 << 26) + 1),
+        Metrics(0.5, 1.0, 1e9 + 1, 1 << 26),
+        Metrics(0.5 - 1e-9, 1.0, 1e9, 1 << 26),
+        Metrics(0.5, 1.0 + 1e-9, 1e9, 1 << 26),
+    ):
+        assert pareto_front([worse, best]) == [best]
+        assert dominates(best, worse)
 
 
 def test_equal_entries_stay_or_go_together():

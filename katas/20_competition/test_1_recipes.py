@@ -224,6 +224,17 @@ def test_errors_of_the_evaluation_are_heard():
         search(Toy(), ["a"], TOYS, evaluate, budget=9)
 
 
+def test_a_recipe_that_is_broken_is_heard():
+    """Which is not to say that it cannot be used here: that is a ValueError."""
+    for kind in (KeyError, TypeError, RuntimeError):
+
+        def broken(model, kind=kind):
+            raise kind("broken")
+
+        with expect_error(kind, "broken"):
+            search(Toy(), ["a"], {"a": broken}, lambda model: Metrics(0.5, 1, 1, 1), budget=9)
+
+
 def test_accuracy_and_time_count_alike():
     """0.79 / 0.4 / 0.6 is 3.3; on accuracy alone a would be ahead with 2.0, on time alone c with 1.9."""
     table = {"": (1.0, 0.4), "a": (1.0, 0.81), "b": (0.6, 0.79), "c": (0.55, 0.41)}
@@ -378,7 +389,7 @@ def test_a_name_belongs_to_one_class(shift):
     assert KINDS["shift"] is kind
 
 
-@pytest.mark.parametrize("kind", ["magic", "", None, "Linear"])
+@pytest.mark.parametrize("kind", ["magic", "", None, "Linear", ["linear"], {}], ids=repr)
 def test_an_unknown_kind_is_refused(kind):
     with expect_error(Refused, repr(kind), "linear"):
         rebuild([{"kind": kind}], {})
@@ -401,6 +412,18 @@ def test_a_layer_without_a_kind_is_refused():
 def test_what_a_kind_cannot_build_from_is_refused(layer, arrays):
     with expect_error(Refused, layer["kind"]):
         rebuild([{"kind": "relu"}, layer], arrays)
+
+
+@pytest.mark.parametrize(
+    "kind", [AttributeError, ZeroDivisionError, IndexError, RuntimeError, AssertionError]
+)
+def test_whatever_goes_wrong_in_building_is_a_refusal(kind, monkeypatch):
+    def build(settings, arrays):
+        raise kind("like this")
+
+    monkeypatch.setitem(KINDS, "odd", Kind("odd", ReLU, KINDS["relu"].describe, build))
+    with expect_error(Refused, "odd"):
+        rebuild([{"kind": "relu"}, {"kind": "odd"}], {})
 
 
 @pytest.mark.parametrize("name", ["3.weight", "weight", "1x.weight", "10.weight", ".weight"])

@@ -233,8 +233,8 @@ def peak_memory(build: Callable[[], Model], images: Array) -> int:
     """Bytes, by tracemalloc, of a model from its beginning to its answer, at the worst moment.
 
     `build()` makes the model, so its weights count. All is done once before, untraced, so that what Python
-    remembers of a first time does not count. Whoever was tracing goes on tracing; else nobody does
-    afterwards, also after an error.
+    remembers of a first time does not count, nor does garbage of before, which is collected. Whoever was
+    tracing goes on tracing; else nobody does afterwards, also after an error.
     """
     # kata 20.6: reset_peak, then the peak less what was held before.
     answer(build(), images)
@@ -365,8 +365,8 @@ def search(
     each of at most `beam` models that the round before left is tried with each of `steps`, in this order,
     that it has not had yet. Of what a round tried, it leaves the `beam` with the best `score`, the earlier
     of equal ones; what scores 0 is left out. A recipe that raises ValueError cannot be used there, and
-    counts as not tried. It ends when a round leaves nothing, or `evaluate` has been called `budget` times.
-    What is below `floor` is not on the front.
+    counts as not tried; its other errors are heard. It ends when a round leaves nothing, or `evaluate` has
+    been called `budget` times. What is below `floor` is not on the front.
 
     No more than 2 * beam + 1 models are held at a time. ValueError for a budget or a beam below 1, naming
     which of them, and the number.
@@ -500,7 +500,7 @@ def rebuild(layers: Sequence[Mapping[str, Any]], arrays: Mapping[str, Array]) ->
     for place, layer in enumerate(layers):
         settings = dict(layer)
         name, own = settings.pop("kind", None), f"{place}."
-        if name not in KINDS:
+        if not isinstance(name, str) or name not in KINDS:
             raise Refused(f"layer {place} is of kind {name!r}, and the kinds are {', '.join(KINDS)}")
         mine = {key.removeprefix(own): left.pop(key) for key in list(left) if key.startswith(own)}
         try:
@@ -698,9 +698,9 @@ def read_frame(stream: BinaryIO, limit: int = LIMIT) -> Array | str:
     """The next array, which can be written to, or text.
 
     EOFError if the stream is at its end. Refused, saying why: it ends within a frame, and how many bytes too
-    early; the header is none, or longer than HEADER bytes; a dtype that is none of bools, ints and floats; an
-    array of more than `limit` bytes, or with a negative axis, with its shape.
-    The array is made only when all of that is right, and once.
+    early; the header is none, whatever json or numpy say to it, or longer than HEADER bytes; a dtype that is
+    none of bools, ints and floats; an array of more than `limit` bytes, with a negative axis, or that numpy
+    cannot make, with its shape. The array is made only when all of that is right, and once.
     """
     # kata 20.14: readline takes a limit. readinto fills as much of an array as has come, so ask again.
     line = stream.readline(HEADER + 1)
@@ -711,11 +711,14 @@ def read_frame(stream: BinaryIO, limit: int = LIMIT) -> Array | str:
         if "text" in header:
             return str(header["text"])
         dtype, shape = np.dtype(header["dtype"]), tuple(map(int, header["shape"]))
-    except (ValueError, TypeError, KeyError) as error:
+    except Exception as error:  # of json and numpy, half a dozen kinds: 1e999 in a shape is one
         raise Refused(f"{line[:80]!r} is no header of a frame") from error
     if dtype.kind not in "biuf" or min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize > limit:
         raise Refused(f"an array of {dtype} and shape {shape} is not taken")
-    array = np.empty(shape, dtype)
+    try:
+        array = np.empty(shape, dtype)
+    except ValueError as error:  # a hundred axes, or an axis of 2**62 beside one of 0
+        raise Refused(f"there is no array of shape {shape}") from error
     rest = array.reshape(-1).view(np.uint8).data
     while rest:
         came = stream.readinto(rest)  # type: ignore[attr-defined]
@@ -1036,8 +1039,8 @@ def in_wal(database: sqlite3.Connection) -> None:
 class Leaderboard:
     """Entries in one SQLite file, which any number of processes may read and write at the same time.
 
-    It is made if it is not there. Its journal is WAL, so that nobody who reads waits for one who writes; who
-    writes waits for others up to 30 seconds.
+    It is made if it is not there. An entry's recipe is a list in JSON. Its journal is WAL, so that nobody who
+    reads waits for one who writes; who writes waits for others up to 30 seconds.
 
     DamagedLeaderboard from any method, naming the file and `Leaderboard.restore`, if the file is something
     else or damaged. Such a file is never written to.

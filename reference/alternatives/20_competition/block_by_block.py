@@ -576,7 +576,10 @@ def read_frame(stream: BinaryIO, limit: int = LIMIT) -> Array | str:
             raise Refused(f"{size - at} bytes are missing")
         raw[at : at + len(came)] = came
         at += len(came)
-    return np.frombuffer(raw, dtype).reshape(shape)
+    try:
+        return np.frombuffer(raw, dtype).reshape(shape)
+    except ValueError as error:
+        raise Refused(f"no array has the shape {tuple(shape)}") from error
 
 
 def serve(build: Callable[[], Model], reading: BinaryIO, writing: BinaryIO) -> None:

@@ -602,7 +602,9 @@ def read_frame(stream: BinaryIO, limit: int = LIMIT) -> Array | str:
         shape = tuple(header["shape"])
         size = math.prod(shape) * dtype.itemsize
         good = dtype.kind in "biuf" and all(isinstance(n, int) and n >= 0 for n in shape)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        if len(shape) > 32 or math.prod(filter(None, shape)) > 1 << 60:
+            raise OverflowError("more than numpy takes")
+    except Exception as error:
         raise Refused(f"{line!r:.80}") from error
     if not good or size > limit:
         raise Refused(f"{dtype} of {shape}: {limit:,} bytes are the most")
