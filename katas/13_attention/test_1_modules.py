@@ -427,6 +427,40 @@ def test_a_mask_that_does_not_fit_leaves_the_cache_as_it_was(fused, rng):
         expect((new.length, new.nbytes), (0, 0))
 
 
+class Forgets:
+    """A cache that hands out two of the earlier positions at most, and the new ones."""
+
+    def __init__(self):
+        self.whole, self.length = KVCache(), 0
+
+    def positions(self, new=0):
+        return np.arange(self.length + new)[-2 - new :]
+
+    def append(self, k, v):
+        seen = self.positions(k.shape[2])
+        every = self.whole.append(k, v)
+        self.length = self.whole.length
+        return [x[:, :, seen] for x in every]
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_a_cache_may_forget_and_then_the_mask_is_about_what_it_hands_out(fused, rng):
+    """As a whole cache and a mask that hides the two positions that were forgotten."""
+    layer, x = MultiHeadAttention(8, 2, rng=rng), f32(rng, 1, 6, 8)
+    layer.fused = fused
+    mask = np.array([[True, False, True, True], [False, True, True, True]])  # of 2 queries, for 4 of 6 keys
+    forgets, whole = Forgets(), KVCache()
+    with no_grad():
+        for cache in (forgets, whole):
+            layer(Tensor(x[:, :4]), cache=cache)
+        with expect_error(ValueError, "(2, 6)"):
+            layer(Tensor(x[:, 4:]), np.ones((2, 6), bool), cache=forgets)
+        expect(forgets.length, 4)
+        found = layer(Tensor(x[:, 4:]), mask, cache=forgets).data
+        hidden = np.concatenate([np.zeros((2, 2), bool), mask], axis=1)
+        expect(found, layer(Tensor(x[:, 4:]), hidden, cache=whole).data)
+
+
 def test_a_cache_holds_as_many_heads_as_there_are_keys(rng):
     layer, cache = MultiHeadAttention(16, 8, 2, rng=rng), KVCache()
     with no_grad():

@@ -540,6 +540,25 @@ def test_a_window_writes_what_a_model_with_a_band_writes(window, sinks):
     expect(generate(model, [row], 40)[0].tolist(), by_hand(toy, row, 40, window, sinks))
 
 
+@pytest.mark.parametrize("positions", ["learned", "rotary"])
+def test_a_model_reads_into_a_full_window_in_chunks_as_token_by_token(positions, rng):
+    """Two rows, one of them padded, so that there is a mask about positions that the window has forgotten."""
+    ids = rng.integers(0, 31, (2, 16))
+    mask = np.ones((2, 1, 1, 16), bool)
+    mask[1, ..., 2:5] = False
+    model = with_caches(probes.small_gpt(rng, positions=positions), lambda: WindowCache(4, 1))
+    ends = {}
+    for chunk in (1, 3, 5):
+        caches = model.new_caches()
+        with no_grad():
+            for start in range(0, 16, chunk):
+                end = min(start + chunk, 16)
+                logits = model(ids[:, start:end], mask=mask[..., :end], caches=caches)
+        ends[chunk] = logits.data[:, -1]
+    expect(ends[3], ends[1], rtol=1e-4, atol=1e-5)
+    expect(ends[5], ends[1], rtol=1e-4, atol=1e-5)
+
+
 def test_rows_of_several_lengths_share_a_window():
     """Each row writes what it writes alone."""
     toy, rows = Toy(), [[3, 1, 4, 1, 5, 2, 6, 2], [2, 6], [1, 5, 5]]

@@ -1587,7 +1587,14 @@ def a_mask_is_looked_at_after_the_cache(m):
     rewritten(
         m,
         "MultiHeadAttention.forward",
-        ("allowed_pairs(mask, False, (*q.shape[:3], cache.length + q.shape[2]))", "pass"),
+        ("allowed_pairs(mask, False, (*q.shape[:3], len(cache.positions(q.shape[2]))))", "pass"),
+    )
+
+
+@caught_by(1)
+def a_mask_is_about_what_the_cache_has_forgotten_too(m):
+    rewritten(
+        m, "MultiHeadAttention.forward", ("len(cache.positions(q.shape[2]))", "cache.length + q.shape[2]")
     )
 
 
@@ -1697,9 +1704,8 @@ EQUIVALENT: dict[str, str] = {
     "module: 1 << 17 -> 2 << 17": TUNING,
     "module: BLOCK_ROWS = 128 -> BLOCK_ROWS = 129": TUNING,
     "module: 1 << 17 -> 1 << 18": TUNING,
-    "MultiHeadAttention.forward: allowed_pairs(mask, False, (*q.shape[:3], cache.length + q.shape[2])) -> "
-    "allowed_pairs(mask, True, (*q.shape[:3], cache.length + q.shape[2]))": (
-        "what it refuses counts, and what it answers is dropped"
-    ),
+    "MultiHeadAttention.forward: allowed_pairs(mask, False, (*q.shape[:3], "
+    "len(cache.positions(q.shape[2])))) -> allowed_pairs(mask, True, (*q.shape[:3], "
+    "len(cache.positions(q.shape[2]))))": ("what it refuses counts, and what it answers is dropped"),
     "walk: max(1, group * rows * min(columns, keys)) -> max(2, group * rows * min(columns, keys))": TUNING,
 }

@@ -411,6 +411,13 @@ class KVCache:
         self.length = 0
         self._buffers: list[Array] = []
 
+    def positions(self, new: int = 0) -> Array:
+        """The numbers of the positions whose keys `append` returns when it is given `new` of them. Given.
+
+        Here these are all; a cache that forgets (kata 19) returns fewer.
+        """
+        return np.arange(self.length + new)
+
     def append(self, k: Any, v: Any) -> tuple[Array, Array]:
         """Add keys (B, KV, T, D) and values (B, KV, T, E); returns all there are so far, as views.
 
@@ -527,14 +534,16 @@ class MultiHeadAttention(Module):
         """(B, T, embed_dim) -> (B, T, embed_dim).
 
         With a cache, `x` continues the text that is in it: its keys and values are added, and it attends to
-        all; `mask` and `is_causal` are about all, too. No gradient flows through a cache (see `append`).
-        What is refused, such as a mask that does not fit, leaves the cache as it was.
+        what `append` returns; `mask` and `is_causal` are about these, `cache.positions(T)`. No gradient flows
+        through a cache (see `append`). What is refused, such as a mask that does not fit, leaves the cache as
+        it was.
         """
         # kata 13.16: heads, attention, and what they found through `out_proj`. Look at the mask before the
         # cache grows.
         q, k, v = self.heads(x, 0 if cache is None else cache.length)
         if cache is not None:
-            allowed_pairs(mask, False, (*q.shape[:3], cache.length + q.shape[2]))
+            if mask is not None:
+                allowed_pairs(mask, False, (*q.shape[:3], len(cache.positions(q.shape[2]))))
             k, v = (Tensor(every) for every in cache.append(k, v))
         if self.fused:
             found = fused_attention(q, k, v, mask=mask, is_causal=is_causal)

@@ -257,6 +257,9 @@ class KVCache:
     def nbytes(self):
         return self.both.nbytes if self.both is not None else 0
 
+    def positions(self, new=0):
+        return np.arange(self.length + new)
+
     def append(self, k, v):
         if any(x.requires_grad for x in (k, v) if isinstance(x, Tensor)):
             raise RuntimeError("what requires a gradient cannot be cached")
@@ -319,7 +322,7 @@ class MultiHeadAttention(Module):
     def forward(self, x, mask=None, is_causal=False, cache=None):
         q, k, v = self.heads(x, getattr(cache, "length", 0))
         if cache is not None:
-            allowed_pairs(mask, is_causal, (*q.shape[:3], cache.length + x.shape[1]))
+            allowed_pairs(mask, is_causal, (*q.shape[:3], len(cache.positions(x.shape[1]))))
             k, v = map(Tensor, cache.append(k, v))
         params = {"mask": mask, "is_causal": is_causal}
         found = (

@@ -255,6 +255,9 @@ class KVCache:
     def nbytes(self):
         return 0 if self.keys is None else self.keys.nbytes + self.values.nbytes
 
+    def positions(self, new=0):
+        return np.arange(self.length + new)
+
     def append(self, k, v):
         for x in (k, v):
             if getattr(x, "requires_grad", False):
@@ -322,7 +325,8 @@ class MultiHeadAttention(Module):
     def forward(self, x, mask=None, is_causal=False, cache=None):
         q, k, v = self.heads(x, offset=cache.length if cache is not None else 0)
         if cache is not None:
-            allowed_pairs(mask, False, (len(x.data), self.num_heads, x.shape[1], cache.length + x.shape[1]))
+            keys = len(cache.positions(x.shape[1]))
+            allowed_pairs(mask, False, (len(x.data), self.num_heads, x.shape[1], keys))
             k, v = cache.append(k, v)
         if self.fused:
             out = fused_attention(q, k, v, mask=mask, is_causal=is_causal)
