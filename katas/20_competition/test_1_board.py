@@ -159,9 +159,8 @@ def test_eight_processes_at_once_lose_nothing(path):
 
 @pytest.fixture
 def held(path):
-    """Somebody who has the file to himself, until he is told to commit."""
+    """Somebody who makes the same file, in which there is nothing yet, and has it until told to commit."""
     other = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-    other.execute("CREATE TABLE his (x)")
     other.execute("BEGIN IMMEDIATE")
     yield other
     other.close()

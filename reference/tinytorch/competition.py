@@ -291,7 +291,8 @@ def hypervolume(points: Any, reference: Any) -> float:
     """How much of the space above `reference` (d,) lies below one of `points` (n, d) at least: boxes, joined.
 
     More is better of each number here, as of gains. A point that is not above the reference in each number
-    adds nothing. ValueError, naming both shapes, if they do not fit, and for d = 0.
+    adds nothing, and no points have a volume of 0. ValueError, naming both shapes, if they do not fit, and
+    for d = 0.
     """
     # kata 20.8: along the last axis, between two neighbouring heights, it is the hypervolume of one axis
     # less.
