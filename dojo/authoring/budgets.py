@@ -6,8 +6,8 @@ import ast
 import re
 from collections.abc import Iterator
 
-from dojo.authoring.suites import TWIN
 from dojo.curriculum import Kata
+from dojo.plugin.twins import TWIN
 
 LEVELS = re.compile(r"test_[34]_\w+\.py")
 

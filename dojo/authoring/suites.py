@@ -18,9 +18,9 @@ from dojo import stubs
 from dojo.authoring.outcomes import STEADY, VARIABLE, WORST_LAST
 from dojo.console import children
 from dojo.curriculum import KATAS, ROOT, Kata, Unit
+from dojo.plugin.twins import TWIN
 
 JOBS = min(2, os.cpu_count() or 1)  # runs at a time: speed is compared within a run, so two do not disturb
-TWIN = "test_the_twin_"  # how the name of a test begins that runs a naive version against a budget
 
 # What a person or a CI job may have set, and what would make a run mean something else.
 OURS_ALONE = ("PYTEST", "TINYTORCH_IMPL", "COVERAGE", "COV_", "PYTHONOPTIMIZE", "PYTHONHASHSEED", "DOJO_")

@@ -31,8 +31,8 @@ from dojo.authoring import forking, swapping
 from dojo.authoring.forking import Ending, Page, Task
 from dojo.authoring.mutants import Mutant, mutants_of
 from dojo.authoring.outcomes import make_hypothesis_steady, state_of, words_of
-from dojo.authoring.suites import TWIN
 from dojo.curriculum import Kata, find
+from dojo.plugin.twins import TWIN
 from dojo.plugin.units import place_of
 from dojo.threads import ONE_THREAD
 

@@ -79,8 +79,7 @@ class Budget:
             raise AssertionError(
                 f"{self.what}: this budget catches nothing: {self.naively} needed "
                 f"{_figure(value, self.limit)} {self.unit}, which is within the limit of {self.limit:g} "
-                f"(expected {_figure(self.naive)}). "
-                "This checks the course, not your code: run it again, and report it if it fails again"
+                f"(expected {_figure(self.naive)}). This is about the course, or about a very busy machine"
             )
 
     def _judge(self, measured: float | Race) -> tuple[float, bool]:

@@ -29,6 +29,7 @@ from dojo.plugin.outcomes import SEED, Outcomes
 from dojo.plugin.panel import Panel
 from dojo.plugin.reach import Reach, choose_sources, forget_bytecode, keep_katas_whole, restore_environment
 from dojo.plugin.real_data import RealData
+from dojo.plugin.twins import Twins
 from dojo.plugin.units import level_of, unit_of
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[BEFORE] = os.environ.get(compose.VARIABLE)
     choose_sources(config)
     keep_katas_whole(config)
-    for part in (Reach(config), Gate(), RealData(config), Explain(), Measured(), Limits(config)):
+    for part in (Twins(), Reach(config), Gate(), RealData(config), Explain(), Measured(), Limits(config)):
         config.pluginmanager.register(part, f"dojo-{type(part).__name__.lower()}")
     if not hasattr(config, "workerinput"):  # under xdist, only the controller keeps records and speaks
         forget_bytecode()

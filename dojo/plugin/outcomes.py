@@ -26,6 +26,7 @@ class Test:
     todo: dict[str, str] | None = None
     task: str = ""
     reason: str = ""  # why it was skipped
+    missed: str = ""  # what a naive version needed that was not caught
     measured: list[dict[str, Any]] = field(default_factory=list)
 
 
@@ -68,6 +69,7 @@ class Outcomes:
             test.ran = True
         test.todo = getattr(report, "todo", None) or test.todo
         test.task = getattr(report, "task", "") or test.task
+        test.missed = getattr(report, "missed", "") or test.missed
         test.measured += getattr(report, "measured", [])
 
     @pytest.hookimpl(trylast=True)

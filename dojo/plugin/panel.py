@@ -59,6 +59,8 @@ class Panel:
                 yield f"  {level} {title:<12} {_tally(tests, _sealed(unit, level, title))}"
             skipped = (t.reason for t in self.outcomes.tests[unit.number].values() if t.state == "skipped")
             yield from (f"    skipped: {reason}" for reason in dict.fromkeys(skipped) if reason)
+            missed = (t.missed for t in self.outcomes.tests[unit.number].values() if t.missed)
+            yield from (f"    not held against you: {words}" for words in missed)
         yield ""
         yield from _standing()
         yield from self.outcomes.troubles
