@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import tempfile
 
 import numpy as np
 import pytest
@@ -62,6 +63,11 @@ def test_an_array_with_two_names_counts_once():
     net[1].weight = net[0].weight
     expect([row.name for row in size_report(net)], ["0.weight", "total"])
     expect(size_report(net)[-1].dense, 36)
+
+
+def test_equal_arrays_are_two():
+    rows = size_report(Holding(a=np.ones(3, np.float32), b=np.ones(3, np.float32)))
+    expect([(row.name, row.dense) for row in rows], [("a", 12), ("b", 12), ("total", 24)])
 
 
 def test_where_a_bitmap_saves_nothing_the_array_stays_dense():
@@ -226,6 +232,29 @@ def test_a_file_is_there_whole_or_not_at_all(tmp_path, monkeypatch):
     assert (tmp_path / "w").read_bytes() != before
 
 
+class Stopped(BaseException):
+    """What Ctrl-C raises is no Exception either."""
+
+
+def test_nor_is_anything_left_where_somebody_stops_it(tmp_path, monkeypatch):
+    def stop(*args, **kwargs):
+        raise Stopped
+
+    for name in ("replace", "rename"):
+        monkeypatch.setattr(os, name, stop)
+    with pytest.raises(Stopped):
+        save_compressed(MLP([2, 3], rng=new()), tmp_path / "w")
+    expect(list(tmp_path.iterdir()), [])
+
+
+def test_a_file_is_written_beside_its_place_and_not_in_another_folder(tmp_path, monkeypatch):
+    """From which it could only be copied, and a copy can be cut off."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
+    net = MLP([2, 3], rng=new())
+    save_compressed(net, tmp_path / "w")
+    same(load_compressed(tmp_path / "w"), net.state_dict())
+
+
 def test_a_model_is_not_changed_by_saving_it(tmp_path):
     net = MLP([4, 3], rng=new())
     prune_global(net, 0.9)
@@ -249,6 +278,24 @@ def test_no_byte_can_change_a_number(tmp_path):
     for place in {*rng.integers(0, len(raw), 150).tolist(), 0, len(raw) - 1}:
         changed = bytearray(raw)
         changed[place] ^= int(rng.integers(1, 256))
+        file.write_bytes(changed)
+        found, said = state, "torn.bin"
+        try:
+            found = load_compressed(file)
+        except ValueError as error:
+            said = str(error)
+        assert "torn.bin" in said
+        same(found, state)
+
+
+def test_bytes_cannot_change_places(tmp_path):
+    """All of them are still there, so that their sum is what it was."""
+    file, raw, state = written(tmp_path)
+    rng = new(2)
+    for _ in range(150):
+        changed = bytearray(raw)
+        i, j = rng.integers(0, len(raw), 2)
+        changed[i], changed[j] = changed[j], changed[i]
         file.write_bytes(changed)
         found, said = state, "torn.bin"
         try:

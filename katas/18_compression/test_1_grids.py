@@ -116,6 +116,14 @@ def test_a_range_may_be_as_large_as_floats_are():
     assert np.isfinite(scale)
 
 
+def test_ends_that_are_given_stay_as_they_are():
+    low, high = np.array([1.0, -3.0]), np.array([2.0, -1.0])
+    for symmetric in (True, False):
+        quantization_grid(low, high, 8, symmetric, np.float64)
+        quantize(np.ones((2, 3)), axis=0, symmetric=symmetric, within=(low, high))
+    expect((low, high), (np.array([1.0, -3.0]), np.array([2.0, -1.0])))
+
+
 @pytest.mark.parametrize("bits", [1, 17, 0, -8])
 def test_there_are_two_to_sixteen_bits(bits):
     for make in (lambda: quantization_grid(-1.0, 1.0, bits), lambda: quantize(np.ones(3), bits)):
@@ -232,6 +240,15 @@ def test_scales_keep_the_dtype_and_integers_become_float32(dtype, kept):
     )
     q = quantize(np.array([1, -3]).astype(dtype), bits=9)
     expect((q.scale.dtype, q.values.dtype, q.zero_point.dtype), (kept, np.int16, np.int16))
+
+
+def test_numbers_are_made_anew_each_time():
+    q = quantize(np.array([127.0, -3.0]))
+    first = q.dequantize()
+    first[...] = 0
+    expect(q.dequantize(), np.array([127.0, -3.0]))
+    q.values[0] = 5
+    expect(q.dequantize(), np.array([5.0, -3.0]))
 
 
 def test_bytes_are_those_of_all_three():
@@ -523,6 +540,18 @@ def test_a_long_sum_in_float32_is_rounded_at_its_end_only():
     zero = np.array(0, np.int8)
     found = quantized_matmul(QuantizedArray(values, one, zero), QuantizedArray(other, one, zero))
     expect(found, np.array([[19_999 * 127**2, 20_000 * 127**2]], np.float32), rtol=0, atol=0)
+
+
+def test_scales_of_float32_are_multiplied_before_anything_is_rounded():
+    """24 digits, 24 more and the sum's: in float64 there is one rounding, whichever comes first."""
+    rng = new(2)
+    a, b = (rng.integers(-127, 128, shape).astype(np.int8) for shape in ((9, 30), (30, 8)))
+    one, other = (rng.uniform(0.01, 0.1, n).astype(np.float32) for n in (9, 8))
+    found = quantized_matmul(
+        QuantizedArray(a, one, np.zeros(9, np.int8), 0), QuantizedArray(b, other, np.zeros(8, np.int8), 1)
+    )
+    exact = (a.astype(float) @ b.astype(float)) * (one.astype(float)[:, None] * other.astype(float))
+    expect(found, exact.astype(np.float32), rtol=0, atol=0)
 
 
 def test_a_product_is_in_the_dtype_in_which_the_scales_meet():

@@ -299,6 +299,22 @@ def test_no_hook_stays_also_if_something_fails():
     expect(len(vars(net[0])["_forward_hooks"]), 1)
 
 
+class Stopped(BaseException):
+    """What Ctrl-C raises is no Exception either."""
+
+
+class Stops(Module):
+    def forward(self, x):
+        raise Stopped
+
+
+def test_no_hook_stays_where_somebody_stops_it_all():
+    net = Sequential(Linear(4, 2, rng=new()), Stops())
+    with pytest.raises(Stopped):
+        calibrate(net, batches(1))
+    expect((len(vars(net[0])["_forward_hooks"]), net.training, is_grad_enabled()), (0, True, True))
+
+
 class Unused(Module):
     def __init__(self):
         self.used, self.spare = Linear(4, 2, rng=new()), Linear(9, 2, rng=new())
@@ -422,8 +438,13 @@ def test_a_convolution_gets_kernels_in_few_bits():
 def test_subclasses_count():
     class Mine(Linear): ...
 
-    small = quantize_model(Sequential(Mine(4, 2, rng=new())))
-    assert isinstance(small[0], QuantizedLinear)
+    class Own(Conv2d): ...
+
+    net = Sequential(Own(1, 4, 1, rng=new()), Flatten(), Mine(4, 2, rng=new()))
+    small = quantize_model(net, calibration=[normal(3, 1, 1, 1)])
+    assert isinstance(small[0], QuantizedConv2d)
+    assert isinstance(small[2], QuantizedLinear)
+    assert small[2].input_range is not None
 
 
 def test_bits_that_cannot_be_are_named():
@@ -494,6 +515,13 @@ def test_ends_may_differ_along_an_axis():
     expect(slopes(x, axis=0, within=(-4.0, 4.0)), np.array([[1.0, 1.0], [1.0, 0.0]]))
 
 
+def test_the_gradient_that_came_and_the_ends_stay_as_they_are():
+    grad, low, high = np.ones((2, 2)), np.array([1.0, -9.0]), np.array([2.0, -5.0])
+    for symmetric in (True, False):
+        slopes([[3.0, 3.0], [-0.5, -9.0]], grad, axis=1, within=(low, high), symmetric=symmetric)
+    expect((grad, low, high), (np.ones((2, 2)), np.array([1.0, -9.0]), np.array([2.0, -5.0])))
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_gradients_keep_their_dtype(dtype):
     out, back = fake_quantize.vjp(np.array([0.1, 5.0], dtype), within=(-1.0, 1.0))
@@ -510,6 +538,14 @@ def test_a_layer_computes_with_what_its_weights_will_be():
     for bits in (2, 8):
         expect(FakeQuantLinear(linear, bits)(x), QuantizedLinear(linear, bits)(x).data)
     expect(FakeQuantLinear(linear)(x), QuantizedLinear(linear, 8)(x).data)
+
+
+def test_weights_are_rounded_anew_each_time():
+    linear, x = Linear(4, 3, rng=new()), Tensor(normal(5, 4))
+    layer = FakeQuantLinear(linear, 3)
+    layer(x)
+    linear.weight.data[...] = normal(3, 4, seed=2)
+    expect(layer(x), QuantizedLinear(linear, 3)(x).data)
 
 
 def test_it_trains_the_very_parameters_of_the_layer():

@@ -72,6 +72,16 @@ def test_the_count_is_exact_where_all_are_equal():
     expect(magnitude_mask(np.array([2.0, 1.0, 2.0, 2.0]), 0.5), np.array([False, False, True, True]))
 
 
+@pytest.mark.parametrize("sparsity", [0.05, 0.3, 0.5, 0.8, 0.97])
+def test_of_many_equals_those_that_come_first_go(sparsity):
+    """1,500 numbers of five magnitudes: enough for a sort that is not stable to mix them."""
+    weight = new(3).integers(-4, 5, (30, 50)).astype(np.float32)
+    order = sorted(range(1500), key=lambda i: (abs(weight.flat[i]), i))
+    expected = np.ones(1500, bool)
+    expected[order[: round(sparsity * 1500)]] = False
+    expect(magnitude_mask(weight, sparsity), expected.reshape(30, 50))
+
+
 @pytest.mark.parametrize(
     ("size", "sparsity", "gone"), [(5, 0.5, 2), (7, 0.5, 4), (100, 0.29, 29), (3, 0.1, 0)]
 )
@@ -376,6 +386,22 @@ def test_masks_are_in_the_state_and_can_be_taken_up():
     for name, p in other.model.named_parameters():
         if p.ndim > 1:
             expect(p.data == 0, ~pruner.masks[name])
+
+
+def test_masks_that_were_given_stay_as_they_are():
+    pruner = Pruner(MLP([4, 6, 2], rng=new()), 0.25)
+    pruner.on_fit_begin(Standing())
+    saved = pruner.state_dict()
+    kept = {name: mask.copy() for name, mask in pruner.masks.items()}
+    other = Pruner(MLP([4, 6, 2], rng=new(3)), 0.75)
+    other.load_state_dict(saved)
+    other.on_fit_begin(Standing())
+    other.on_batch_end(Standing(1))
+    assert other.sparsity >= 0.75
+    again = Pruner(MLP([4, 6, 2], rng=new(3)), 0.75)
+    again.load_state_dict(saved)
+    for name, mask in kept.items():
+        expect([again.masks[name], pruner.masks[name]], [mask, mask])
 
 
 def test_writes_are_noted_after_each_step():

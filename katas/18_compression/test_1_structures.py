@@ -130,6 +130,9 @@ def test_new_layers_have_no_hooks_and_what_was_frozen_stays_so():
     one, _ = prune_neurons(first, second, 2)
     one(Tensor(np.ones((1, 3), np.float32)))
     expect((seen, one.weight.requires_grad, one.bias.requires_grad), ([], False, True))
+    second.bias.requires_grad = False
+    _, two = prune_neurons(first, second, 2)
+    expect((two.weight.requires_grad, two.bias.requires_grad), (True, False))
     first(Tensor(np.ones((1, 3), np.float32)))
     expect(seen, [1])
 
@@ -311,8 +314,9 @@ def test_with_a_norm_its_weights_count_and_their_signs_do_not():
 
 def test_options_of_all_three_stay():
     first = conv(4, 2, (3, 5), stride=2, padding=(1, 2), dilation=1)
-    norm, second = BatchNorm2d(4, eps=0.1, momentum=None), conv(3, 4, 1, stride=(2, 1), dilation=2)
+    norm, second = BatchNorm2d(4, eps=0.1, momentum=None).eval(), conv(3, 4, 1, stride=(2, 1), dilation=2)
     one, between, two = prune_channels(first, norm, second, 3)
+    expect((between.training, one.training, two.training), (False, True, True))
     expect((one.stride, one.padding, one.dilation, one.groups), (2, (1, 2), 1, 1))
     expect((between.eps, between.momentum), (0.1, None))
     expect((two.stride, two.dilation), ((2, 1), 2))

@@ -55,6 +55,14 @@ QUANTIZE = Budget(
     unit="times the memory of the numbers, at the worst moment",
     naively="a version that goes to float64",
 )
+FLOATS = Budget(
+    "integer_matmul of (512, 512) bytes",
+    limit=5.8,  # two factors and a product in float32, the product in int64, and half a MiB of bytes
+    reference=3.5,
+    naive=6.0,
+    unit="MiB at the worst moment",
+    naively="a version in float64, whatever the sums",
+)
 HELD = Budget(
     "a layer in 8 bits",
     limit=0.4,
@@ -200,6 +208,20 @@ def test_an_observer_keeps_no_batch(rng):
 
 
 # 18.10 integer_matmul
+
+
+def matrices(rng):
+    return [rng.integers(-127, 128, (512, 512)).astype(np.int8) for _ in range(2)]
+
+
+def test_bytes_become_floats_of_four(rng):
+    a, b = matrices(rng)
+    FLOATS.check(peak_bytes(lambda: integer_matmul(a, b)) / MIB)
+
+
+def test_the_twin_in_float64_is_caught(rng):
+    a, b = matrices(rng)
+    FLOATS.catches(peak_bytes(lambda: a.astype(np.float64) @ b.astype(np.float64)) / MIB)
 
 
 def test_a_product_keeps_nothing(rng):

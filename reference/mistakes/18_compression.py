@@ -6,12 +6,13 @@ import json
 import math
 import os
 import pickle
+import tempfile
 import zlib
 from pathlib import Path
 
 import numpy as np
 
-from dojo.mistakes import caught_by
+from dojo.mistakes import caught_by, rewritten
 
 
 def rule(op):
@@ -48,6 +49,16 @@ def a_threshold_takes_all_equals(m):
 @caught_by(1)
 def a_threshold_spares_all_equals(m):
     _mask(m, lambda s, _, n: s >= np.append(np.sort(s), np.inf)[n])
+
+
+@caught_by(1)
+def equals_go_as_a_sort_leaves_them(m):
+    _mask(m, lambda s, _, n: _ranked(s, np.argsort(s, kind="quicksort"), n))
+
+
+@caught_by(1)
+def equals_go_as_a_partition_leaves_them(m):
+    _mask(m, lambda s, _, n: _ranked(s, np.argpartition(s, n - 1) if n else [], n))
 
 
 @caught_by(1)
@@ -351,6 +362,19 @@ def what_was_pruned_may_come_back(m):
 
 
 @caught_by(1)
+def masks_that_were_loaded_are_changed(m):
+    rewritten(
+        m,
+        "Pruner.prune",
+        (
+            "self.masks = {name: mask & self.masks.get(name, mask) for name, mask in masks.items()}",
+            "[np.logical_and(own, masks[name], out=own) for name, own in self.masks.items()]\n"
+            "    self.masks = self.masks or masks",
+        ),
+    )
+
+
+@caught_by(1)
 def masks_are_drawn_once(m):
     right = m.Pruner.prune
 
@@ -561,6 +585,19 @@ def neurons_are_set_to_0(m):
         kept = m.strongest(strength, keep)
         one, two = copy.deepcopy(first), copy.deepcopy(second)
         two.weight.data[:, np.setdiff1d(np.arange(len(strength)), kept)] = 0
+        return one, two
+
+    m.prune_neurons = prune_neurons
+
+
+@caught_by(1)
+def what_reads_thaws(m):
+    right = m.prune_neurons
+
+    def prune_neurons(first, second, keep):
+        one, two = right(first, second, keep)
+        for p in two.parameters():
+            p.requires_grad = True
         return one, two
 
     m.prune_neurons = prune_neurons
@@ -797,6 +834,17 @@ def pixels_of_a_channel_are_not_neighbours(m):
 
 
 @caught_by(1)
+def a_new_norm_is_in_training(m):
+    right = m.prune_channels
+
+    def prune_channels(conv, norm, following, keep):
+        one, between, two = right(conv, norm, following, keep)
+        return one, between and between.train(), two
+
+    m.prune_channels = prune_channels
+
+
+@caught_by(1)
 def the_stride_is_forgotten(m):
     def spoil(conv, norm, following, keep, one, between, two):
         one.stride = 1
@@ -913,6 +961,18 @@ def a_grid_has_as_many_steps_as_numbers(m):
 @caught_by(1)
 def a_range_need_not_hold_zero(m):
     _grid(m, lambda *a: _right(*a, held=False))
+
+
+@caught_by(1)
+def ends_are_written_over(m):
+    rewritten(
+        m,
+        "quantization_grid",
+        (
+            "low, high = np.minimum(low, 0), np.maximum(high, 0)",
+            "low, high = np.minimum(low, 0, out=low), np.maximum(high, 0, out=high)",
+        ),
+    )
 
 
 @caught_by(1)
@@ -1153,6 +1213,19 @@ def scales_broadcast_as_they_come(m):
 
 
 @caught_by(1)
+def dequantized_numbers_are_made_once_and_kept(m):
+    right = m.QuantizedArray.dequantize
+
+    def dequantize(self):
+        kept = vars(self)
+        if "made" not in kept:
+            kept["made"] = right(self)
+        return kept["made"]
+
+    m.QuantizedArray.dequantize = dequantize
+
+
+@caught_by(1)
 def dequantized_numbers_are_float64(m):
     right = m.QuantizedArray.dequantize
     m.QuantizedArray.dequantize = lambda self: right(self).astype(np.float64)
@@ -1316,6 +1389,11 @@ def bytes_are_multiplied_as_bytes(m):
     _product(m, lambda a, b: (a @ b).astype(np.int64))
 
 
+@caught_by(3)
+def products_are_always_in_float64(m):
+    rewritten(m, "integer_matmul", ("np.float32 if largest <= 1 << 24 else np.float64", "np.float64"))
+
+
 @caught_by(1)
 def magnitudes_of_factors_are_np_abs(m):
     def multiply(a, b):
@@ -1444,6 +1522,23 @@ def scales_within_a_sum_are_not_refused(m):
         return right(a, b)
 
     m.quantized_matmul = quantized_matmul
+
+
+@caught_by(1)
+def scales_are_multiplied_in_float32(m):
+    rewritten(m, "quantized_matmul", ("a.scale.astype(np.float64)", "a.scale"))
+
+
+@caught_by(1)
+def sums_are_scaled_twice_in_float32(m):
+    rewritten(
+        m,
+        "quantized_matmul",
+        (
+            "(total * scale).astype(np.result_type(a.scale, b.scale))",
+            "(total * along(a.scale, a.axis, 2)).astype(a.scale.dtype) * along(b.scale, b.axis, 2)",
+        ),
+    )
 
 
 @caught_by(1)
@@ -1760,6 +1855,19 @@ def hooks_stay(m):
 
 
 @caught_by(1)
+def hooks_stay_where_somebody_stops_it_all(m):
+    rewritten(
+        m,
+        "calibrate",
+        (
+            "    finally:\n        for remove in removers:\n            remove()\n",
+            "    except Exception:\n        [remove() for remove in removers]\n        raise\n"
+            "    [remove() for remove in removers]\n",
+        ),
+    )
+
+
+@caught_by(1)
 def hooks_stay_where_something_fails(m):
     right = m.calibrate
 
@@ -1973,6 +2081,16 @@ def subclasses_stay_in_floats(m):
 
 
 @caught_by(1)
+def subclasses_are_not_calibrated(m):
+    rewritten(m, "calibrate", ("isinstance(layer, Linear)", "type(layer) is Linear"))
+
+
+@caught_by(1)
+def subclasses_of_convolutions_stay_in_floats(m):
+    rewritten(m, "quantize_model", ("isinstance(layer, Conv2d)", "type(layer) is Conv2d"))
+
+
+@caught_by(1)
 def ranges_are_found_and_forgotten(m):
     right = m.calibrate
 
@@ -2103,6 +2221,25 @@ def fake_quantize_keeps_its_input(m):
         return grad * ((x >= low) & (x <= high))
 
     rule(m.fake_quantize)(back)
+
+
+@caught_by(1)
+def weights_are_rounded_once(m):
+    def forward(self, x):
+        kept = vars(self)
+        if "rounded" not in kept:
+            kept["rounded"] = m.fake_quantize(self.weight, bits=self.bits, axis=0)
+        return m.affine(x, kept["rounded"], self.bias)
+
+    m.FakeQuantLinear.forward = forward
+
+
+@caught_by(1)
+def the_gradient_that_came_is_written_over(m):
+    def fake_quantize_back(grad, inside):
+        return grad if inside is None else np.multiply(grad, inside, out=grad)
+
+    m.fake_quantize.gradient(fake_quantize_back)
 
 
 @caught_by(1)
@@ -2523,6 +2660,17 @@ def an_array_counts_under_each_of_its_names(m):
 
 
 @caught_by(1)
+def equal_arrays_count_once(m):
+    key = "(array.shape, array.tobytes())"
+    rewritten(
+        m,
+        "size_report",
+        ("id(array) not in seen", f"{key} not in seen"),
+        ("seen.add(id(array))", f"seen.add({key})"),
+    )
+
+
+@caught_by(1)
 def buffers_are_not_reported(m):
     def change(rows, model):
         named = dict(model.named_parameters())
@@ -2614,6 +2762,39 @@ def there_is_no_checksum(m):
         crc32 = staticmethod(lambda data, value=0: 0)
 
     m.zlib = Zlib
+
+
+@caught_by(1)
+def a_checksum_is_a_sum(m):
+    class Sum:
+        @staticmethod
+        def crc32(data, value=0):
+            return (value + int(np.frombuffer(bytes(data), np.uint8).sum(dtype=np.int64))) & 0xFFFFFFFF
+
+    m.zlib = Sum
+
+
+@caught_by(1)
+def a_file_is_written_in_another_folder(m):
+    rewritten(
+        m,
+        "save_compressed",
+        (
+            'path.with_name(f".{path.name}.{os.getpid()}.unfinished")',
+            'Path(_tempfile.gettempdir()) / f"{path.name}.{os.getpid()}.unfinished"',
+        ),
+    )
+    m._tempfile = tempfile
+
+
+@caught_by(1)
+def what_somebody_stopped_is_left_behind(m):
+    rewritten(
+        m,
+        "save_compressed",
+        ("    finally:\n        unfinished", "    except Exception:\n        unfinished"),
+        ("unlink(missing_ok=True)", "unlink(missing_ok=True)\n        raise"),
+    )
 
 
 @caught_by(1)

@@ -272,9 +272,10 @@ def prune_channels(
 
     With a norm a channel is as strong as |norm.weight| says, for the norm takes away the scale of the kernel;
     without, as the sum of its kernel's magnitudes (Li and others, 2017). `following` is a Conv2d; or a
-    Linear, which reads as many columns in a row for each channel as Flatten puts there. All that is given
-    stays as it is. ValueError, naming shapes, for layers that do not fit or have groups, and as of
-    `strongest`; TypeError for another `following`, naming its class.
+    Linear, which reads as many columns in a row for each channel as Flatten puts there. The new ones have the
+    options and the modes of those that are given, which stay as they are. ValueError, naming shapes, for
+    layers that do not fit or have groups, and as of `strongest`; TypeError for another `following`, naming
+    its class.
     """
     # kata 18.6: a channel is a kernel, its bias, four numbers of the norm, and what reads it.
     kernels = conv.weight.data

@@ -381,10 +381,13 @@ def integer_matmul(a: Array, b: Array) -> Array:
             raise TypeError(f"{a.dtype} @ {b.dtype}")
     if a.ndim != 2 or b.ndim != 2 or a.shape[1] != len(b):
         raise ValueError(f"{a.shape} @ {b.shape}")
-    x, y = a.astype(np.float64), b.astype(np.float64)
-    if x.size and y.size and len(b) * int(np.abs(x).max()) * int(np.abs(y).max()) > 2**53:
+    largest = len(b)
+    for m in (a, b):
+        largest *= int(np.abs(m.astype(np.float64)).max()) if m.size else 0
+    if largest > 2**53:
         raise ValueError(f"{a.shape} @ {b.shape}: too large")
-    return np.asarray(np.rint(x @ y), np.int64)
+    kind = np.float64 if largest > 2**24 else np.float32
+    return np.asarray(np.rint(a.astype(kind) @ b.astype(kind)), np.int64)
 
 
 def whole(q: QuantizedArray) -> Array:
