@@ -174,6 +174,7 @@ class Tokenizer:
 
         Args:
             allowed_special: the special tokens that are looked for in the text, or "all". Others are text.
+                Any other string is a collection of its characters.
 
         Raises:
             ValueError: something allowed that is not special here, which it names.
@@ -455,7 +456,8 @@ class BPETokenizer(Tokenizer):
         merges: pairs of ids; the first becomes id 256, the second 257, and so on.
 
     Raises:
-        ValueError: a merge of ids that are not there yet, or of bytes that are a token already; it is named.
+        ValueError: a merge of what are no ids (97.0 is none), of ids that are not there yet, or of bytes that
+            are a token already; it is named.
     """
 
     def __init__(self, merges: Iterable[Sequence[int]] = (), special_tokens: Iterable[str] = ()) -> None:
