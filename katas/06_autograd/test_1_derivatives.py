@@ -382,9 +382,8 @@ SHAPES = {
 }
 
 
-@pytest.mark.parametrize("name", SHAPES)
-def test_each_number_goes_back_to_its_place(name):
-    op, x, params, grad, expected = SHAPES[name]
+@pytest.mark.parametrize(("op", "x", "params", "grad", "expected"), SHAPES.values(), ids=SHAPES)
+def test_each_number_goes_back_to_its_place(op, x, params, grad, expected):
     expect(gradients(op, (x,), grad, **params), [f64(expected)])
 
 
