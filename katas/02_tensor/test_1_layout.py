@@ -117,6 +117,8 @@ def test_shapes_that_do_not_meet_are_named_with_the_axis():
         broadcast_shapes((2, 1, 3), (5, 1, 1))
     with expect_error(ValueError, "axis -2"):
         broadcast_shapes((2, 1), (1, 7), (3, 1))
+    with expect_error(ValueError, "(1, 3)", "(4,)", "axis -1"):  # and not what comes of the first two
+        broadcast_shapes((2, 1), (1, 3), (4,))
 
 
 @pytest.mark.parametrize(

@@ -52,6 +52,7 @@ def expect_itself(got, array):
         ((1.5, 2), f32([1.5, 2])),
         (2.5, f32(2.5)),
         (3, np.array(3, np.int64)),
+        (2**63, np.array(2**63, np.uint64)),
         (True, np.array(True)),
         ([], f32([])),
         ([2**63], np.array([2**63], np.uint64)),
@@ -479,6 +480,8 @@ def test_powers_keep_to_the_rule_for_dtypes():
 def test_integers_have_no_negative_powers():
     with expect_error(ValueError, "negative"):
         Tensor([2, 3]) ** -1
+    with expect_error(ValueError):
+        Tensor([2, 3]) ** Tensor([1, -1])
     with expect_error(ValueError, "(2,)", "(3,)"):
         Tensor([1.0, 2.0]) ** Tensor([1.0, 2.0, 3.0])
 

@@ -122,6 +122,8 @@ def test_transpose_wants_axes_that_are_there():
         x.transpose(0, 2)
     with expect_error(ValueError, "-3"):
         x.transpose(-3, 1)
+    with expect_error(ValueError, "2"):
+        x.transpose(2, 2)
 
 
 def test_squeeze_drops_axes_of_length_1():
@@ -232,6 +234,8 @@ def test_concatenate_names_shapes_that_do_not_fit():
         concatenate([Tensor(np.zeros(3)), Tensor(np.zeros((1, 3)))])
     with expect_error(ValueError):
         concatenate([Tensor(np.zeros(3))], axis=1)
+    with expect_error(ValueError):
+        concatenate([Tensor(1.0), Tensor(2.0)])  # numbers have no axis to go along
     with expect_error(ValueError):
         concatenate([])
 
@@ -349,6 +353,7 @@ def test_bools_pick_where_they_hold():
     expect(x[x > 2], np.array([3, 4, 5, 6]))
     expect(x[:, Tensor([True, False, True])], np.array([[1, 3], [4, 6]]))
     expect(x[Tensor([False, False])], np.zeros((0, 3), np.int64))
+    expect(x[True], np.array([[[1, 2, 3], [4, 5, 6]]]))  # a bool is no 1
 
 
 def test_slices_are_views_and_picked_elements_are_copies():

@@ -284,6 +284,8 @@ def test_a_matrix_product_needs_memory_for_its_result(matrix):
 def test_a_batch_of_products_needs_memory_for_its_result(rng):
     batch, matrix = Tensor(rng.random((16, 64, 64), np.float32)), Tensor(rng.random((64, 64), np.float32))
     BATCH.check(peak_bytes(lambda: batch @ matrix) / (256 * KIB))
+    small, stretched = Tensor(rng.random((64, 4, 64), np.float32)), Tensor(matrix.data[None])
+    BATCH.check(peak_bytes(lambda: small @ stretched) / (64 * KIB))
 
 
 def test_the_twin_that_lays_out_a_batch_of_products_is_caught(rng):

@@ -88,6 +88,12 @@ def the_first_shape_never_stretches(m):
 
 
 @caught_by(1)
+def shapes_meet_two_at_a_time_and_are_named_so(m):
+    right = m.broadcast_shapes
+    m.broadcast_shapes = lambda *shapes: functools.reduce(right, shapes, ())
+
+
+@caught_by(1)
 def a_stretched_axis_keeps_its_stride(m):
     m.broadcast_strides = lambda shape, strides, target: (0,) * (len(target) - len(shape)) + strides
 
@@ -170,6 +176,12 @@ def python_floats_become_float64(m):
         return array
 
     m.as_array = as_array
+
+
+@caught_by(1)
+def every_whole_number_is_an_int64(m):
+    right = m.as_array
+    m.as_array = lambda data: np.asarray(data, np.int64) if data.__class__ is int else right(data)
 
 
 @caught_by(1)
@@ -360,6 +372,20 @@ def all_products_are_laid_out_before_they_are_summed(m):
     m.matmul.forward = matmul
 
 
+@caught_by(3)
+def a_batch_lays_out_what_it_shares(m):
+    right = m.matmul.forward
+
+    def forward(a, b):
+        a, b = m.promote(a, b)
+        if a.ndim == 3 == b.ndim and 1 in (len(a), len(b)) and a.shape[2] == b.shape[1]:
+            batch = m.broadcast_shapes(a.shape[:-2], b.shape[:-2])
+            a, b = (np.ascontiguousarray(np.broadcast_to(x, batch + x.shape[-2:])) for x in (a, b))
+        return right(a, b)
+
+    m.matmul.forward = forward
+
+
 @caught_by(4)
 def a_product_goes_row_by_column(m):
     right = m.matmul.forward
@@ -532,6 +558,14 @@ def transposing_only_renames_the_axes(m):
 
 
 @caught_by(1)
+def an_axis_is_swapped_with_itself_wherever_it_is(m):
+    right = m.transpose.forward
+    m.transpose.forward = lambda a, *, axis0, axis1: (
+        a if axis0 == axis1 else right(a, axis0=axis0, axis1=axis1)
+    )
+
+
+@caught_by(1)
 def permute_sends_axes_away_instead_of_fetching_them(m):
     def permute(a, *, axes):
         np.transpose(a, axes)
@@ -592,6 +626,14 @@ def join_says_how_many_rows_each_array_had_whatever_the_axis(m):
 
 
 @caught_by(1)
+def numbers_are_joined_as_if_they_had_an_axis(m):
+    right = m.join.forward
+    m.join.forward = lambda *arrays, axis: right(
+        *(a if np.ndim(a) else np.atleast_1d(a) for a in arrays), axis=axis
+    )
+
+
+@caught_by(1)
 def stack_joins_along_an_axis_that_is_there(m):
     m.stack = lambda tensors, axis=0: m.concatenate(tensors, axis)
 
@@ -641,6 +683,12 @@ def picking_is_no_operation_and_loses_the_gradient(m):
         if isinstance(index, tuple)
         else self.data[index.data if isinstance(index, m.Tensor) else index]
     )
+
+
+@caught_by(1)
+def a_bool_is_taken_for_a_number(m):
+    right = m.Tensor.__getitem__
+    m.Tensor.__getitem__ = lambda self, index: right(self, int(index) if isinstance(index, bool) else index)
 
 
 @caught_by(2)
@@ -845,6 +893,18 @@ def any_error_is_said_to_be_one_of_shapes(m):
 def a_quotient_is_a_product_with_the_reciprocal(m):
     right = m.div.forward
     m.div.forward = lambda a, b: m.mul.forward(m.floating(a), right(1, b))
+
+
+@caught_by(1)
+def integers_to_negative_powers_are_0(m):
+    right = m.power.forward
+
+    def forward(a, b):
+        if np.ndim(b) and m.result_type(a, b).kind != "f":
+            return np.where(b < 0, 0, right(a, np.maximum(b, 0)))
+        return right(a, b)
+
+    m.power.forward = forward
 
 
 @caught_by(1)
