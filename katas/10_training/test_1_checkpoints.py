@@ -4,6 +4,7 @@ import json
 import math
 import os
 import re
+import tempfile
 import warnings
 import zipfile
 
@@ -73,7 +74,9 @@ def test_the_state_of_a_generator_comes_back():
 
 
 def test_numbers_of_numpy_and_tuples_come_back_as_arrays_and_lists():
-    back = through_json({"a": np.float32(0.1), "b": (1, np.int64(2))})
+    back = through_json({"a": np.float32(0.1), "b": (1, np.int64(2)), "c": np.float64(0.1)})
+    assert isinstance(back["c"], np.ndarray), "np.float64 is one of Python's floats, too"
+    expect(back["c"], np.array(0.1))
     assert isinstance(back["a"], np.ndarray)
     expect(back["a"], np.array(0.1, np.float32))
     assert isinstance(back["b"], list)
@@ -175,6 +178,21 @@ def test_arrays_of_all_kinds_come_back_to_the_last_bit(tmp_path, rng):
 def test_the_file_has_exactly_the_name_that_was_asked_for(tmp_path):
     save_checkpoint(tmp_path / "run.ckpt", state_of(1))
     expect([file.name for file in tmp_path.iterdir()], ["run.ckpt"])
+
+
+def test_a_name_without_a_folder_is_in_this_one(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for number in (1, 2):
+        save_checkpoint("run.npz", state_of(number))
+    expect(sorted(os.listdir()), ["run.npz", "run.npz.previous"])
+    expect(loaded("run.npz"), (2, []))
+
+
+def test_what_is_unfinished_lies_in_the_same_folder(tmp_path, monkeypatch):
+    """From another disk `os.replace` cannot take a file; here the folder for such files is not even there."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
+    save_checkpoint(tmp_path / "run.npz", state_of(1))
+    expect([file.name for file in tmp_path.iterdir()], ["run.npz"])
 
 
 def test_the_file_is_an_npz_that_needs_no_pickle(tmp_path):
@@ -357,6 +375,29 @@ def test_a_disk_that_fails_changes_nothing_and_leaves_nothing_behind(broken, tmp
             save_checkpoint(path, state_of(3))
     expect(sorted(file.name for file in tmp_path.iterdir()), ["run.npz", "run.npz.previous"])
     expect(loaded(path), (2, []))
+
+
+@pytest.mark.parametrize("which", [1, 2])
+def test_if_a_file_gets_no_name_the_one_before_is_still_found(which, tmp_path, monkeypatch):
+    """Whichever of the renames fails, the last one that was whole is loaded."""
+    path, calls = saved(tmp_path, 1, 2), [0]
+    for name in ("replace", "rename"):
+        real = getattr(os, name)
+
+        def fails(*args, real=real, **options):
+            calls[0] += 1
+            if calls[0] == which:
+                raise OSError(13, "Permission denied")
+            return real(*args, **options)
+
+        monkeypatch.setattr(os, name, fails)
+    try:
+        save_checkpoint(path, state_of(3))
+    except OSError:
+        assert {file.name for file in tmp_path.iterdir()} <= {"run.npz", "run.npz.previous"}
+        expect(loaded(path)[0], 2)
+        save_checkpoint(path, state_of(3))
+    expect(loaded(path), (3, []))
 
 
 def test_numbers_are_on_the_disk_before_the_file_gets_its_name(tmp_path, monkeypatch):

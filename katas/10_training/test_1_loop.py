@@ -165,7 +165,8 @@ def test_a_running_mean_goes_on_from_its_state():
 
 
 @pytest.mark.parametrize("change", [lambda s: s.pop("second"), lambda s: s.update(odd=np.ones(2)),
-                                    lambda s: s.update(second=np.ones(3))])  # fmt: skip
+                                    lambda s: s.update(second=np.ones(3)),
+                                    lambda s: s.update(second=np.ones(1))])  # fmt: skip
 def test_a_state_that_does_not_fit_changes_nothing(change):
     ema = EMA(Pair())
     state = {name: array + 1 for name, array in ema.state_dict().items()}
@@ -405,6 +406,7 @@ def test_without_a_batch_nothing_happens():
     before = model.weight.data.copy()
     expect(trainer.train_batch(iter([])), 0)
     expect((trainer.step, model.weight.data), (1, before))
+    expect(model.weight.grad, np.array([5.0]))
 
 
 def rows(*factors):
@@ -585,6 +587,56 @@ def test_a_fit_that_fails_still_says_that_it_ends():
     with pytest.raises(ZeroDivisionError):
         trainer.fit(fails_after(3), 1)
     expect(ends, [3])
+
+
+@pytest.mark.parametrize("where", ["loss", "callback"])
+def test_an_error_in_a_fit_closes_the_iterator_of_its_loader(where):
+    """The traceback holds on to the loop's variables, and so would to an iterator and its thread."""
+    open_ones = []
+
+    class Batches:
+        def __len__(self):
+            return 5
+
+        def __iter__(self):
+            open_ones.append(1)
+            try:
+                yield from scales(*[1] * 5)
+            finally:
+                open_ones.pop()
+
+    class Fails(Callback):
+        def on_batch_end(self, trainer):
+            raise ZeroDivisionError
+
+    def loss(outputs, targets):
+        return 1 / 0 if where == "loss" else product(outputs, targets)
+
+    model = Scale()
+    trainer = Trainer(model, SGD(model.parameters(), lr=1.0), loss, callbacks=[Fails()])
+    with pytest.raises(ZeroDivisionError) as caught:
+        trainer.fit(Batches(), 1)
+    expect(open_ones, [])
+    assert caught.value.__traceback__ is not None
+    trainer.loss_fn = product
+    trainer.callbacks.clear()
+    trainer.fit(Batches(), 1)
+    expect((trainer.epoch, open_ones), (1, []))
+
+
+def test_a_fit_that_is_stopped_within_an_epoch_ends_with_it():
+    class Stops(Callback):
+        def on_batch_end(self, trainer):
+            trainer.stopped = True
+
+    _, trainer = trained(scales(1, 2, 3), 5, callbacks=[Stops()])
+    expect((trainer.epoch, trainer.step, len(trainer.history["loss"])), (1, 3, 1))
+
+
+def test_the_history_has_the_rate_of_the_first_group():
+    model, other = Scale(), Parameter(np.ones(1))
+    optimizer = SGD([{"params": model.parameters(), "lr": 0.5}, {"params": [other], "lr": 0.25}], lr=1.0)
+    expect(Trainer(model, optimizer, product).fit(scales(1), 1)["lr"], [0.5])
 
 
 def test_epochs_are_counted_in_all():
@@ -810,6 +862,21 @@ def test_memory_by_part_changes_no_weight_and_leaves_no_gradient():
     memory_by_part(model, SGD(model.parameters(), lr=1.0), product, *batch)
     expect(model.weight.data, np.array([1.0]))
     assert model.weight.grad is None
+
+
+def test_targets_are_no_activations():
+    """Of 100 rows of three classes the softmax is kept, and with it the labels, which were there before."""
+    net, labels = Linear(2, 3, rng=np.random.default_rng(0)), np.zeros(100, int)
+    optimizer = SGD(net.parameters(), lr=1.0)
+    for targets in (labels, Tensor(labels), labels[::-1]):
+        got = memory_by_part(net, optimizer, cross_entropy, np.ones((100, 2), np.float32), targets)
+        expect(got["activations"], 100 * 3 * 4)
+
+
+def test_memory_by_part_makes_one_forward_pass():
+    model = Scale()
+    memory_by_part(model, SGD(model.parameters(), lr=1.0), product, np.ones((3, 1)), np.zeros(3))
+    expect(model.modes, [(True, True)])
 
 
 def test_a_piece_of_memory_counts_once_however_often_it_is_kept():

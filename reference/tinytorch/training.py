@@ -236,7 +236,8 @@ def save_checkpoint(path: str | os.PathLike[str], state: Mapping[str, Any]) -> N
     The file is there whole or not at all, whenever the process or the machine stops: it is written under
     another name in the same folder, brought to the disk, and then gets its name. The one that was there
     before, if it is whole, becomes PATH.previous. If writing fails, nothing has changed and nothing is left
-    behind. TypeError for what `pack` does not take.
+    behind; if only the last step does, the giving of the name, the one before is what `load_checkpoint`
+    finds. TypeError for what `pack` does not take.
     """
     # kata 10.8: pack, dump, sum; flush and os.fsync before the first os.replace. A torn .npz is no zip file.
     path, arrays = Path(path), dict[str, Array]()
@@ -513,6 +514,19 @@ def evaluating(model: Module) -> Iterator[None]:
             module.training = training
 
 
+@contextlib.contextmanager
+def batches_of(loader: Iterable[Any]) -> Iterator[Iterator[Any]]:
+    """An iterator over a loader, closed after the `with` if it can be: a traceback would keep it and its thread
+    alive. Given."""
+    batches = iter(loader)
+    try:
+        yield batches
+    finally:
+        close = getattr(batches, "close", None)
+        if close is not None:
+            close()
+
+
 class Tally:
     """Means over rows, of batches that need not be of one size. Given.
 
@@ -609,8 +623,8 @@ class Trainer:
         """Mean "loss" and, for labels, "accuracy" over all rows of a loader; the model stays as it is."""
         # kata 10.14: the last batch may be smaller, so its mean counts less.
         tally = Tally()
-        with evaluating(self.model):
-            for inputs, targets in loader:
+        with evaluating(self.model), batches_of(loader) as batches:
+            for inputs, targets in batches:
                 outputs = self.model(Tensor(inputs))
                 tally.add(len(targets), **measured(self.loss_fn(outputs, targets), outputs, targets))
         return tally.means()
@@ -657,6 +671,8 @@ class Trainer:
     ) -> dict[str, list[float]]:
         """Train until `epochs` epochs are done in all; returns the history.
 
+        However it ends, the iterator over `loader` is closed, if it has a `close`.
+
         Args:
             validation: a loader to validate on after each epoch.
             checkpoint: where to write what it takes to go on, after each epoch, and within one whenever
@@ -665,6 +681,7 @@ class Trainer:
                 `state_dict`, as DataLoader has.
         """
         # kata 10.16: epochs while there are any left and nothing has stopped; `on_fit_end` whatever happens.
+        # `batches_of` closes the loader's iterator.
         # After an epoch's last batch, which the tally counts, the loader may stand at its end or before the
         # next epoch already: there it is the epoch's own checkpoint that is written.
         self.stopped, self.epochs = False, epochs
@@ -682,11 +699,11 @@ class Trainer:
         try:
             while self.epoch < epochs and not self.stopped:
                 self.call("on_epoch_begin")
-                batches = iter(loader)
-                while self.train_batch(itertools.islice(batches, self.accumulate)):
-                    self.call("on_batch_end")
-                    if every and self.step % every == 0 and self._tally.sums["batches"] < len(loader):
-                        save()
+                with batches_of(loader) as batches:
+                    while self.train_batch(itertools.islice(batches, self.accumulate)):
+                        self.call("on_batch_end")
+                        if every and self.step % every == 0 and self._tally.sums["batches"] < len(loader):
+                            save()
                 self.end_epoch(validation)
                 save()
         finally:
@@ -774,7 +791,7 @@ def memory_by_part(
     """Bytes that training on a batch takes: "weights", "gradients", "optimizer", "buffers", "activations".
 
     Activations are what the gradient rules keep of one forward pass, each piece of memory once, without the
-    weights and the inputs; the optimizer's part is what it remembers by now. Each
+    weights, the inputs and the targets; the optimizer's part is what it remembers by now. Each
     array counts once, also one with two names, as of tied weights. The model makes one forward
     pass as it is, in training or not, and no step.
     """
@@ -782,7 +799,8 @@ def memory_by_part(
     # view keeps the array alive that it is a view of.
     x = Tensor(inputs)
     loss = loss_fn(model(x), targets)
-    own = {id(owner(array)) for array in (*model.state_dict().values(), x.data)}
+    given = (x.data, targets.data if isinstance(targets, Tensor) else targets)
+    own = {id(owner(a)) for a in (*model.state_dict().values(), *given) if isinstance(a, np.ndarray)}
     kept: dict[int, Array] = {}
     root = source_of(loss)
     for node in topological(root) if root is not None else ():

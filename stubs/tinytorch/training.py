@@ -181,7 +181,8 @@ def save_checkpoint(path: str | os.PathLike[str], state: Mapping[str, Any]) -> N
     The file is there whole or not at all, whenever the process or the machine stops: it is written under
     another name in the same folder, brought to the disk, and then gets its name. The one that was there
     before, if it is whole, becomes PATH.previous. If writing fails, nothing has changed and nothing is left
-    behind. TypeError for what `pack` does not take.
+    behind; if only the last step does, the giving of the name, the one before is what `load_checkpoint`
+    finds. TypeError for what `pack` does not take.
     """
     # TODO 10.8: pack, dump, sum; flush and os.fsync before the first os.replace. A torn .npz is no zip file.
     raise NotImplementedError("kata 10.8: save_checkpoint")
@@ -368,6 +369,19 @@ def evaluating(model: Module) -> Iterator[None]:
     raise NotImplementedError("kata 10.14: evaluating")
 
 
+@contextlib.contextmanager
+def batches_of(loader: Iterable[Any]) -> Iterator[Iterator[Any]]:
+    """An iterator over a loader, closed after the `with` if it can be: a traceback would keep it and its thread
+    alive. Given."""
+    batches = iter(loader)
+    try:
+        yield batches
+    finally:
+        close = getattr(batches, "close", None)
+        if close is not None:
+            close()
+
+
 class Tally:
     """Means over rows, of batches that need not be of one size. Given.
 
@@ -485,6 +499,8 @@ class Trainer:
     ) -> dict[str, list[float]]:
         """Train until `epochs` epochs are done in all; returns the history.
 
+        However it ends, the iterator over `loader` is closed, if it has a `close`.
+
         Args:
             validation: a loader to validate on after each epoch.
             checkpoint: where to write what it takes to go on, after each epoch, and within one whenever
@@ -493,6 +509,7 @@ class Trainer:
                 `state_dict`, as DataLoader has.
         """
         # TODO 10.16: epochs while there are any left and nothing has stopped; `on_fit_end` whatever happens.
+        # `batches_of` closes the loader's iterator.
         # After an epoch's last batch, which the tally counts, the loader may stand at its end or before the
         # next epoch already: there it is the epoch's own checkpoint that is written.
         raise NotImplementedError("kata 10.16: Trainer.fit")
@@ -538,7 +555,7 @@ def memory_by_part(
     """Bytes that training on a batch takes: "weights", "gradients", "optimizer", "buffers", "activations".
 
     Activations are what the gradient rules keep of one forward pass, each piece of memory once, without the
-    weights and the inputs; the optimizer's part is what it remembers by now. Each
+    weights, the inputs and the targets; the optimizer's part is what it remembers by now. Each
     array counts once, also one with two names, as of tied weights. The model makes one forward
     pass as it is, in training or not, and no step.
     """

@@ -633,10 +633,14 @@ class Trainer:
             while self.epoch < epochs and not self.stopped:
                 self.call("on_epoch_begin")
                 batches = iter(loader)
-                while self.train_batch(itertools.islice(batches, self.accumulate)):
-                    self.call("on_batch_end")
-                    if every and self.step % every == 0 and self._tally.sums["batches"] < len(loader):
-                        save()
+                try:
+                    while self.train_batch(itertools.islice(batches, self.accumulate)):
+                        self.call("on_batch_end")
+                        if every and self.step % every == 0 and self._tally.sums["batches"] < len(loader):
+                            save()
+                finally:
+                    if hasattr(batches, "close"):
+                        batches.close()
                 self.end_epoch(validation)
                 save()
         finally:
@@ -723,7 +727,8 @@ def memory_by_part(
     """
     x = Tensor(inputs)
     loss = loss_fn(model(x), targets)
-    own = {id(owner(array)) for array in (*model.state_dict().values(), x.data)}
+    given = (x.data, targets.data if isinstance(targets, Tensor) else targets)
+    own = {id(owner(a)) for a in (*model.state_dict().values(), *given) if isinstance(a, np.ndarray)}
     kept: dict[int, Array] = {}
     root = source_of(loss)
     for node in topological(root) if root is not None else ():

@@ -659,6 +659,8 @@ class Trainer:
                 self.end_epoch(validation)
                 save()
         finally:
+            with contextlib.suppress(AttributeError, UnboundLocalError):
+                batches.close()
             self.call("on_fit_end")
         return self.history
 
@@ -743,7 +745,8 @@ def memory_by_part(
     pass as it is, in training or not, and no step.
     """
     x = Tensor(inputs)
-    own = {id(owner(array)) for array in (*model.state_dict().values(), x.data)}
+    given = (x.data, targets.data if isinstance(targets, Tensor) else targets)
+    own = {id(owner(a)) for a in (*model.state_dict().values(), *given) if isinstance(a, np.ndarray)}
     kept: dict[int, Array] = {}
     before = set_recorder(None)
 
