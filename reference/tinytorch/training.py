@@ -516,8 +516,10 @@ def evaluating(model: Module) -> Iterator[None]:
 
 @contextlib.contextmanager
 def batches_of(loader: Iterable[Any]) -> Iterator[Iterator[Any]]:
-    """An iterator over a loader, closed after the `with` if it can be: a traceback would keep it and its thread
-    alive. Given."""
+    """An iterator over a loader, closed after the `with` if it can be. Given.
+
+    A traceback would keep it, and its thread, alive.
+    """
     batches = iter(loader)
     try:
         yield batches
