@@ -122,7 +122,7 @@ def merge_heads(x: Any) -> Tensor:
 def attention_weights(
     q: Any, k: Any, mask: Any = None, is_causal: bool = False, scale: float | None = None
 ) -> Tensor:
-    """softmax(scale * q @ k.T) over the keys: (B, H, Tq, Tk), how much each query heeds each key.
+    """softmax(scale * q @ k.T) over the keys: (B, H, Tq, Tk), how much each query attends to each key.
 
     `scale` is 1 / sqrt(D) unless told. A row adds up to 1; one that may attend to nothing is 0 everywhere.
     Errors as in `check_heads` and `allowed_pairs`.
@@ -391,7 +391,7 @@ class MultiHeadAttention(Module):
         raise NotImplementedError("kata 13.16: MultiHeadAttention.forward")
 
     def attention_maps(self, x: Tensor, mask: Any = None, is_causal: bool = False) -> Array:
-        """(B, H, T, T): how much each position of `x` heeds each other one, to look at."""
+        """(B, H, T, T): how much each position of `x` attends to each other one, to look at."""
         # TODO 13.16: `attention_weights`.
         raise NotImplementedError("kata 13.16: MultiHeadAttention.attention_maps")
 

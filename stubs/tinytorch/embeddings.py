@@ -3,7 +3,7 @@
 An embedding is a table with a row for each token, and looking up is indexing. The way back is where the work
 is: gradients that come from everywhere in a batch are added to the few rows that were read. Then three ways
 to tell a network about positions, to which attention (kata 13) is blind: waves that are added, rows that are
-learnt, and rotations.
+learned, and rotations.
 
 Ids are integers of any dtype, in an array of any shape; each names a row, and is never negative.
 """
@@ -133,7 +133,7 @@ def sgd_rows_(weight: Tensor, rows: SparseRows, lr: float) -> None:
 
 
 class Embedding(Module):
-    """A learnt vector for each of `num_embeddings` tokens.
+    """A learned vector for each of `num_embeddings` tokens.
 
     Rows start normal, with mean 0 and deviation 1, in float32, as in PyTorch. The row `padding_idx` starts as
     0 and gets no gradient, so it stays. ValueError if there is no such row, naming it and the count.
@@ -221,7 +221,7 @@ def sinusoidal_positions(length: int, dim: int, base: float = 10_000.0) -> Array
 
 
 class SinusoidalPositions(Module):
-    """Adds to each token the waves of its position. Nothing is learnt, and nothing needs to be saved.
+    """Adds to each token the waves of its position. Nothing is learned, and nothing needs to be saved.
 
     Attributes:
         table: (max_len, dim), float32.
@@ -242,7 +242,7 @@ class SinusoidalPositions(Module):
 
 
 class LearnedPositions(Module):
-    """Adds to each token a learnt vector of its position, as GPT-2 does.
+    """Adds to each token a learned vector of its position, as GPT-2 does.
 
     Attributes:
         weight: (max_len, dim), float32; normal at first, with deviation 0.02.

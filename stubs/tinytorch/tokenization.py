@@ -349,7 +349,7 @@ class BPETokenizer(Tokenizer):
     def train(
         cls, text: str, vocab_size: int, special_tokens: Iterable[str] = (), min_frequency: int = 2
     ) -> BPETokenizer:
-        """A tokenizer of at most `vocab_size` tokens: bytes, merges learnt from `text`, special tokens.
+        """A tokenizer of at most `vocab_size` tokens: bytes, merges learned from `text`, special tokens.
 
         Raises:
             ValueError: a vocab_size that has no room for bytes and special tokens; it is named.
