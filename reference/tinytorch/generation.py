@@ -552,7 +552,7 @@ def warmup_cosine(optimizer: Optimizer, steps: int, warmup: int, least: float = 
     Where groups have rates of their own, each rises to its own, and all fall to one: `least` of the first
     group's rate.
 
-    ValueError for a warm-up that is not of 1 to steps - 1 steps.
+    ValueError, naming both, for a warm-up that is not of 1 to steps - 1 steps.
     """
     # kata 15.18: kata 08 has LinearLR, CosineAnnealingLR and SequentialLR.
     if not 1 <= warmup < steps:
