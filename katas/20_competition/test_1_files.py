@@ -643,6 +643,8 @@ def test_memory_is_told_when_asked():
     assert 3 << 19 < replies[2][0] < 9 << 19
     expect(replies[3], np.ones((1, 1 << 16)))
     expect(served(build, "memory")[1], np.array([0]))
+    last = served(build, np.zeros((1, 3)), np.zeros((8, 3)), "memory")[-1][0]  # 1 + 8 / 2 MiB
+    assert 9 << 19 < last < 20 << 19
 
 
 def failing(kind, at):

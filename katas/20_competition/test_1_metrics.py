@@ -127,8 +127,13 @@ def test_a_module_is_asked_with_a_tensor_and_a_function_with_an_array(rng):
 def test_a_module_is_used_and_not_trained_and_nothing_is_recorded(rng):
     noting = Noting()
     assert noting.training
-    answer(Sequential(noting), rng.normal(size=(4, 3)))
+    net = Sequential(noting)
+    answer(net, rng.normal(size=(4, 3)))
     assert noting.seen == [(Tensor, False, False)]
+    net.training = False  # and what is in it trains
+    answer(net, rng.normal(size=(4, 3)))
+    assert noting.seen[1:] == [(Tensor, False, False)]
+    assert (net.training, noting.training) == (False, True)
     assert is_grad_enabled()
 
 

@@ -374,9 +374,12 @@ def shift():
 
 
 def test_kinds_can_be_added(shift):
-    layers, arrays = describe(Sequential(ReLU(), shift(2.0, np.arange(3.0)), shift(1.0, np.ones(3))))
+    layers, arrays = describe(Sequential(ReLU(), shift(2.0, np.arange(3.0)), shift(1.0, np.ones(3, np.int8))))
     assert layers == [{"kind": "relu"}, {"kind": "shift", "by": 2.0}, {"kind": "shift", "by": 1.0}]
-    assert list(arrays) == ["1.table", "2.table"]
+    assert {name: array.dtype for name, array in arrays.items()} == {
+        "1.table": np.float64,
+        "2.table": np.int8,
+    }
     expect(answer(rebuild(layers, arrays), np.array([[-1.0, 0.0, 1.0]])), np.array([[4.0, 5.0, 7.0]]))
 
 

@@ -2469,6 +2469,45 @@ def indices_are_not_compared_with_their_table(m):
     rewritten(m, "Leaderboard.check", ("integrity_check", "quick_check"))
 
 
+@caught_by(1)
+def who_is_in_use_is_so_in_all_its_parts(m):
+    rewritten(m, "answer", ("model.eval()", "if model.training:\n            model.eval()"))
+
+
+@caught_by(1)
+def all_arrays_are_float32(m):
+    rewritten(m, "describe", ('f"{place}.{name}": array', 'f"{place}.{name}": np.asarray(array, np.float32)'))
+
+
+@caught_by(1)
+def memory_is_that_of_the_first_images(m):
+    rewritten(
+        m,
+        "serve",
+        ("images = message", "images = message if images is None else images"),
+        ("answer(model, images)", "answer(model, message)"),
+    )
+
+
+@caught_by(1)
+def the_front_is_in_the_order_of_time(m):
+    rewritten(
+        m,
+        "Leaderboard.front",
+        ("pareto_front(self.entries()", "pareto_front(sorted(self.entries(), key=lambda entry: entry.time)"),
+    )
+
+
+@caught_by(1)
+def a_backup_is_opened_and_not_checked(m):
+    rewritten(m, "Leaderboard.restore", ("good.check()", "pass"))
+
+
+@caught_by(1)
+def one_file_of_the_damaged_stays(m):
+    rewritten(m, "Leaderboard.restore", ('("", "-wal", "-shm")', '("", "-wal")'))
+
+
 EQUIVALENT: dict[str, str] = {
     "work: os.fdopen(os.dup(1), 'wb') -> os.fdopen('wb', os.dup(1))": (
         "given; it runs in another process, as it was"
