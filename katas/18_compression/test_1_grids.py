@@ -434,7 +434,7 @@ def test_products_are_those_of_whole_numbers(seed, dtype, sizes):
     expect(integer_matmul(a, b), np.array(exact, np.int64).reshape(m, n))
 
 
-@pytest.mark.parametrize("dtype", [np.int8, np.int16])
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int16])
 @pytest.mark.parametrize("length", [1, 1023, 1024, 1025, 1041, 1042, 5000])
 def test_sums_of_any_length_are_exact(dtype, length):
     """All of one sign, and odd: float32 loses the last digit from 2**24 on."""

@@ -1395,6 +1395,15 @@ def products_are_always_in_float64(m):
 
 
 @caught_by(1)
+def all_bytes_have_a_sign(m):
+    rewritten(
+        m,
+        "integer_matmul",
+        ("largest <= 1 << 24", "a.itemsize == b.itemsize == 1 and a.shape[1] <= 1024"),
+    )
+
+
+@caught_by(1)
 def magnitudes_of_factors_are_np_abs(m):
     def multiply(a, b):
         if not a.size or not b.size:
