@@ -126,6 +126,13 @@ def test_without_arguments_this_very_python_is_judged(monkeypatch):
     expect(in_virtual_env(), True)
 
 
+def test_one_folder_is_judged_beside_the_other_of_this_python(monkeypatch):
+    monkeypatch.setattr(sys, "base_prefix", "/opt/python")
+    monkeypatch.setattr(sys, "prefix", "/opt/python")
+    expect((in_virtual_env("/home/ada/.venv"), in_virtual_env("/opt/python")), (True, False))
+    expect((in_virtual_env(base_prefix="/usr"), in_virtual_env(base_prefix="/opt/python")), (True, False))
+
+
 # 01.2 check_python
 
 
@@ -409,6 +416,7 @@ def test_every_line_is_flushed():
 def test_tracking_yields_every_item_in_order():
     expect(list(track("kata", file=Terminal())), ["k", "a", "t", "a"])
     expect(list(track((n * n for n in range(4)), file=Terminal())), [0, 1, 4, 9])
+    expect(list(track([1, None, 0, ""], file=Terminal())), [1, None, 0, ""])  # items, whatever they are
 
 
 class Loader:

@@ -183,6 +183,11 @@ def test_the_peak_includes_the_result_and_the_result_is_kept():
     expect_bytes("what is kept", memory.kept, MIB)
 
 
+def test_bytes_are_whole_numbers():
+    memory = memory_of(lambda: bytearray(MIB))
+    expect((type(memory.peak), type(memory.kept)), (int, int))
+
+
 def test_numpy_arrays_count_too():
     expect_bytes("what is kept", memory_of(lambda: np.ones(MIB // 8)).kept, MIB)
 

@@ -131,6 +131,8 @@ def test_shapes_must_be_equal_even_where_numpy_would_broadcast():
         find_mismatch(np.zeros(3), np.zeros((3, 1)))
     with expect_error(ValueError, "()", "(1,)"):
         find_mismatch(0.0, [0.0])
+    with expect_error(ValueError, "(0,)", "(0, 3)"):  # though no element differs
+        find_mismatch(np.zeros(0), np.zeros((0, 3)))
 
 
 def test_a_single_number_has_an_empty_index():

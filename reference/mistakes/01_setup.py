@@ -35,6 +35,16 @@ def a_virtual_environment_lies_outside_its_base(m):
 
 
 @caught_by(1)
+def one_folder_without_the_other_is_not_looked_at(m):
+    right = m.in_virtual_env
+
+    def in_virtual_env(prefix=None, base_prefix=None):
+        return right() if prefix is None or base_prefix is None else right(prefix, base_prefix)
+
+    m.in_virtual_env = in_virtual_env
+
+
+@caught_by(1)
 def versions_are_compared_as_text(m):
     def check_python(minimum=(3, 10), version=None):
         found, least = (".".join(map(str, v)) for v in (version or sys.version_info[:3], minimum))
@@ -265,6 +275,12 @@ def only_sequences_have_a_length(m):
         return right(items if known else iter(items), label, total=total, **options)
 
     m.track = track
+
+
+@caught_by(1)
+def none_is_taken_for_the_end(m):
+    right = m.track
+    m.track = lambda items, *args, **options: right(iter(iter(items).__next__, None), *args, **options)
 
 
 @caught_by(1)
@@ -604,6 +620,17 @@ def what_is_kept_is_the_size_of_the_result(m):
     m.memory_of = memory_of
 
 
+@caught_by(1)
+def bytes_are_floats(m):
+    right = m.memory_of
+
+    def memory_of(function):
+        memory = right(function)
+        return m.Memory(float(memory.peak), float(memory.kept))
+
+    m.memory_of = memory_of
+
+
 @caught_by(3)
 def the_meter_remembers_results(m):
     _memory_of(m, keep=True)
@@ -747,6 +774,16 @@ def other_shapes_are_broadcast(m):
 
     def find_mismatch(got, expected, **tolerances):
         return right(*np.broadcast_arrays(got, expected), **tolerances)
+
+    m.find_mismatch = find_mismatch
+
+
+@caught_by(1)
+def all_that_is_empty_is_close(m):
+    right = m.find_mismatch
+
+    def find_mismatch(got, expected, *, rtol=1e-5, atol=1e-8):
+        return right(got, expected, rtol=rtol, atol=atol) if np.size(got) or np.size(expected) else None
 
     m.find_mismatch = find_mismatch
 

@@ -77,7 +77,7 @@ class Check:
 def in_virtual_env(prefix: str | None = None, base_prefix: str | None = None) -> bool:
     """Whether a Python that lives in `prefix` is a virtual environment of the one in `base_prefix`.
 
-    Without arguments, this Python: `sys.prefix` and `sys.base_prefix`.
+    What is not given is this Python's: `sys.prefix` and `sys.base_prefix`.
     """
     if prefix is None:
         prefix = sys.prefix
