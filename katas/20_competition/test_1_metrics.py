@@ -239,7 +239,7 @@ def test_the_share_of_rows_whose_largest_is_at_the_label():
     expect(share_right(logits, [1, 0, 1, 1]), 0.75)
     expect(share_right(logits, np.array([0, 1, 2, 1], np.uint8)), 0.5)
     expect(share_right(logits, Tensor([2, 2, 0, 0])), 0.0)
-    assert type(share_right(logits, [1, 0, 1, 1])) is float
+    assert isinstance(share_right(logits, [1, 0, 1, 1]), float)
 
 
 def test_of_equal_logits_the_first_counts():
