@@ -401,6 +401,12 @@ def test_the_gradient_stays_for_those_who_want_to_look():
     expect(model.weight.grad, np.array([3.0]))
 
 
+def test_a_step_returns_how_many_rows_it_was_made_on():
+    _, trainer = trained(scales(5), accumulate=3)
+    for batches, count in (([rows(1, 2, 3)], 3), ([rows(1, 2, 3), rows(4)], 4), ([], 0)):
+        expect(trainer.train_batch(iter(batches)), count)
+
+
 def test_without_a_batch_nothing_happens():
     model, trainer = trained(scales(5), scheduler_per="step")
     before = model.weight.data.copy()

@@ -18,7 +18,7 @@ from tinytorch.layers import Linear, Module, Parameter
 from tinytorch.networks import Sequential
 from tinytorch.optimizers import SGD, Adam
 from tinytorch.spatial import SmallVGG
-from tinytorch.tensor import Tensor, mean, total
+from tinytorch.tensor import Tensor, mean, set_recorder, total
 from tinytorch.training import (
     EMA,
     Trainer,
@@ -173,6 +173,21 @@ def test_the_way_back_makes_its_gradient_and_no_targets(smoothing, reduction, rn
     out, back = cross_entropy.vjp(x, labels, label_smoothing=smoothing, reduction=reduction)
     grad = np.ones_like(out)
     BACK.check(peak_bytes(lambda: back(grad)) / MIB)
+
+
+def test_targets_that_want_no_gradient_get_none(rng):
+    """The rule as the engine of kata 06 would call it: targets are data, and None takes no memory."""
+    kept = []
+    note = lambda op, inputs, arrays, params, out: kept.append(op.keep(out.data, arrays, params))  # noqa: E731
+    for wanted in ((True, False), (True, True)):
+        tensors = [Tensor(rng.normal(size=3), want) for want in wanted]
+        before = set_recorder(note)
+        try:
+            mse_loss(*tensors)
+        finally:
+            set_recorder(before)
+        gradients = mse_loss.pull(np.array(1.0), *kept.pop())
+        expect([gradient is not None for gradient in gradients], list(wanted))
 
 
 def test_the_twin_that_makes_targets_on_the_way_back_is_caught(rng):

@@ -1127,6 +1127,22 @@ def gradients_are_forgotten_without_a_batch(m):
 
 
 @caught_by(1)
+def a_step_returns_how_many_batches_there_were(m):
+    rewritten(
+        m,
+        "Trainer.train_batch",
+        ("rows, single =", "count = 0\n    rows, single ="),
+        ("rows += len(targets)", "rows += len(targets); count += 1"),
+        ("return rows", "return count"),
+    )
+
+
+@caught_by(3)
+def targets_get_a_gradient_that_nobody_wants(m):
+    rewritten(m, "mse_loss_back", ("-back if needs_input_grad[1] else None", "-back"))
+
+
+@caught_by(1)
 def a_shadow_of_another_shape_is_stretched(m):
     rewritten(m, "EMA.load_state_dict", ("np.shape(saved[n]) != a.shape", "np.size(saved[n]) != a.size"))
 

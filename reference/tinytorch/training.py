@@ -74,7 +74,7 @@ def mse_loss(predictions: Any, targets: Any, *, reduction: str = "mean") -> tupl
 def mse_loss_back(
     grad: Array, difference: Array, reduction: str, needs_input_grad: tuple[bool, ...]
 ) -> tuple[Array, Array | None]:  # stub: (grad)
-    """The gradients of predictions and targets."""
+    """The gradients of predictions and targets; None for targets that want none."""
     # kata 10.2: two times the difference, and what `reduction` made of it. Targets rarely want one.
     scale = 2 / difference.size if reduction == "mean" else 2
     back = difference * (grad * scale)

@@ -68,7 +68,7 @@ def mse_loss(predictions: Any, targets: Any, *, reduction: str = "mean") -> tupl
 
 @mse_loss.gradient
 def mse_loss_back(grad) -> tuple[Array, Array | None]:
-    """The gradients of predictions and targets."""
+    """The gradients of predictions and targets; None for targets that want none."""
     # TODO 10.2: two times the difference, and what `reduction` made of it. Targets rarely want one.
     raise NotImplementedError("kata 10.2: mse_loss_back")
 

@@ -61,10 +61,12 @@ def mse_loss(predictions: Any, targets: Any, *, reduction: str = "mean") -> tupl
 
 
 @mse_loss.gradient
-def mse_loss_back(grad: Array, error: Array, reduction: str) -> tuple[Array, Array]:
+def mse_loss_back(
+    grad: Array, error: Array, reduction: str, needs_input_grad: tuple[bool, ...]
+) -> tuple[Array, Array | None]:
     share = np.multiply(error, np.asarray(grad, error.dtype))
     share *= 2 if reduction != "mean" else 2 / error.size
-    return share, np.negative(share)
+    return share, (np.negative(share) if needs_input_grad[1] else None)
 
 
 @op(saves=["log_p"])
