@@ -393,6 +393,17 @@ def test_a_gradient_may_lie_otherwise_in_memory_than_what_was_viewed():
     expect(np.asarray(back(columns)), f64([[1, 2, 3], [4, 5, 6]]))
 
 
+def test_how_a_gradient_lies_in_memory_makes_no_difference():
+    two_dimensional = [(op, x, params) for op, x, params, grad, _ in SHAPES.values() if np.ndim(grad) == 2]
+    for op, x, params in [*two_dimensional, (exp, X, {}), (amax, X, {"axis": (), "keepdims": True})]:
+        out, back = op.vjp(x, **params)
+        grad = np.arange(1.0, out.size + 1).reshape(out.shape)
+        wide = np.zeros((2 * len(grad), *grad.shape[1:]))
+        wide[::2] = grad
+        for other in (np.asfortranarray(grad), wide[::2], grad[::-1].copy()[::-1]):
+            expect((op.name, np.asarray(back(other))), (op.name, np.asarray(back(grad))))
+
+
 @pytest.mark.parametrize("axes", [(1, 2, 0), (2, 0, 1), (-1, 0, 1), (0, -1, -2), (2, 1, 0)])
 def test_a_permutation_is_taken_back(axes):
     x = np.arange(24.0).reshape(2, 3, 4)

@@ -671,6 +671,13 @@ def test_a_gradient_of_0_is_one_as_well(nothing):
     expect(x.grad, np.zeros(x.shape))
 
 
+def test_a_gradient_that_is_not_finite_arrives_as_it_is():
+    """To hide it would be to hide that training has failed."""
+    x = leaf([1.0, 2.0, 3.0])
+    backward(x * 2.0, [np.inf, np.nan, 1e300])
+    expect(x.grad, f64([np.inf, np.nan, 2e300]))
+
+
 def test_a_gradient_is_taken_to_the_dtype_of_the_tensor():
     x, seen = leaf([3.0], np.float32), []
     y = x * 2.0

@@ -199,6 +199,11 @@ def a_view_wants_no_copy_on_the_way_back_either(m):
 
 
 @caught_by(1)
+def a_gradient_is_read_in_the_order_of_memory(m):
+    m.contiguous.gradient(lambda grad: grad.ravel(order="K").reshape(grad.shape))
+
+
+@caught_by(1)
 def what_was_picked_twice_counts_once(m):
     def getitem_back(grad, input_shapes, index):
         full = np.zeros(input_shapes[0], grad.dtype)
@@ -711,6 +716,15 @@ def a_new_gradient_takes_the_place_of_the_old(m):
 def a_gradient_is_handed_out_uncopied(m):
     def deliver(leaf, share):
         leaf.grad = share if leaf.grad is None else leaf.grad + share
+
+    _backward(m, deliver)
+
+
+@caught_by(1)
+def a_gradient_that_is_nan_is_hidden(m):
+    def deliver(leaf, share):
+        share = np.nan_to_num(share)
+        leaf.grad = np.array(share if leaf.grad is None else leaf.grad + share)
 
     _backward(m, deliver)
 
