@@ -572,7 +572,7 @@ def no_grad() -> Iterator[None]:
 
 
 def is_grad_enabled() -> bool:
-    """Whether operations are recorded just now."""
+    """Whether operations are recorded just now, by whatever recorder."""
     # kata 06.15: `set_recorder` tells who was recording.
     recorder = set_recorder(None)
     set_recorder(recorder)

@@ -509,7 +509,7 @@ def parameters_by_part(model: Module) -> dict[str, int]:
     """How many numbers are in each part of a model: they add up to all there are, shared ones counted once.
 
     The parts are "tokens", "positions", "attention", "feed-forward", "norms" and "head", also where a part
-    has none (a tied head).
+    has none (a tied head). A block by itself is sorted likewise.
     """
     # kata 14.15: `named_parameters` gives each once, and its path tells the part.
     parts = dict.fromkeys(("tokens", "positions", "attention", "feed-forward", "norms", "head"), 0)

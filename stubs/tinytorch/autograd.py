@@ -433,7 +433,7 @@ def no_grad() -> Iterator[None]:
 
 
 def is_grad_enabled() -> bool:
-    """Whether operations are recorded just now."""
+    """Whether operations are recorded just now, by whatever recorder."""
     # TODO 06.15: `set_recorder` tells who was recording.
     raise NotImplementedError("kata 06.15: is_grad_enabled")
 

@@ -300,10 +300,10 @@ class Tape:
     def walk_back(self, grad: Any) -> Array | None:
         """From the gradient of the line's last result to that of its first input, which comes back.
 
-        It is None if that input requires none. On the way each leaf that requires a gradient, also one at the
-        line's start, gets it added to its `.grad`, an array of its own in its dtype. Each step is let go
-        as it is walked, and what it kept with it; so a line can be walked once. Rules give one array, or a
-        tuple or a list with one for each input.
+        It has that input's dtype, or is None if the input requires none. On the way each leaf that requires a
+        gradient, also one at the line's start, gets it added to its `.grad`, an array of its own in its
+        dtype. Each step is let go as it is walked, and what it kept with it; so a line can be walked once.
+        Rules give one array, or a tuple or a list with one for each input.
 
         ValueError if there is nothing to walk, or `grad` has another shape than the last result, naming both
         shapes, and then nothing was walked; or if a gradient rule gives none or one of another shape than its
