@@ -265,6 +265,24 @@ def test_numbers_written_over_a_parameter_are_its_numbers(rng):
             expect(p.data, np.array(expected))
 
 
+def test_a_replaced_array_may_lie_in_any_order(rng):
+    p, q = parameters(rng, (2, 3), (2,))
+    optimizer = FusedAdam([p, q], lr=0.5, eps=0.0)
+    p.data = np.asfortranarray(np.arange(6.0).reshape(2, 3))
+    p.grad = np.ones((2, 3))
+    optimizer.step()
+    expect(p.data, np.arange(6.0).reshape(2, 3) - 0.5)
+
+
+def test_a_step_of_nothing_is_remembered(rng):
+    """As the first one of a warm-up is."""
+    (p,) = parameters(rng, (3,))
+    one, optimizer = Slow(p.data, lr=0.0), FusedAdam([p], lr=0.0)
+    together([p], optimizer, [one], 1, rng)
+    one.lr = optimizer.param_groups[0]["lr"] = 0.1
+    together([p], optimizer, [one], 2, rng)
+
+
 def test_a_replaced_array_is_moved_in_beside_others(rng):
     p, q = parameters(rng, (2,), (2,))
     optimizer = FusedAdam([p, q], lr=0.5, eps=0.0)

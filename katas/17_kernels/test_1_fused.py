@@ -363,6 +363,11 @@ def test_among_infinities_equals_share():
     expect(softmax_cross_entropy(np.array([[-INF, 0.0]]), [1]), np.array(0.0))
 
 
+def test_what_is_no_number_has_no_loss():
+    logits = np.array([[0.0, 1.0], [NAN, 1.0]])
+    expect(softmax_cross_entropy(logits, [1, 1]), np.array(NAN))
+
+
 def test_a_loss_has_the_dtype_of_the_logits_and_integers_become_float32():
     for dtype, expected in ((np.float32, np.float32), (np.float64, np.float64), (np.int64, np.float32)):
         got = softmax_cross_entropy(np.zeros((1, 2), dtype), np.array([1], np.uint8))

@@ -137,6 +137,7 @@ def normed(rng, channels, dtype=np.float32):
     norm = BatchNorm2d(channels, eps=0.1).eval()
     for array in (norm.weight, norm.bias, norm.running_mean, norm.running_var):
         array.data = rng.uniform(0.5, 2.0, channels).astype(dtype)
+    norm.weight.data[0] *= -1
     return norm
 
 

@@ -357,6 +357,8 @@ def test_an_array_without_axes_is_one_piece_and_an_empty_one_is_none():
 def test_shapes_that_differ_are_named():
     with expect_error(ValueError, "(2, 3)", "(3, 2)"):
         list(pieces(np.zeros((2, 3)), np.zeros((3, 2))))
+    with expect_error(ValueError, "(2, 3)", "(6,)"):
+        list(pieces(np.zeros((2, 3)), np.zeros((2, 3)), np.zeros(6)))
 
 
 @pytest.mark.parametrize("chunk", [0, -4])

@@ -287,6 +287,11 @@ def shapes_are_not_compared(m):
 
 
 @caught_by(1)
+def only_two_shapes_are_compared(m):
+    rewritten(m, "pieces", ("{a.shape for a in arrays}", "{a.shape for a in arrays[:2]}"))
+
+
+@caught_by(1)
 def a_chunk_of_nothing_is_allowed(m):
     rewritten(m, "pieces", (" or chunk < 1", ""))
 
@@ -1042,6 +1047,12 @@ def infinities_are_not_thought_of(m):
 
 
 @caught_by(1)
+def rows_that_are_no_numbers_are_left_out(m):
+    total = "(np.log(sums) - right).sum(dtype=np.float64)"
+    rewritten(m, "softmax_cross_entropy", (total, "np.nansum(np.log(sums) - right, dtype=np.float64)"))
+
+
+@caught_by(1)
 def a_loss_is_float64(m):
     rewritten(m, "softmax_cross_entropy", ("slopes.dtype.type(total / n)", "np.float64(total / n)"))
 
@@ -1280,6 +1291,20 @@ def a_gradient_of_another_order_is_read_as_it_lies(m):
 @caught_by(1)
 def an_array_that_was_replaced_is_forgotten(m):
     rewritten(m, "FusedAdam.stretches", ("flat.views[i][...] = p.data\n", "pass\n"))
+
+
+@caught_by(1)
+def an_array_that_was_replaced_is_read_as_it_lies(m):
+    rewritten(
+        m,
+        "FusedAdam.stretches",
+        ("flat.views[i][...] = p.data\n", 'flat.views[i].reshape(-1)[...] = p.data.ravel(order="K")\n'),
+    )
+
+
+@caught_by(1)
+def a_step_of_nothing_is_none(m):
+    rewritten(m, "FusedAdam.step", ("in flats:", 'in flats if group["lr"] else []:'))
 
 
 @caught_by(1)
@@ -1622,6 +1647,11 @@ def folding_divides_by_the_variance(m):
 @caught_by(1)
 def folding_forgets_the_mean(m):
     rewritten(m, "fold_batch_norm", (" - norm.running_mean.data", ""))
+
+
+@caught_by(1)
+def folding_knows_no_sign(m):
+    rewritten(m, "fold_batch_norm", ("scale = norm.weight.data /", "scale = abs(norm.weight.data) /"))
 
 
 @caught_by(1)
