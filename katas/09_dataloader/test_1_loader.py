@@ -133,17 +133,16 @@ def test_whoever_waits_takes_no_time():
 
     def slow():
         yield 0
-        time.sleep(0.1)
+        time.sleep(0.2)
         yield from range(1, 10)
 
     taken = prefetch(slow(), 2)
     expect(next(taken), 0)
-    for wait in (lambda: next(taken), lambda: time.sleep(0.1)):  # here for the thread, then there for us
-        began, worked = time.perf_counter(), time.process_time()
+    for wait in (lambda: next(taken), lambda: time.sleep(0.2)):  # here for the thread, then there for us
+        before = time.process_time()
         wait()
-        worked, waited = time.process_time() - worked, time.perf_counter() - began
-        assert waited > 0.05
-        assert worked < 0.1 * waited, f"{worked:.3f} s of work while waiting for {waited:.3f} s"
+        worked = time.process_time() - before
+        assert worked < 0.02, f"{worked:.3f} s of work in 0.2 s of waiting"
     taken.close()
 
 
