@@ -134,3 +134,50 @@ def the_same_file_is_entered_twice(m):
         )
 
     m.Leaderboard.add = add
+
+
+@caught_by(2, kata="20")
+def a_score_is_the_arithmetic_mean(m):
+    m.score = lambda metrics, baseline, floor=0.0: (
+        sum(metrics.gains(baseline)) / 4 if metrics.accuracy >= floor else 0.0
+    )
+
+
+@caught_by(2, kata="20")
+def what_is_below_the_floor_is_found_too(m):
+    right = m.search
+    m.search = lambda *args, floor=0.0, **options: right(*args, **options)
+
+
+@caught_by(3, kata="20")
+def code_is_run_unasked(m):
+    right = m.verify
+    m.verify = lambda *args, allow_code=False, **options: right(*args, allow_code=True, **options)
+
+
+@caught_by(3, kata="20")
+def an_entry_is_looked_for_first_and_entered_then(m):
+    import time
+
+    right = m.Leaderboard.add
+
+    def add(self, entry):
+        if any(entry.digest == one.digest for one in self.entries()):
+            return False
+        time.sleep(0.05)
+        if not right(self, entry):
+            raise RuntimeError("somebody was faster")
+        return True
+
+    m.Leaderboard.add = add
+
+
+@caught_by(2, kata="20")
+def weights_take_no_memory(m):
+    right = m.peak_memory
+
+    def peak_memory(build, images):
+        model = build()
+        return right(lambda: model, images)
+
+    m.peak_memory = peak_memory

@@ -144,8 +144,11 @@ def test_a_file_that_is_too_large_or_larger_than_claimed_is_refused(tmp_path):
 
 
 def test_the_same_code_without_a_trick_is_believed(tmp_path):
-    """So it is the tricks that are refused."""
-    verdict = judged(coded(tmp_path, "build = network\n"), tmp_path, allow_code=True)
+    """So it is the tricks that are refused; and code, unless it is allowed."""
+    path = coded(tmp_path, "build = network\n")
+    with expect_error(Refused, "allow_code"):
+        judged(path, tmp_path)
+    verdict = judged(path, tmp_path, allow_code=True)
     assert verdict.metrics.accuracy > 0.97
 
 
@@ -184,11 +187,12 @@ def test_eight_processes_enter_at_once_and_nothing_is_lost(tmp_path):
 
     def work(who):
         for i in range(6):
+            M4.enter(Leaderboard(tmp_path / "board.db"), verdict(10_000 + i), someone)  # as all others do
             M4.enter(Leaderboard(tmp_path / "board.db"), verdict(100 * who + i), someone)
 
     at_once(work, 8)
     board = Leaderboard(tmp_path / "board.db")
-    assert len(board.entries()) == 48
+    assert len(board.entries()) == 48 + 6
     board.check()
 
 
