@@ -89,13 +89,13 @@ def is_running(pid: int) -> bool:
 def test_a_save_runs_the_suite_again_and_a_pass_moves_on(course: Course) -> None:
     course.record("01_setup")
     with watching(course) as watch:
-        watch.until("not written yet (kata 02.1: total)")
+        watch.until("kata 02.1: total  1 test")
         assert "Keys:" not in watch.until("Waiting for you to save stubs/tinytorch/tensor.py.")
         course.solve("02_tensor")
         watch.until("(tensor.py saved)")
         watch.until("02 tensor has passed.")
         watch.until("On to 03 layers")
-        watch.until("not written yet (kata 03.1: centre)")
+        watch.until("kata 03.1: centre  1 test")
         watch.until("Waiting for you to save stubs/tinytorch/layers.py.")
         course.solve("03_layers")
         watch.until("03 layers has passed.")
@@ -121,7 +121,7 @@ def test_a_task_put_back_in_a_passed_kata_is_watched_until_it_passes(course: Cou
     course.record("01_setup")
     course.dojo("reset", "01.2")
     with watching(course) as watch:
-        watch.until("not written yet (kata 01.2: shout)")
+        watch.until("kata 01.2: shout  1 test")
         watch.until("Waiting for you to save stubs/tinytorch/setup.py.")
         course.solve("01_setup")
         watch.until("01 setup has passed.")

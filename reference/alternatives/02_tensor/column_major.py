@@ -171,7 +171,7 @@ class Op:
 
         TypeError for an array passed by keyword, whose gradient would get lost, and for more than one result.
         """
-        if params and not params.keys().isdisjoint(self.inputs):
+        if len(arrays) < len(self.inputs) and not params.keys().isdisjoint(self.inputs):
             raise TypeError(f"{self.name} takes {', '.join(self.inputs)} by position, not by keyword")
         result = self.forward(*arrays, **params)
         if self.saves:
@@ -212,7 +212,7 @@ class Op:
             elif name == "out":
                 kept.append(out)
             elif name == "input_shapes":
-                kept.append(tuple(map(np.shape, arrays)))
+                kept.append(tuple([x.shape if x.__class__ is np.ndarray else np.shape(x) for x in arrays]))
             else:
                 kept.append(params[name] if name in params else self.params[name])
         return kept
