@@ -102,6 +102,8 @@ class Panel:
             yield from (f"Open too: milestone {milestone}: {milestone.command}" for milestone in ahead)
         elif ahead:
             yield f"Next: milestone {ahead[0]}: {ahead[0].command}"
+        elif here.written and now.stale_roots():
+            yield "Next: dojo verify    (you have built all of tinytorch; what is stale needs a run)"
         elif here.written:
             yield "You have built all of tinytorch."
         else:

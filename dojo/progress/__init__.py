@@ -111,8 +111,8 @@ class Progress:
         if not record.stub:
             return (
                 kata,
-                f"the pass of {kata} is not proven: it is from a damaged or merged progress.json, or "
-                "its tests failed when they were run again",
+                f"the pass of {kata} is not proven: its tests failed when they were run again, or it is "
+                "from a damaged or merged progress.json",
             )
         now = fingerprint(kata)
         if now.stub != record.stub:
