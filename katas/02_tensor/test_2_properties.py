@@ -705,6 +705,8 @@ def test_an_input_left_out_is_none_for_its_rule():
     expect(shifted.keep(a, [a], {})[0], None)
     out, back = shifted.vjp(a, f64([2]))
     expect((out, back(out)[1]), (f64([3]), f64([2])))
+    out, back = shifted.vjp(a)
+    expect((out, back(out)[1]), (a, None))
 
 
 def test_what_an_operation_saves_can_be_named_by_its_rule():
