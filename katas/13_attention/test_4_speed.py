@@ -68,9 +68,9 @@ APPEND = Budget(
 )
 ABSORB = Budget(
     "absorb of 64 rows and 256 keys",
-    limit=4.5,
+    limit=6,  # other right versions need 2.3
     reference=1.9,
-    naive=10.5,
+    naive=15,
     unit="times the time of its product and its exponential",
     naively="a version that goes row by row",
 )
@@ -112,13 +112,12 @@ def operands(rng):
     return scores, values, top, total, np.zeros((64, 32), np.float32)
 
 
-ROOM = np.empty((64, 256), np.float32)
-
-
 def product(scores, values, top, total, mix):
-    """It leaves the scores alone: where a race repeats it, exp of exp of them would overflow."""
-    np.exp(scores, out=ROOM)
-    mix += ROOM @ values
+    """It leaves the scores alone: where a race repeats it, exp of exp of them would overflow.
+
+    And it makes an array of their size, as an answer may: in some processes each is fetched anew.
+    """
+    mix += np.exp(scores) @ values
 
 
 def test_a_block_is_taken_in_by_one_product(rng):
