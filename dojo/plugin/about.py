@@ -49,14 +49,12 @@ def task_of_failure(unit: Unit | None, item: pytest.Item, steps: list[str], word
     name that of a class which these name; of several tasks the last of the lesson: what it leans on has
     tests of its own, before.
     """
-    raised: list[Task] = []
-    for step in steps:
-        raised = [task for task in _tasks(unit) if task.name == step] or raised
+    by_name = {task.name: task for task in _tasks(unit)}
+    raised = [by_name[step] for step in steps if step in by_name][-1:]
     headed = _numbered(unit, _numbers(item))
     given = _names_of_parameters(item)
     made = [f"{name}.__init__" for name in words]  # a class that a failing statement calls
-    rules = [{f"{name}_back" for name in names} for names in (words, given)]
-    for names in (words, made, rules[0], names_in(item), given, rules[1]):
+    for names in (words, made, _rules(words), names_in(item), given, _rules(given)):
         about = [task for task in _named(unit, names) if not headed or task in headed]
         if raised or about:
             break
@@ -66,6 +64,11 @@ def task_of_failure(unit: Unit | None, item: pytest.Item, steps: list[str], word
             last = ([task for task in found if task.name.rpartition(".")[0] in classes] or found)[-1]
             return f"{last.number} {last.name}"
     return ""
+
+
+def _rules(operations: Iterable[str]) -> list[str]:
+    """How the gradient rules of operations are called."""
+    return [f"{name}_back" for name in operations]
 
 
 def _named(unit: Unit | None, words: Iterable[str]) -> list[Task]:

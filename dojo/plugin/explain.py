@@ -170,11 +170,16 @@ def explain(error: BaseException, item: pytest.Item) -> str:
     return "\n".join(lines)
 
 
+def is_from_the_code(error: BaseException) -> bool:
+    """Whether the code under test raised it, and not the test."""
+    steps = list(frames(error))
+    return bool(steps) and is_under_test(steps[-1].path)
+
+
 def cause_of(error: BaseException, item: pytest.Item) -> str:
     """What failures alike have in common: the way to the line that raised, or the test, whatever its case."""
-    steps = list(frames(error))
-    if steps and is_under_test(steps[-1].path):
-        return " ".join(str(step) for step in steps if is_under_test(step.path))
+    if is_from_the_code(error):
+        return " ".join(str(step) for step in frames(error) if is_under_test(step.path))
     return item.nodeid.partition("[")[0]
 
 

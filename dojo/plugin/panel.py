@@ -195,10 +195,11 @@ def is_plain(reporter: Any, config: pytest.Config) -> bool:
 def _write(line: str, reporter: Any) -> None:
     """A line; on a narrow terminal folded between words, with what follows set in."""
     width = reporter._tw.fullwidth
-    inset = " " * (len(line) - len(line.lstrip()) + 4)
-    folded = textwrap.wrap(line, width - 1, subsequent_indent=inset, break_long_words=False)
-    for part in folded if folded and width < NARROW else [line]:
-        reporter.write_line(part)
+    if line and width < NARROW:
+        inset = " " * (len(line) - len(line.lstrip()) + 4)
+        parts = textwrap.wrap(line, width - 1, subsequent_indent=inset, break_long_words=False)
+        line = "\n".join(parts)
+    reporter.write_line(line)
 
 
 def _draw(lines: list[str], reporter: Any) -> None:

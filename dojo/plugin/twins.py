@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from dojo import compose
-from dojo.plugin.explain import frames, is_under_test
+from dojo.plugin.explain import is_from_the_code
 from dojo.plugin.units import unit_of
 
 TWIN = "test_the_twin_"  # how the name of a test begins that runs a naive version against a budget
@@ -25,18 +25,9 @@ class Twins:
     ) -> Generator[None, Any, Any]:
         report = yield
         if report.failed and call.excinfo and item.name.startswith(TWIN) and unit_of(item.path):
-            error = call.excinfo.value
-            if isinstance(error, AssertionError) and not _in_the_code(error) and not _of_the_reference():
+            error, reference = call.excinfo.value, compose.Composition("reference")
+            told = isinstance(error, AssertionError) and not is_from_the_code(error)
+            if told and compose.current() != reference:
                 report.outcome, report.longrepr = "passed", None
                 report.missed = str(error).splitlines()[0]
         return report
-
-
-def _in_the_code(error: BaseException) -> bool:
-    """Whether the code under test raised it."""
-    steps = list(frames(error))
-    return bool(steps) and is_under_test(steps[-1].path)
-
-
-def _of_the_reference() -> bool:
-    return compose.current() == compose.Composition("reference")
