@@ -2195,57 +2195,26 @@ def a_sampler_is_asked_once(m):
     m.DataLoader.__init__ = init
 
 
-def _looking(m, thread=True, caller=True):
-    """A thread and its caller, of whom one or both look again and again instead of waiting."""
-
-    def prefetch(items, depth):
-        made, places, stop = queue.Queue(), threading.Semaphore(depth), threading.Event()
-
-        def work():
-            try:
-                source = iter(items)
-                while True:
-                    while not places.acquire(blocking=not thread):
-                        if stop.is_set():
-                            return
-                    if stop.is_set():
-                        return
-                    made.put(("item", next(source)))
-            except StopIteration:
-                made.put(("end", None))
-            except BaseException as error:
-                made.put(("error", error))
-
-        worker = threading.Thread(target=work, daemon=True)
-        worker.start()
-        try:
-            while True:
-                while caller and made.empty():
-                    pass
-                kind, value = made.get()
-                if kind == "end":
-                    return
-                if kind == "error":
-                    raise value
-                places.release()
-                yield value
-        finally:
-            stop.set()
-            places.release()
-            worker.join()
-            value = None
-
-    m.prefetch = prefetch
-
-
 @caught_by(1)
 def a_thread_looks_again_and_again_for_a_place(m):
-    _looking(m, caller=False)
+    class Restless(threading.Semaphore):
+        def acquire(self):
+            while not super().acquire(blocking=False):
+                pass
+            return True
+
+    _ahead(m, places=Restless)
 
 
 @caught_by(1)
 def the_loop_looks_again_and_again_for_a_batch(m):
-    _looking(m, thread=False)
+    class Restless(queue.Queue):
+        def get(self):
+            while self.empty():
+                pass
+            return super().get()
+
+    _ahead(m, ready=Restless)
 
 
 @caught_by(4)
