@@ -116,12 +116,26 @@ def images(rng, n, channels, side):
     return random(rng, n, side, side, channels).transpose(0, 3, 1, 2)
 
 
+def there_and_back(op, count, **params):
+    """A function that does `op` on the first `count` arrays it gets, and goes back with the result."""
+
+    def both_ways(*arrays):
+        out, back = op.vjp(*arrays[:count], **params)
+        return back(out)
+
+    return both_ways
+
+
 # 07.5 to 07.8 convolution
 
 
 def operands(rng):
     """What is raced gets images and kernels, the baseline the columns of such images and a matrix."""
     return images(rng, 4, 16, 32), random(rng, 16, 16, 3, 3), random(rng, 4096, 144), random(rng, 144, 16)
+
+
+def convolved(x, weight, *_):
+    return conv2d(x, weight, padding=1)
 
 
 def one_product(x, weight, columns, matrix):
@@ -137,14 +151,7 @@ def pixel_by_pixel(x, weight, columns, matrix):
 
 
 def test_a_convolution_is_a_product_of_matrices(rng):
-    CONVOLVE.check(
-        race(
-            lambda x, weight, *_: conv2d(x, weight, padding=1),
-            one_product,
-            limit=CONVOLVE.limit,
-            inputs=lambda: operands(rng),
-        )
-    )
+    CONVOLVE.check(race(convolved, one_product, limit=CONVOLVE.limit, inputs=lambda: operands(rng)))
 
 
 def test_the_twin_that_goes_pixel_by_pixel_is_caught(rng):
@@ -156,14 +163,7 @@ def operands_for_many(rng):
 
 
 def test_many_kernels_cost_a_larger_product(rng):
-    MANY.check(
-        race(
-            lambda x, weight, *_: conv2d(x, weight, padding=1),
-            one_product,
-            limit=MANY.limit,
-            inputs=lambda: operands_for_many(rng),
-        )
-    )
+    MANY.check(race(convolved, one_product, limit=MANY.limit, inputs=lambda: operands_for_many(rng)))
 
 
 def test_the_twin_that_sums_over_windows_is_caught(rng):
@@ -183,24 +183,16 @@ def three_products(x, weight, columns, matrix):
 
 
 def test_its_way_back_is_two_more(rng):
-    def there_and_back(x, weight, *_):
-        out, back = conv2d.vjp(x, weight, padding=1)
-        return back(out)
-
-    CONVOLVE_BACK.check(
-        race(there_and_back, three_products, limit=CONVOLVE_BACK.limit, inputs=lambda: operands(rng))
-    )
+    mine = there_and_back(conv2d, 2, padding=1)
+    CONVOLVE_BACK.check(race(mine, three_products, limit=CONVOLVE_BACK.limit, inputs=lambda: operands(rng)))
 
 
 def test_strides_and_groups_cost_no_more(rng):
     """Of images twice as high and wide, in two groups: half as many multiplications, as many pixels."""
 
-    def there_and_back(x, weight, *_):
-        out, back = conv2d.vjp(x, weight, padding=1, stride=2, groups=2)
-        return back(out)
-
+    mine = there_and_back(conv2d, 2, padding=1, stride=2, groups=2)
     inputs = lambda: (images(rng, 4, 16, 64), random(rng, 16, 8, 3, 3), *operands(rng)[2:])  # noqa: E731
-    CONVOLVE_BACK.check(race(there_and_back, three_products, limit=CONVOLVE_BACK.limit, inputs=inputs))
+    CONVOLVE_BACK.check(race(mine, three_products, limit=CONVOLVE_BACK.limit, inputs=inputs))
 
 
 def test_the_twin_that_goes_back_pixel_by_pixel_is_caught(rng):
@@ -222,22 +214,12 @@ def small_operands(rng):
 
 
 def test_small_images_are_taken_as_many_at_a_time_as_fit(rng):
-    SMALL.check(
-        race(
-            lambda x, weight, *_: conv2d(x, weight, padding=1),
-            one_product,
-            limit=SMALL.limit,
-            inputs=lambda: small_operands(rng),
-        )
-    )
+    SMALL.check(race(convolved, one_product, limit=SMALL.limit, inputs=lambda: small_operands(rng)))
 
 
 def test_on_the_way_back_too_small_images_are_taken_many_at_a_time(rng):
-    def there_and_back(x, weight, *_):
-        out, back = conv2d.vjp(x, weight, padding=1)
-        return back(out)
-
-    SMALL.check(race(there_and_back, three_products, limit=SMALL.limit, inputs=lambda: small_operands(rng)))
+    mine = there_and_back(conv2d, 2, padding=1)
+    SMALL.check(race(mine, three_products, limit=SMALL.limit, inputs=lambda: small_operands(rng)))
 
 
 def test_the_twin_that_goes_image_by_image_is_caught(rng):
@@ -383,23 +365,13 @@ def by_argmax_and_back(x):
 
 
 def test_its_way_back_takes_all_windows_at_once(rng):
-    def there_and_back(x):
-        out, back = max_pool2d.vjp(x, kernel=2)
-        return back(out)
-
-    POOL_BACK.check(
-        race(there_and_back, by_argmax_and_back, limit=POOL_BACK.limit, inputs=lambda: pool_operand(rng))
-    )
+    mine = there_and_back(max_pool2d, 1, kernel=2)
+    POOL_BACK.check(race(mine, by_argmax_and_back, limit=POOL_BACK.limit, inputs=lambda: pool_operand(rng)))
 
 
 def test_windows_that_overlap_cost_a_tap_more_each(rng):
-    def there_and_back(x):
-        out, back = max_pool2d.vjp(x, kernel=3, stride=2)
-        return back(out)
-
-    OVERLAP.check(
-        race(there_and_back, by_argmax_and_add, limit=OVERLAP.limit, inputs=lambda: (images(rng, 4, 2, 65),))
-    )
+    mine = there_and_back(max_pool2d, 1, kernel=3, stride=2)
+    OVERLAP.check(race(mine, by_argmax_and_add, limit=OVERLAP.limit, inputs=lambda: (images(rng, 4, 2, 65),)))
 
 
 def by_argmax_and_add(x):
@@ -457,11 +429,8 @@ def norm_operands(rng):
 
 
 def test_batch_norm_is_a_few_passes_over_memory(rng):
-    def there_and_back(*arrays):
-        out, back = batch_norm.vjp(*arrays)
-        return back(out)
-
-    NORM.check(race(there_and_back, by_the_formulas, limit=NORM.limit, inputs=lambda: norm_operands(rng)))
+    mine = there_and_back(batch_norm, 3)
+    NORM.check(race(mine, by_the_formulas, limit=NORM.limit, inputs=lambda: norm_operands(rng)))
 
 
 def channel_operands(rng):
@@ -469,13 +438,8 @@ def channel_operands(rng):
 
 
 def test_batch_norm_takes_all_channels_at_once(rng):
-    def there_and_back(*arrays):
-        out, back = batch_norm.vjp(*arrays)
-        return back(out)
-
-    CHANNELS.check(
-        race(there_and_back, by_the_formulas, limit=CHANNELS.limit, inputs=lambda: channel_operands(rng))
-    )
+    mine = there_and_back(batch_norm, 3)
+    CHANNELS.check(race(mine, by_the_formulas, limit=CHANNELS.limit, inputs=lambda: channel_operands(rng)))
 
 
 def test_the_twin_that_norms_channel_by_channel_is_caught(rng):
