@@ -683,9 +683,9 @@ class Trainer:
                 `state_dict`, as DataLoader has.
         """
         # kata 10.16: epochs while there are any left and nothing has stopped; `on_fit_end` whatever happens.
-        # `batches_of` closes the loader's iterator.
-        # After an epoch's last batch, which the tally counts, the loader may stand at its end or before the
-        # next epoch already: there it is the epoch's own checkpoint that is written.
+        # `batches_of` closes the loader's iterator. After an epoch's last batch, which the tally counts, the
+        # loader may stand at its end or before the next epoch already: there it is the epoch's own checkpoint
+        # that is written.
         self.stopped, self.epochs = False, epochs
         self.batches = -(-len(loader) // self.accumulate)
         loaders = {"loader": loader} if validation is None else {"validation": validation, "loader": loader}
@@ -793,9 +793,9 @@ def memory_by_part(
     """Bytes that training on a batch takes: "weights", "gradients", "optimizer", "buffers", "activations".
 
     Activations are what the gradient rules keep of one forward pass, each piece of memory once, without the
-    weights, the inputs and the targets; the optimizer's part is what it remembers by now. Each
-    array counts once, also one with two names, as of tied weights. The model makes one forward
-    pass as it is, in training or not, and no step.
+    weights, the inputs and the targets; the optimizer's part is what it remembers by now. Each array counts
+    once, also one with two names, as of tied weights. The model makes one forward pass as it is, in training
+    or not, and no step.
     """
     # kata 10.19: from the loss, `topological` leads to all nodes; in `kept` are numbers, arrays and lists. A
     # view keeps the array alive that it is a view of.
