@@ -9,10 +9,11 @@ import math
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from dojo.measuring.clocks import clock
 from dojo.measuring.memory import peak_bytes
 from dojo.measuring.probes import Probe
 from dojo.measuring.quiet import not_judged, undisturbed
-from dojo.measuring.speed import LONG_ENOUGH, MOST_LOOPS, clock
+from dojo.measuring.speed import LONG_ENOUGH, MOST_LOOPS
 
 if TYPE_CHECKING:
     from numpy.random import Generator

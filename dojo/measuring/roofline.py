@@ -80,7 +80,7 @@ def _peak(dtype: str) -> float:
 
 def _least(work: Callable[[], object]) -> float:
     """Seconds of CPU time of the fastest of several runs."""
-    from dojo.measuring.speed import clock
+    from dojo.measuring.clocks import clock
 
     work()
     begin, best = clock(), float("inf")

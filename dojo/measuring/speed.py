@@ -10,17 +10,12 @@ from __future__ import annotations
 
 import itertools
 import statistics
-import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from dojo.measuring.clocks import clock
 from dojo.measuring.quiet import undisturbed
-
-# CPU time is not billed for what other processes do.  On Windows it ticks only every 15.6 ms, too coarse for
-# kernels of less than one, so there the wall clock has to do.
-clock: Callable[[], float] = time.perf_counter if sys.platform == "win32" else time.process_time
 
 LEAD = 5
 MOST_PAIRS = 61

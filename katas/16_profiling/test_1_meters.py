@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dojo.expect import expect, expect_error
+from dojo.measuring.clocks import clock
 from tinytorch.profiling import (
     MOST_CALLS,
     MemoryProfiler,
@@ -147,10 +148,14 @@ def test_samples_are_in_the_order_in_which_they_were_taken():
 
 
 def test_without_a_word_there_are_twenty_samples_of_a_thousandth_of_a_second():
-    """A function that does nothing takes some 50 ns, so a sample is of many calls, on any machine."""
+    """A function that does nothing takes some 50 ns, so a sample is of many calls, on any machine.
+
+    But where that clock ticks coarsely (on Windows, or under `ulimit -t`), one call may seem to take as long.
+    """
+    calls = 256 if clock is time.process_time else 1
     for timing in (time_calls(lambda: None), *time_turns(lambda: None)):
         expect(len(timing.samples), 20)
-        assert timing.inner >= 256
+        assert timing.inner >= calls
 
 
 def test_each_function_is_called_once_ahead_and_then_as_often_as_asked():

@@ -1,4 +1,5 @@
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 from dojo.measuring import race
-from dojo.measuring.speed import clock
+from dojo.measuring.clocks import clock
 
 # The limit for "1.0 is right and 3.0 is wrong", as the course sets it: the root of their product.
 LIMIT = 3.0**0.5
@@ -193,6 +194,42 @@ def test_a_race_is_fair_under_coverage_which_still_sees_the_code(core, tmp_path)
     done = subprocess.run(report, cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert "kernel.py" in done.stdout
     assert "100%" in done.stdout, done.stdout
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit on processor time")
+def test_a_race_is_right_where_a_limit_makes_the_clock_tick_coarsely(tmp_path):
+    """A reading of 1 ms was 0 or 4 ms there, and ratios 0 or infinite: right ones failed now and then."""
+    source = tmp_path / "limited.py"
+    source.write_text(
+        "import resource\n"
+        "resource.setrlimit(resource.RLIMIT_CPU, (100, 100))\n"
+        "import numpy as np\n"
+        "from dojo.measuring import race\n"
+        "def twice(x): return np.sin(x), np.sin(x)\n"
+        "inputs = lambda: (np.random.default_rng().normal(size=40_000),)\n"
+        "for candidate in [np.sin, twice] * 3:\n"
+        "    found = race(candidate, np.sin, limit=1.5, inputs=inputs)\n"
+        "    print(found.within, found.ratio)\n"
+    )
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    run = subprocess.run([sys.executable, source], env=env, capture_output=True, text=True, timeout=60)
+    verdicts = [line.split()[0] for line in run.stdout.splitlines()]
+    assert verdicts == ["True", "False"] * 3, run.stdout + run.stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no timers on processor time")
+def test_a_timer_on_processor_time_is_paused_and_goes_on():
+    before = signal.signal(signal.SIGPROF, signal.SIG_IGN)
+    signal.setitimer(signal.ITIMER_PROF, 100)
+    try:
+        during = []
+        race(lambda: during.append(signal.getitimer(signal.ITIMER_PROF)), int, limit=1e9)
+        left, _ = signal.getitimer(signal.ITIMER_PROF)
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.signal(signal.SIGPROF, before)
+    assert during[-1] == (0, 0)
+    assert 0 < left <= 100
 
 
 def test_the_clock_does_not_bill_us_for_sleeping():

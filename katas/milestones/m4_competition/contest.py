@@ -17,6 +17,7 @@ import numpy as np
 
 from dojo import datasets
 from dojo.compose import load_file
+from dojo.measuring.clocks import clock
 from tinytorch import autograd  # noqa: F401  (recording is on)
 from tinytorch.competition import (
     Entry,
@@ -137,7 +138,7 @@ def evaluator(name: str, rounds: int = 6, seed: int = 1) -> Callable[[Module], M
         copied = {key: array.copy() for key, array in arrays.items()}
         return Metrics(
             accuracy_of(model, images, labels),
-            latency_ratio(model, base, batches).ratio,
+            latency_ratio(model, base, batches, (clock, clock)).ratio,
             peak_memory(lambda: rebuild(layers, {k: a.copy() for k, a in copied.items()}), images[:BATCH]),
             size,
         )
