@@ -30,7 +30,7 @@ HONEST = Metrics(0.95, 20.0, 1e9, 1e7)  # what any of them can claim
 
 def judged(path, folder, **options):
     return M4.judge(
-        path, folder / "baseline.zip", "digits", **{"rounds": 3, "floor": M4.floor("digits"), **options}
+        path, folder / "baseline.zip", "digits", **{"rounds": 7, "floor": M4.floor("digits"), **options}
     )
 
 
