@@ -720,7 +720,7 @@ def gelu_keeps_its_slope_and_its_input(m):
     _rule(m.gelu, "gelu_back", lambda grad, x, slope: grad * slope + 0 * np.clip(x, 0, 1), m)
 
 
-@caught_by(3)
+@caught_by(1)
 def the_mask_is_kept_in_floats(m):
     right = m.dropout.forward
 

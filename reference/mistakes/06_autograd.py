@@ -1636,7 +1636,7 @@ def a_batch_is_multiplied_one_by_one(m):
     m.matmul.gradient(matmul_back)
 
 
-@caught_by(4)
+@caught_by(3)
 def stretched_rows_are_added_in_a_loop(m):
     right = m.unbroadcast
 

@@ -121,7 +121,7 @@ def a_batch_grows_sample_by_sample(m):
     def grown(samples, right):
         if len({np.shape(s) for s in samples}) > 1:
             return right(samples)
-        batch = samples[0][None]
+        batch = samples[0][None].copy()
         for sample in samples[1:]:
             batch = np.concatenate([batch, sample[None]])
         return batch

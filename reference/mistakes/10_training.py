@@ -213,7 +213,7 @@ def a_softmax_is_spoilt_on_the_way_back(m):
     )
 
 
-@caught_by(3)
+@caught_by(1)
 def one_hot_targets_are_kept(m):
     right = m.cross_entropy.forward
 
@@ -1021,7 +1021,7 @@ def an_epoch_begins_anew_in_another_order(m):
 
 @caught_by(1)
 def what_is_left_of_an_epoch_is_skipped(m):
-    _fit(m, ("batches = iter(loader)", 'batches = iter(() if self._tally.sums["rows"] else loader)'))
+    _fit(m, ("batches_of(loader)", 'batches_of(() if self._tally.sums["rows"] else loader)'))
 
 
 # Memory.
