@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks import cifar10, tokenization
-from benchmarks.beside import images, pairs_of, pytorch, reference
+from benchmarks.beside import images, measure, pairs_of, pytorch, reference
 
 activations: Any = reference("tinytorch.activations")
 embeddings: Any = reference("tinytorch.embeddings")
@@ -226,4 +226,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    measure(main, __doc__)

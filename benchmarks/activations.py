@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.beside import pytorch, reference, row, title
+from benchmarks.beside import measure, pytorch, reference, row, title
 
 ours: Any = reference("tinytorch.activations")
 tanh: Any = reference("tinytorch.tensor").tanh
@@ -85,4 +85,4 @@ def compare_dropout_backward(x: Any, grad: Any) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    measure(main, __doc__)

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.beside import pytorch, reference, row, title
+from benchmarks.beside import measure, pytorch, reference, row, title
 
 ours: Any = reference("tinytorch.attention")
 autograd: Any = reference("tinytorch.autograd")
@@ -111,4 +111,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    measure(main, __doc__)

@@ -9,13 +9,14 @@ it to one thread.
 
 from __future__ import annotations
 
+import argparse
 import gc
 import importlib
 import os
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -103,3 +104,25 @@ def row(
     wanted = "" if target is None else f"   <= {target:g}{'' if ratio <= target else '  missed'}"
     print(f"{name:44}{ratio:7.2f}{ours:8.3f} ms{others:8.3f} ms{wanted}", flush=True)
     return ratio
+
+
+def measure(main: Callable[[], None], doc: str | None) -> None:
+    """The command line of a benchmark without options: `main()`, or `doc` for --help."""
+    _parser(doc).parse_args()
+    main()
+
+
+def measure_some(
+    tables: Mapping[str, Callable[[], None]], doc: str | None, left_out: Sequence[str] = ()
+) -> None:
+    """The command line of a benchmark of several tables: those that are named, or all but `left_out`."""
+    parser = _parser(doc)
+    parser.add_argument("table", nargs="*", help=", ".join(tables))
+    for name in parser.parse_args().table or [name for name in tables if name not in left_out]:
+        if name not in tables:
+            parser.error(f"there is no table {name!r}, but {', '.join(tables)}")
+        tables[name]()
+
+
+def _parser(doc: str | None) -> argparse.ArgumentParser:
+    return argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)

@@ -9,6 +9,7 @@ each. Nothing is printed about strict mode, where tests/grading/test_cheats.py a
 
 from __future__ import annotations
 
+import argparse
 import csv
 import os
 import secrets
@@ -29,7 +30,14 @@ COPIED = ("conftest.py", "pytest.ini", "pyproject.toml", "progress.json", "dojo"
 LIMIT = 120.0  # seconds for a suite, as `dojo grade` has it; on a busy machine nothing else is as long
 
 
-def main(names: list[str]) -> int:
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("name", nargs="*", help="of a file in tests/cheats/, without .py; all, unless named")
+    names = parser.parse_args().name
+    if unknown := set(names).difference(NAMES):
+        parser.error(f"no such file in tests/cheats/: {', '.join(sorted(unknown))}")
     print(
         "| cheat | what it does | points of 10 in plain mode | and besides |\n|---|---|---|---|", flush=True
     )
@@ -37,7 +45,6 @@ def main(names: list[str]) -> int:
         points, besides = tried(name)
         words = " ".join(summary(name).split()).rstrip(".")
         print(f"| {name} | {words} | {points} | {'; '.join(besides)} |", flush=True)
-    return 0
 
 
 def tried(name: str) -> tuple[str, list[str]]:
@@ -132,4 +139,4 @@ def clean(mark: str) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    main()

@@ -11,15 +11,14 @@ from fixed seeds.
 from __future__ import annotations
 
 import copy
-import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from benchmarks.beside import reference, row, title
+from benchmarks.beside import measure_some, reference, row, title
 
 ours: Any = reference("tinytorch.compression")
 activations: Any = reference("tinytorch.activations")
@@ -344,13 +343,5 @@ TABLES: dict[str, Callable[[], None]] = {
 }
 
 
-def chosen(arguments: list[str]) -> Iterator[Callable[[], None]]:
-    for name in arguments or [name for name in TABLES if name != "cifar10"]:
-        if name not in TABLES:
-            raise SystemExit(f"the tables are {', '.join(TABLES)}, and not {name}")
-        yield TABLES[name]
-
-
 if __name__ == "__main__":
-    for table in [*chosen(sys.argv[1:])]:
-        table()
+    measure_some(TABLES, __doc__, left_out=("cifar10",))

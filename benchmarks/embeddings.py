@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.beside import pytorch, reference, row, title
+from benchmarks.beside import measure, pytorch, reference, row, title
 
 ours: Any = reference("tinytorch.embeddings")
 compose: Any = reference("dojo.compose")
@@ -129,4 +129,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    measure(main, __doc__)

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.beside import pytorch, reference, row, title
+from benchmarks.beside import measure, pytorch, reference, row, title
 
 ours: Any = reference("tinytorch.generation")
 transformers: Any = reference("tinytorch.transformers")
@@ -174,4 +174,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    measure(main, __doc__)

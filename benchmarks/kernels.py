@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.beside import STUBS, images, pairs_of, pytorch, reference
+from benchmarks.beside import STUBS, images, measure, pairs_of, pytorch, reference
 
 ours: Any = reference("tinytorch.kernels")
 reference("tinytorch.autograd")
@@ -328,4 +328,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    measure(main, __doc__)

@@ -7,7 +7,6 @@ text that every Python carries (pydoc_data.topics), for some minutes.
 
 from __future__ import annotations
 
-import sys
 import time
 import tracemalloc
 from collections.abc import Callable
@@ -16,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.beside import reference
+from benchmarks.beside import measure_some, reference
 
 ours: Any = reference("tinytorch.kvcache")
 attention: Any = reference("tinytorch.attention")
@@ -244,10 +243,5 @@ def drafts() -> None:
 PARTS = {"texts": texts, "steps": steps, "rows": rows, "prompts": prompts, "drafts": drafts}
 
 
-def main() -> None:
-    for name in sys.argv[1:] or PARTS:
-        PARTS[name]()
-
-
 if __name__ == "__main__":
-    main()
+    measure_some(PARTS, __doc__)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.beside import pytorch, reference, row, title
+from benchmarks.beside import measure, pytorch, reference, row, title
 
 ours: Any = reference("tinytorch.optimizers")
 compose: Any = reference("dojo.compose")
@@ -72,4 +72,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    measure(main, __doc__)

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.beside import images, pairs_of, reference
+from benchmarks.beside import images, measure, pairs_of, reference
 
 ours: Any = reference("tinytorch.profiling")
 spatial: Any = reference("tinytorch.spatial")
@@ -184,4 +184,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    measure(main, __doc__)

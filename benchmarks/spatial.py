@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.beside import images, pytorch, reference, row, title
+from benchmarks.beside import images, measure, pytorch, reference, row, title
 
 ours: Any = reference("tinytorch.spatial")
 torch: Any = pytorch()
@@ -93,4 +93,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    measure(main, __doc__)

@@ -13,7 +13,7 @@ import os
 import pydoc_data.topics
 from typing import Any
 
-from benchmarks.beside import reference, row, title
+from benchmarks.beside import measure, reference, row, title
 
 ours: Any = reference("tinytorch.tokenization")
 compose: Any = reference("dojo.compose")
@@ -114,4 +114,4 @@ def compare_with_library(whole: str) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    measure(main, __doc__)
