@@ -501,8 +501,8 @@ def flow(
 ) -> Iterator[tuple[Source, Array]]:
     """Carry `grad` back from `root`; yields each leaf, and each of `ends`, with all the gradient it got.
 
-    A node forgets what it kept, and its sources, as soon as it was used, unless `retain_graph`. Errors as in
-    `look_over`; they come before anything has changed.
+    A node forgets what it kept, and its sources, as soon as its turn is over, be it that no gradient reached
+    it; not with `retain_graph`. Errors as in `look_over`; they come before anything has changed.
     """
     # kata 06.14: `pending` holds what has reached each item so far; when its turn comes, that is all.
     order = topological(root, ends)
