@@ -328,7 +328,7 @@ def a_damaged_file_shows_the_error_of_json(m):
     _changed(
         m,
         (
-            "        except (ValueError, TypeError, KeyError, AttributeError) as error:",
+            "        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:",
             "        except KeyError as error:",
         ),
     )
@@ -339,8 +339,8 @@ def a_missing_file_is_a_damaged_one(m):
     _changed(
         m,
         (
-            "except (ValueError, TypeError, KeyError, AttributeError) as error:",
-            "except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:",
+            "except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:",
+            "except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:",
         ),
     )
 
@@ -754,7 +754,7 @@ def words_are_one_text(m):
     right = m.train_merges
 
     def train_merges(words, count, min_frequency=2):
-        return right({b"".join(word * n for word, n in words.items()): 1}, count, min_frequency)
+        return right({b"".join(word * min(n, 99) for word, n in words.items()): 1}, count, min_frequency)
 
     m.train_merges = train_merges
 
@@ -1220,7 +1220,7 @@ def an_id_is_looked_for_in_the_dict(m):
     _changed(m, ("        return self.tokens[index]", "        return list(self._ids)[index]"))
 
 
-@caught_by(4)
+@caught_by(1)
 def each_token_is_counted_to_find_one_that_is_there_twice(m):
     _changed(
         m,
