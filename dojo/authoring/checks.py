@@ -11,7 +11,7 @@ from dojo.authoring import suites
 from dojo.authoring.budgets import budget_problems
 from dojo.authoring.examples import example_problems
 from dojo.authoring.lessons import hint_problems, section_problems, task_problems
-from dojo.authoring.mistakes import listed, mistakes_file
+from dojo.authoring.mistakes import listed, misfits, mistakes_file
 from dojo.authoring.strictly import strict_problems
 from dojo.curriculum import REFERENCE, ROOT, Kata
 
@@ -98,14 +98,14 @@ def has_tasks(kata: Kata) -> list[str]:
 
 
 def has_mistakes(kata: Kata) -> list[str]:
-    """Enough believable wrong solutions are written down."""
+    """Enough believable wrong solutions are written down, and each fits the reference."""
     file = mistakes_file(kata)
     if not file.exists():
         return [f"{_shown(file)} is missing; it needs {MISTAKES} mistakes (see dojo/mistakes.py)"]
     count = len(listed(kata))
     if count < MISTAKES:
         return [f"{_shown(file)} has {count} mistakes; a kata needs {MISTAKES}"]
-    return []
+    return misfits(kata)
 
 
 def exports_are_literal(kata: Kata) -> list[str]:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from dojo import manifest
 from dojo.authoring import suites
-from dojo.authoring.mistakes import listed, shown_file
+from dojo.authoring.mistakes import listed, misfits, shown_file
 from dojo.curriculum import Milestone
 
 MISTAKES = 5
@@ -61,7 +61,9 @@ def has_lesson(milestone: Milestone) -> list[str]:
 
 def has_mistakes(milestone: Milestone) -> list[str]:
     count = len(listed(milestone))
-    return [] if count >= MISTAKES else [f"{shown_file(milestone)} has {count} mistakes; it needs {MISTAKES}"]
+    if count < MISTAKES:
+        return [f"{shown_file(milestone)} has {count} mistakes; it needs {MISTAKES}"]
+    return misfits(milestone)
 
 
 CHECKS: dict[str, Callable[[Milestone], list[str]]] = {

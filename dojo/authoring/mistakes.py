@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import functools
+import importlib
+import os
+import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
 from dojo import compose
-from dojo.authoring import suites
+from dojo.authoring import forking, suites
 from dojo.curriculum import BY_NUMBER, REFERENCE, ROOT, Kata, Unit
-from dojo.mistakes import kata_of, level_of
+from dojo.mistakes import Mistake, kata_of, level_of
 
 ENOUGH = "--maxfail=3"  # levels come in order, so the first failures are at the level that catches it
 FOLDER = REFERENCE.parent / "mistakes"
@@ -62,12 +67,48 @@ def run_all(unit: Unit, every: int = 1) -> list[Caught]:
 
 
 def run_one(unit: Unit, name: str, claimed: int) -> Caught:
-    spoiled = unit if isinstance(unit, Kata) else BY_NUMBER.get(kata_of(getattr(load(unit), name)))
+    spoiled = spoiled_by(unit, getattr(load(unit), name))
     if spoiled is None:
         trouble = f'it does not say which kata it spoils, as in @caught_by({claimed}, kata="05")'
         return Caught(name, claimed, None, (), trouble)
     source = suites.planted(spoiled, f"{mistakes_file(unit)}{compose.PLANTED}{name}")
     return judge(name, claimed, suites.run(unit, source, ENOUGH, steady=True))
+
+
+def spoiled_by(unit: Unit, mistake: Mistake) -> Kata | None:
+    """The kata whose module a mistake spoils."""
+    return unit if isinstance(unit, Kata) else BY_NUMBER.get(kata_of(mistake))
+
+
+def misfits(unit: Unit) -> list[str]:
+    """The mistakes that cannot be planted in the reference as it is now, and why: none is run, only planted.
+
+    Only where processes can be forked; a process of its own for each would take an hour.
+    """
+    if not forking.POSSIBLE:
+        return []
+    return list(map(str, forking.in_child(lambda: [*_misfits(unit)])))
+
+
+def _misfits(unit: Unit) -> Iterator[str]:
+    os.environ[compose.VARIABLE] = "reference"
+    sys.path.insert(0, str(ROOT / "stubs"))
+    mistakes = load(unit)
+    for name in listed(unit):
+        mistake = getattr(mistakes, name)
+        if (kata := spoiled_by(unit, mistake)) is not None:
+            module = importlib.import_module(kata.module)
+            if words := forking.in_child(functools.partial(_planted, mistake, module)):
+                yield f"{shown_file(unit)}: {name} cannot be planted: {words}"
+
+
+def _planted(mistake: Mistake, module: ModuleType) -> str:
+    """Why it cannot be planted, if so."""
+    try:
+        mistake(module)
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+    return ""
 
 
 def judge(name: str, claimed: int, run: suites.SuiteRun) -> Caught:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from dojo.authoring import budgets, checks, lessons, strictly
@@ -120,11 +122,29 @@ def test_a_kata_without_tasks_is_noticed(finished: Course, kata: Kata) -> None:
     assert checks.has_tasks(kata) == ["reference/tinytorch/setup.py marks no task (`# kata 01.1: hint`)"]
 
 
+UNFIT = """
+
+@caught_by(1)
+def it_is_about_an_older_reference(m):
+    m.triple.__name__ = "double"
+"""
+
+
 def test_nine_mistakes_are_not_enough(finished: Course, kata: Kata) -> None:
     finished.edit(MISTAKES, "@caught_by(2)\n", "")
     assert checks.has_mistakes(kata) == ["reference/mistakes/01_setup.py has 9 mistakes; a kata needs 10"]
     finished.path(MISTAKES).unlink()
     assert "is missing" in checks.has_mistakes(kata)[0]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="each is planted in a forked process")
+def test_a_mistake_that_no_longer_fits_the_reference_is_noticed(finished: Course, kata: Kata) -> None:
+    assert checks.has_mistakes(kata) == []
+    finished.write(MISTAKES, finished.path(MISTAKES).read_text("utf-8") + UNFIT)
+    assert checks.has_mistakes(kata) == [
+        "reference/mistakes/01_setup.py: it_is_about_an_older_reference cannot be planted: "
+        "AttributeError: module 'tinytorch.setup' has no attribute 'triple'"
+    ]
 
 
 @pytest.mark.parametrize(
