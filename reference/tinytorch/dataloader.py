@@ -308,8 +308,9 @@ class CIFAR10(Dataset):
     They lie in `folder`, or there in cifar-10-batches-bin or cifar-10-batches-py, as the archives unpack.
 
     Raises:
-        FileNotFoundError: a file that is not there, which it names.
+        FileNotFoundError: a file that is not there.
         ValueError: a file that is damaged, empty or holds something else; a label above 9 when it is fetched.
+            Both name the file.
     """
 
     def __init__(self, folder: str | Path, train: bool = True) -> None:

@@ -561,6 +561,8 @@ def measured(loss: Tensor, outputs: Tensor, targets: Any) -> dict[str, float]:
 class Trainer:
     """Trains a model on batches (inputs, targets) of a loader.
 
+    The model gets a Tensor of the inputs, and the loss the targets as they are, in training and validation.
+
     Args:
         loss_fn: `loss_fn(outputs, targets)` is the mean loss of a batch, as a Tensor.
         scheduler: of the learning rate. As its users expect, a OneCycleLR makes a step after each of the
@@ -793,9 +795,10 @@ def memory_by_part(
     """Bytes that training on a batch takes: "weights", "gradients", "optimizer", "buffers", "activations".
 
     Activations are what the gradient rules keep of one forward pass, each piece of memory once, without the
-    weights, the inputs and the targets; the optimizer's part is what it remembers by now. Each array counts
-    once, also one with two names, as of tied weights. The model makes one forward pass as it is, in training
-    or not, and no step.
+    weights, the inputs and the targets (which may be None). Gradients are those that the optimizer's
+    parameters will have, whether they are there yet or not; its own part is what it remembers by now. Each
+    array counts once, also one with two names, as of tied weights. The model makes one forward pass as it is,
+    in training or not, and no step.
     """
     # kata 10.19: from the loss, `topological` leads to all nodes; in `kept` are numbers, arrays and lists. A
     # view keeps the array alive that it is a view of.
