@@ -136,7 +136,10 @@ def test_positions_can_be_given_token_by_token(kind, rng):
     expect(layer(Tensor(x), positions=positions.astype(np.uint8)), expected)
     expect(layer(Tensor(x), positions=positions[1]), x + table_of(layer)[5:8])
     expect(layer(Tensor(x[0]), positions=positions[1]), x[0] + table_of(layer)[5:8])  # a text by itself
-    expect(layer(Tensor(x), 3, positions), expected)  # then the offset does not count
+    for offset in (3, 7, -1):  # then the offset does not count, and may be one that would not fit
+        expect(layer(Tensor(x), offset, positions), expected)
+    long = rng.normal(size=(9, 4))  # and a text may be longer than the table
+    expect(layer(Tensor(long), positions=[0, 0, *range(7)]), long + table_of(layer)[[0, 0, *range(7)]])
 
 
 @each_kind
@@ -210,7 +213,10 @@ def test_learnt_positions_start_small_and_normal():
     wide = layer.weight.data.astype(np.float64)
     # 20,000 draws: the mean has a deviation of 0.00014, the deviation one of 0.0001.
     expect((float(wide.mean()), float(wide.std())), (0.0, 0.02), atol=0.0007)
-    expect(LearnedPositions(200, 100, rng=np.random.default_rng(1)).weight, layer.weight.data)
+    assert np.abs(wide).max() > 0.06, "normal numbers go beyond three deviations"
+    draw = lambda seed: LearnedPositions(200, 100, rng=np.random.default_rng(seed)).weight.data  # noqa: E731
+    expect(draw(1), layer.weight.data)
+    assert not np.array_equal(draw(1), draw(2))
 
 
 def test_a_learnt_position_gets_the_gradients_of_all_tokens_that_stood_there():
@@ -285,9 +291,10 @@ def test_vectors_keep_their_dtype_whatever_that_of_the_tables(dtype, rng):
 
 
 def test_integers_turn_as_floats():
-    cos, sin = (t.astype(np.float32) for t in tables(2, 2))
     x = np.array([[3, 4], [1, 0]])
-    expect(rotary(x, cos=cos, sin=sin), f32([[3, 4], [math.cos(1), math.sin(1)]]))
+    for kind in (np.float32, np.float64):
+        cos, sin = (t.astype(kind) for t in tables(2, 2))
+        expect(rotary(x, cos=cos, sin=sin), f32([[3, 4], [math.cos(1), math.sin(1)]]))
 
 
 def test_vectors_may_lie_in_memory_in_any_order(rng):
@@ -346,6 +353,7 @@ def test_turning_leaves_the_tables_as_they_are(rng):
         ((2, 3, 4), (3, 4), (3, 4)),
         ((2, 3, 4), (3, 2), (1, 2)),
         ((2, 3, 5), (3, 2), (3, 2)),
+        ((2, 3, 4), (2, 3, 2), (2, 3, 2)),
         ((4,), (1, 2), (1, 2)),
         ((), (1, 2), (1, 2)),
     ],

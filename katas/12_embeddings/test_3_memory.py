@@ -84,6 +84,14 @@ ONCE = Budget(
     unit="times the memory of the rows, at the worst moment",
     naively="a version that compares all ids with all",
 )
+SUM = Budget(
+    "the sum of 64 rows and 64 others, table of 4 MiB",
+    limit=0.3,
+    reference=0.01,
+    naive=2.0,
+    unit="times the memory of the table, at the worst moment",
+    naively="a version that adds two tables",
+)
 WAITING = Budget(
     "sixteen sparse look-ups that never went back",
     limit=64,
@@ -308,6 +316,16 @@ def test_rows_are_put_together_in_memory_of_their_own_size(rng):
 def test_the_twin_that_compares_all_with_all_is_caught(rng):
     places = rng.permutation(4096)
     ONCE.catches(peak_bytes(lambda: places[:, None] == places) / MIB)
+
+
+def test_a_sum_has_rows_and_no_table(rng):
+    one, other = (SparseRows(ids(rng, 64, 16_384), table(rng, 64), (16_384, 64)) for _ in range(2))
+    SUM.check(peak_bytes(lambda: one + other) / (4 * MIB))
+
+
+def test_the_twin_that_adds_tables_is_caught(rng):
+    one, other = np.zeros((2, 16_384, 64), np.float32)
+    SUM.catches(peak_bytes(lambda: one.copy() + other) / (4 * MIB))
 
 
 def test_what_never_went_back_is_not_kept(rng):

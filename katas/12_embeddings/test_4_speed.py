@@ -180,6 +180,11 @@ def test_one_id_may_have_all_the_rows(rng):
 # 12.6 SparseRows, 12.7 sgd_rows_
 
 
+def test_rows_are_made_dense_without_a_loop(rng):
+    rows = SparseRows(rng.integers(0, 500, 2048), table(rng, 2048, 8), (500, 8))
+    NARROW.check(race(rows.to_dense, lambda: add_at(rows.values, rows.ids, 500), limit=NARROW.limit))
+
+
 def some_rows(rng):
     return SparseRows(rng.integers(0, 3000, 1500), table(rng, 1500, 8), (3000, 8))
 

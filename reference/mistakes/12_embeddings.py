@@ -1723,6 +1723,152 @@ def positions_of_any_shape_will_do(m):
     )
 
 
+@caught_by(1)
+def all_but_floats_and_bools_are_ids(m):
+    rewritten(m, "check_ids", ('array.dtype.kind not in "iu"', 'array.dtype.kind in "fb"'))
+
+
+@caught_by(1)
+def half_floats_are_ids(m):
+    rewritten(
+        m, "check_ids", ("array.dtype.kind not in", "array.dtype != np.float16 and array.dtype.kind not in")
+    )
+
+
+@caught_by(1)
+def ids_are_looked_at_before_the_table(m):
+    rewritten(
+        m,
+        "embedding",
+        ("if weight.ndim != 2:", "ids = check_ids(ids, len(weight))\n    if weight.ndim != 2:"),
+    )
+
+
+@caught_by(1)
+def all_integers_add_up_in_int64(m):
+    right = m.scatter_add
+
+    def scatter_add(rows, ids, count):
+        return right(rows.astype(np.int64) if rows.dtype.kind in "iu" else rows, ids, count)
+
+    m.scatter_add = scatter_add
+
+
+@caught_by(2)
+def rows_without_columns_cannot_be_counted(m):
+    rewritten(m, "embedding_back", ("as_rows(grad)", "grad.reshape(-1, grad.shape[-1])"))
+
+
+@caught_by(1)
+def a_single_number_cannot_be_drawn(m):
+    rewritten(m, "normal_", ("tensor.data[...] = drawn", "tensor.data[:] = drawn"))
+
+
+@caught_by(1)
+def no_deviation_is_the_usual_one(m):
+    rewritten(m, "normal_", ("drawn *= std", "drawn *= std or 1.0"))
+
+
+@caught_by(4)
+def a_table_is_made_row_by_row(m):
+    def to_dense(self):
+        table = np.zeros(self.shape, self.values.dtype)
+        for i, row in zip(self.ids, self.values, strict=True):
+            table[i] += row
+        return table
+
+    m.SparseRows.to_dense = to_dense
+
+
+@caught_by(3)
+def a_sum_of_rows_goes_by_way_of_two_tables(m):
+    right = m.SparseRows.__add__
+
+    def add(self, other):
+        ids = np.unique(right(self, other).ids)
+        return m.SparseRows(ids, (self.to_dense() + other.to_dense())[ids], self.shape)
+
+    m.SparseRows.__add__ = add
+
+
+@caught_by(1)
+def a_step_is_always_in_float32(m):
+    rewritten(m, "sgd_rows_", ("lr * rows.values", "(lr * rows.values).astype(np.float32)"))
+
+
+@caught_by(1)
+def a_gradient_comes_once_for_each_look_up(m):
+    rewritten(
+        m,
+        "Embedding.look_up_sparse",
+        ("register_hook(small, arrived)", "remove = register_hook(small, arrived)"),
+        ("def arrived(grad: Array) -> None:", "def arrived(grad: Array) -> None:\n        remove()"),
+    )
+
+
+@caught_by(1)
+def the_same_ids_have_the_same_rows(m):
+    """A small table that is kept for the next time does not move when the weight does."""
+    m.small_table = lambda layer, distinct: layer.__dict__.setdefault("small", {}).setdefault(
+        distinct.tobytes(), layer.weight.data[distinct]
+    )
+    rewritten(m, "Embedding.look_up_sparse", ("self.weight.data[distinct]", "small_table(self, distinct)"))
+
+
+@caught_by(1)
+def the_offset_counts_where_positions_are_given(m):
+    for layer, table in (("SinusoidalPositions", "self.table"), ("LearnedPositions", "self.weight.data")):
+        check = f"check_span(offset, x.shape[-2], len({table}))"
+        rewritten(
+            m,
+            f"{layer}.forward",
+            ("if positions is not None:", f"span = {check}\n    if positions is not None:"),
+        )
+
+
+@caught_by(1)
+def learnt_positions_have_a_stream_of_their_own(m):
+    rewritten(m, "LearnedPositions.__init__", ("rng=rng)", "rng=np.random.default_rng(0))"))
+
+
+@caught_by(1)
+def learnt_positions_are_uniform(m):
+    rewritten(
+        m,
+        "LearnedPositions.__init__",
+        (
+            "normal_(self.weight, 0.02, rng=rng)",
+            "self.weight.data[...] = rng.uniform(-0.0346, 0.0346, (max_len, dim))",
+        ),
+    )
+
+
+@caught_by(1)
+def each_text_may_have_angles_of_its_own(m):
+    right = m.rotary.forward
+
+    def forward(x, *, cos, sin):
+        if cos.ndim == sin.ndim == x.ndim and cos.shape == sin.shape == (*x.shape[:-1], x.shape[-1] // 2):
+            x = m.floating(x)
+            a, b = np.split(x, 2, axis=-1)
+            return np.concatenate((a * cos - b * sin, b * cos + a * sin), axis=-1, dtype=x.dtype)
+        return right(x, cos=cos, sin=sin)
+
+    m.rotary.forward = forward
+
+
+@caught_by(1)
+def integers_turn_in_the_dtype_of_the_tables(m):
+    rewritten(
+        m, "rotary", ("x = floating(x)", 'x = x.astype(cos.dtype) if x.dtype.kind in "iu" else floating(x)')
+    )
+
+
+@caught_by(1)
+def one_state_is_a_batch_of_one(m):
+    rewritten(m, "TiedLinear.forward", ("affine(x,", "affine(x if x.ndim > 1 else x.reshape(1, -1),"))
+
+
 EQUIVALENT: dict[str, str] = {
     "scatter_add: PAIRS.get(rows.dtype, rows.dtype) if rows.shape[1] % 2 == 0 else rows.dtype -> "
     "rows.dtype": ("floats one by one give the same sums, in somewhat more time"),
