@@ -1455,7 +1455,7 @@ def products_are_floats(m):
     m.integer_matmul = lambda a, b: right(a, b).astype(np.float64)
 
 
-@caught_by(4)
+@caught_by(3)
 def products_are_numpy_s(m):
     _product(m, lambda a, b: a.astype(np.int64) @ b.astype(np.int64))
 
@@ -2216,7 +2216,7 @@ def fake_quantize_is_always_symmetric(m):
     )
 
 
-@caught_by(3)
+@caught_by(1)
 def fake_quantize_keeps_its_input(m):
     def back(grad, x, within, symmetric, axis):
         if within is None:
@@ -2440,7 +2440,7 @@ def a_slope_is_not_divided_by_the_rows(m):
     _slope(m, lambda p, q, hard, t, a, n: a * t * (q - p) + (1 - a) * hard)
 
 
-@caught_by(2)
+@caught_by(1)
 def a_slope_is_that_of_the_teacher(m):
     _slope(m, lambda p, q, hard, t, a, n: (a * t * (p - q) + (1 - a) * hard) / n)
 
@@ -3000,7 +3000,7 @@ def masks_are_pairs_of_python_s(m):
     m.magnitude_mask = magnitude_mask
 
 
-@caught_by(3)
+@caught_by(1)
 def smaller_layers_are_views_of_larger_ones(m):
     right = m.remade
 

@@ -366,7 +366,7 @@ class Encoder(Transformer):
         """(B, T) -> (B, T, dim). Only the first `lengths[i]` ids of row i are text, what follows is padding.
 
         What stands in the padding changes nothing of the text's places. Errors as of `embed` and
-        `padding_mask`; ValueError, naming both, if there is not one length for each row.
+        `padding_mask`; ValueError, naming both shapes, if there is not one length for each row.
         """
         # TODO 14.14: a mask hides padding as keys. What padding itself makes of the text is never read.
         raise NotImplementedError("kata 14.14: Encoder.forward")
