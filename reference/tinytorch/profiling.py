@@ -940,8 +940,7 @@ def slopes_of(x: Array, y: Array) -> Any:
     # kata 16.12: with x less its mean, Σ xy / Σ xx.
     x = x - x.mean(axis=-1, keepdims=True)
     same = np.ptp(x, axis=-1) < 1e-9
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(same, np.nan, (x * y).sum(axis=-1) / (x * x).sum(axis=-1))
+    return (x * y).sum(axis=-1) / np.where(same, np.nan, (x * x).sum(axis=-1))
 
 
 EXACT = 20  # samples on each side, up to which chances are counted one by one
