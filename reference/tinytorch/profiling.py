@@ -399,7 +399,7 @@ def attention_flops(arrays: list[Any], params: dict[str, Any], out: Array) -> in
     i + Tk - Tq. What a mask hides counts all the same.
     """
     # kata 16.4: how many pairs are there? A query before the first key sees none.
-    q, k, v = arrays[:3]
+    q, k, v = arrays
     batch, heads, queries, dim = q.shape
     keys = k.shape[2]
     pairs = queries * keys
