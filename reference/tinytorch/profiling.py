@@ -292,9 +292,9 @@ _cost_rules: dict[str, CostRule] = {}
 # comparison, but also a division, a root, exp or tanh, which take a processor longer: so count all profilers,
 # for want of a number that holds on every machine.
 PER_ELEMENT = {
-    # Nothing is computed: views, copies, and look-ups. What `checkpointed` does are operations of their own.
+    # Nothing is computed: views, copies, and look-ups.
     "reshape": 0, "view": 0, "contiguous": 0, "transpose": 0, "permute": 0, "squeeze": 0, "unsqueeze": 0,
-    "expand": 0, "getitem": 0, "join": 0, "embedding": 0, "checkpointed": 0,
+    "expand": 0, "getitem": 0, "join": 0, "embedding": 0,
     # Each element is read once.
     "total": 1, "mean": 1, "amax": 1, "amin": 1, "argmax": 1,
     # Mean, difference, square, sum.
