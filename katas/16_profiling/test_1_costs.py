@@ -188,6 +188,8 @@ def test_attention_counts_the_pairs_that_may_meet(q, k, v, causal):
     arrays = [table(*q), table(*k), table(*v)]
     got = op_flops(attention.fused_attention, arrays, {"is_causal": causal}, out)
     expect(got, counted_attention(q, k, v, causal))
+    hidden = {"mask": np.eye(q[2], k[2], dtype=bool), "is_causal": causal}
+    expect(op_flops(attention.fused_attention, arrays, hidden, out), got)
     if not causal:
         expect(op_flops(attention.fused_attention, arrays, {}, out), got)
 

@@ -460,6 +460,14 @@ def attention_counts_heads_of_keys(m):
 
 
 @caught_by(1)
+def what_a_mask_hides_is_free(m):
+    counted = """    if params["mask"] is not None:
+        pairs = int(np.sum(params["mask"]))
+    return int(batch"""
+    rule(m, "attention_flops", ("    return int(batch", counted))
+
+
+@caught_by(1)
 def softmax_is_free_in_attention(m):
     rule(m, "attention_flops", ("2 * dim + 5 +", "2 * dim +"))
 
