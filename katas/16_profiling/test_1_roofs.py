@@ -308,6 +308,24 @@ def test_a_trace_is_written_in_place_of_the_old_one(tmp_path):
     expect(os.listdir(tmp_path), ["trace.json"])
 
 
+class Place(os.PathLike):
+    """A path as os.DirEntry is one: `os.fspath` knows where it leads, `str` does not."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __fspath__(self):
+        return str(self.path)
+
+    def __str__(self):
+        return "no/such/folder"
+
+
+def test_a_trace_is_written_wherever_a_path_leads(tmp_path):
+    write_trace(Place(tmp_path / "trace.json"), [event("mul", 0, 1)])
+    expect(os.listdir(tmp_path), ["trace.json"])
+
+
 class Stopped(BaseException):
     """What Ctrl-C raises is no Exception either."""
 

@@ -1876,6 +1876,11 @@ def what_somebody_stopped_is_left_beside_it(m):
 
 
 @caught_by(1)
+def a_path_is_its_str(m):
+    rewritten(m, "write_trace", ("os.fspath(path)", "str(path)"))
+
+
+@caught_by(1)
 def a_trace_is_written_in_the_current_folder_first(m):
     def write_trace(path, events, name="tinytorch"):
         temporary = f"trace.{os.getpid()}.tmp"
