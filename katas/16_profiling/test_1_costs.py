@@ -49,6 +49,7 @@ def test_a_rule_of_your_own_counts():
 
     expect(op_flops(*called(invented_too, table(2, 5))), 32)
     expect(op_flops(*called(invented_too, Tensor(table(2, 5)), times=4)), 42)
+    expect(rule([X], {"times": 2}, X), 50)  # still a function
 
 
 def test_tensors_and_arrays_cost_the_same():
@@ -218,7 +219,11 @@ BY_HAND = {
     "rotary": (lambda: called(embeddings.rotary, X, cos=table(4, 3), sin=table(4, 3)), 72),
     "embedding": (lambda: called(embeddings.embedding, X, [0, 3, 3]), 0),
     "reshape": (lambda: called(tensor.reshape, X, shape=(24,)), 0),
+    "view": (lambda: called(tensor.view, X, shape=(24,)), 0),
     "transpose": (lambda: called(tensor.transpose, X, axis0=0, axis1=1), 0),
+    "permute": (lambda: called(tensor.permute, X, axes=(1, 0)), 0),
+    "squeeze": (lambda: called(tensor.squeeze, table(1, 6)), 0),
+    "unsqueeze": (lambda: called(tensor.unsqueeze, X, axis=0), 0),
     "expand": (lambda: called(tensor.expand, SIX, shape=(4, 6)), 0),
     "getitem": (lambda: called(tensor.getitem, X, index=slice(2)), 0),
     "join": (lambda: called(tensor.join, X, X, axis=0), 0),
@@ -237,6 +242,7 @@ def test_the_operations_of_earlier_katas_cost_what_the_table_says(name):
 def test_the_cost_of_an_op_in_place_is_that_of_the_other():
     x = Tensor(np.ones((4, 6), np.float32))
     expect(op_flops(*called(activations.relu_, x)), 24)
+    expect(op_flops(*called(activations.leaky_relu_, x)), 48)
     expect(op_flops(*called(activations.sigmoid_, x)), 96)
 
 

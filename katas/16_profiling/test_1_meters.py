@@ -112,7 +112,7 @@ def test_a_quantile_outside_of_0_to_1_is_an_error(q):
 
 
 def test_one_sample_is_enough_and_none_is_an_error():
-    expect((Timing((4.0,)).quantile(0.25), Timing((4.0,)).mean), (4.0, 4.0))
+    expect((Timing((4.0,)).quantile(0.25), Timing((4.0,)).mean, Timing((4.0,)).inner), (4.0, 4.0, 1))
     with expect_error(ValueError):
         Timing(())
 
@@ -552,6 +552,7 @@ def test_a_phase_outside_of_the_profiler_is_an_error():
     memory = MemoryProfiler()
     with expect_error(RuntimeError, "forward"), memory.phase("forward"):
         pass
+    expect(memory.phases, [])
     with memory:
         pass
     with expect_error(RuntimeError, "backward"), memory.phase("backward"):

@@ -104,6 +104,16 @@ def test_the_best_of_the_samples_counts():
     expect((found.peak_flops, found.bandwidth), (128.0, 400.0))
 
 
+def test_without_a_word_the_matrices_have_512_rows_and_the_copy_is_of_16_million_numbers():
+    """Samples of one second and one call. 2**24 numbers are 64 MiB: each is copied three times in all."""
+    readings = [iter(range(10_000)) for _ in range(3)]
+    product = measure_roofline(length=10, clock=lambda: next(readings[0]))
+    copy = measure_roofline(side=4, repeat=1, clock=lambda: next(readings[1]))
+    expect((product.peak_flops, copy.bandwidth), (2.0 * 512**3, 8.0 * 2**24))
+    measure_roofline(side=4, length=10, repeat=10, clock=lambda: next(readings[2]))
+    expect(next(readings[0]), next(readings[2]))  # ten samples
+
+
 def test_each_measurement_has_as_many_samples_as_asked():
     """By a clock that counts its readings, 3 times 2 for each sample more."""
     read = []

@@ -137,6 +137,13 @@ def test_there_are_as_many_draws_as_asked_for():
     expect(low, high)
 
 
+def test_without_a_word_a_growth_has_1000_draws_and_a_ratio_2000():
+    costs = [1.0, 3.0, 2.0, 9.0, 10.0, 30.0]
+    expect(fit_growth(SIZES, costs, rng=new()), fit_growth(SIZES, costs, rng=new(), resamples=1000))
+    ratios = [bootstrap_ratio(costs, SIZES, rng=new(), **more) for more in ({}, {"resamples": 2000})]
+    expect(ratios[0], ratios[1])
+
+
 def test_sizes_and_costs_stay_as_they_are():
     sizes, costs = np.array([64.0, 4.0, 16.0]), np.array([64.0, 5.0, 16.0])
     fit_growth(sizes, costs, rng=new())
