@@ -418,7 +418,7 @@ def quantize(
         if not -x.ndim <= axis < x.ndim:
             raise ValueError(f"an array of shape {x.shape} has no axis {axis}")
         axis %= x.ndim
-    others = None if axis is None else tuple(i for i in range(x.ndim) if i != axis)
+    others = tuple(i for i in range(x.ndim) if i != axis)  # all, if axis is None
     low, high = x.min(axis=others, initial=0), x.max(axis=others, initial=0)
     if not (np.isfinite(low).all() and np.isfinite(high).all()):
         raise ValueError("an array with numbers that are not finite has no grid")
@@ -682,16 +682,16 @@ def calibrate(
 
     linears = [layer for layer in model.modules() if isinstance(layer, Linear)]
     removers = [layer.register_forward_hook(look) for layer in linears]
-    count = 0
+    used = False
     try:
         with evaluating(model):
             for batch in batches:
                 model(Tensor(as_array(batch[0] if isinstance(batch, (tuple, list)) else batch)))
-                count += 1
+                used = True
     finally:
         for remove in removers:
             remove()
-    if not count:
+    if not used:
         raise ValueError("there are no batches to calibrate with")
     return {layer: seen.range() for layer, seen in observers.items()}
 
