@@ -309,10 +309,11 @@ def test_an_observer_has_seen_the_lowest_and_the_highest_of_all_batches(make):
         np.array([[1.0, 2.0]]),
         np.array([-3, 0]),
         Tensor(np.array([0.5], np.float32)),
+        [[1.0], [2.5]],
         np.empty((0, 4)),
     ):
         seen.observe(batch)
-    expect(seen.range(), (-3.0, 2.0))
+    expect(seen.range(), (-3.0, 2.5))
     assert all(type(end) is float for end in seen.range())
 
 

@@ -122,6 +122,10 @@ def test_a_tensor_can_be_masked_and_stays_as_it_is():
     expect(weight, np.array([1.0, -2.0]))
 
 
+def test_a_list_can_be_masked():
+    expect(magnitude_mask([[3.0, -1.0], [0.5, 2.0]], 0.5), np.array([[True, False], [False, True]]))
+
+
 def test_no_axes_and_no_elements():
     expect(magnitude_mask(np.array(3.0), 1.0), np.array(False))
     expect(magnitude_mask(np.array(3.0), 0.4), np.array(True))
@@ -453,7 +457,7 @@ def test_bytes_of_any_shape(shape, kept, itemsize, expected):
     assert all(type(n) is int for n in found.values())
 
 
-def test_what_is_not_0_counts_and_a_tensor_will_do():
+def test_what_is_not_0_counts_and_a_tensor_or_a_list_will_do():
     weight = np.array([[0.0, -2.0], [0.5, 0.0]])
-    for mask in (weight, weight.astype(np.float32)[::-1], Tensor(weight)):
+    for mask in (weight, weight.astype(np.float32)[::-1], Tensor(weight), weight.tolist()):
         expect(sparse_bytes(mask), {"dense": 16, "bitmap": 9, "csr": 28})
