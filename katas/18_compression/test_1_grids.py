@@ -13,6 +13,7 @@ from tinytorch.compression import (
     MinMaxObserver,
     PercentileObserver,
     QuantizedArray,
+    bounds,
     integer_matmul,
     quantization_grid,
     quantize,
@@ -197,6 +198,7 @@ def test_halves_are_rounded_to_even():
 def test_the_lowest_integer_of_a_symmetric_grid_is_left_out():
     q = quantize(np.array([-1.0, 1.0]), 4)
     expect(q.values, np.array([-7, 7], np.int8))
+    expect(bounds(4), (-7, 7))
     q = quantize(np.array([-1000.0, 1000.0]), 4, within=(-1, 1))
     expect(q.values, np.array([-7, 7], np.int8))
 
@@ -378,6 +380,17 @@ def test_just_as_many_as_are_allowed_are_left_out():
         seen = PercentileObserver(percentile=90, bins=8)
         seen.observe(np.repeat([-4.0, -0.5, 0.5, 4.0], [far, 50 - far, 50 - far, far]))
         expect([seen.range(), seen.range()], [expected, expected])
+
+
+def test_bins_reach_as_far_as_the_first_batch_or_to_1_if_it_is_all_zeros():
+    """Four bins to 6 are 3 wide, and to 1 half as wide as 1; one number of 100, or of 101, is left out."""
+    seen = PercentileObserver(percentile=90, bins=4)
+    seen.observe(np.repeat([-6.0, -1.0, 1.0, 6.0], [1, 49, 49, 1]))
+    expect(seen.range(), (-3.0, 3.0))
+    seen = PercentileObserver(percentile=90, bins=4)
+    seen.observe(np.zeros(100))
+    seen.observe(np.ones(1))
+    expect(seen.range(), (0.0, 0.5))
 
 
 def test_the_range_is_never_wider_than_what_was_seen():

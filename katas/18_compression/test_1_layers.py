@@ -430,7 +430,7 @@ def test_a_convolution_gets_kernels_in_few_bits():
         expect(small(x), net(x).data, rtol=0, atol=off)
         assert abs(small(x).data - net(x).data).max() > 0
     expect([quantize_model(net, per_channel=each)[0].scale.shape for each in (True, False)], [(4,), ()])
-    expect(QuantizedConv2d(net[0]).scale.shape, (4,))
+    expect((QuantizedConv2d(net[0]).scale.shape, QuantizedConv2d(net[0]).bits), ((4,), 8))
     bare = Conv2d(2, 4, 3, bias=False, rng=new())
     expect(quantize_model(bare, 16)(x), bare(x).data, rtol=0, atol=0.001)
 
@@ -468,6 +468,9 @@ def test_within_a_range_too():
     out = fake_quantize(np.array([-2.0, 0.3, 0.5, 2.0]), bits=3, within=(-1, 1))
     expect(out, np.array([-1.0, 1 / 3, 2 / 3, 1.0]))
     expect(fake_quantize(np.array([5, -5]), within=(0.0, 2.55), symmetric=False), f32([2.55, 0]))
+    # Steps of 0.1 from -12.8 to 12.7, also for bytes, which know no number below 0.
+    out = fake_quantize(np.array([0, 5, 200], np.uint8), within=(-12.8, 12.7), symmetric=False)
+    expect(out, f32([0, 5, 12.7]))
 
 
 def test_eight_bits_unless_told():
@@ -672,6 +675,7 @@ def test_inputs_of_a_loss_stay_as_they_are():
 WRONG = {
     "shapes": (lambda s, t, y: ((s, t[:, :2], y), {}), ValueError, ("(3, 4)", "(3, 2)")),
     "a teacher of one row": (lambda s, t, y: ((s, t[:1], y), {}), ValueError, ("(3, 4)", "(1, 4)")),
+    "a teacher of one axis": (lambda s, t, y: ((s, t[0], y), {}), ValueError, ("(3, 4)", "(4,)")),
     "labels": (lambda s, t, y: ((s, t, y[:2]), {}), ValueError, ("(3, 4)", "(2,)")),
     "a label that is no class": (lambda s, t, y: ((s, t, [0, 1, 4]), {}), ValueError, ("4",)),
     "labels of floats": (lambda s, t, y: ((s, t, [0.0, 1.0, 2.0]), {}), TypeError, ("float",)),

@@ -57,7 +57,7 @@ def test_the_count_is_exact(seed, size, sparsity):
     expect(size - int(magnitude_mask(weight, sparsity).sum()), round(sparsity * size))
 
 
-@pytest.mark.parametrize("sparsity", [0.001, 0.1, 0.37, 0.5, 0.9, 0.999])
+@pytest.mark.parametrize("sparsity", [1 / 3000, 0.001, 0.1, 0.37, 0.5, 0.9, 0.999])
 def test_of_many_weights_none_that_stays_is_smaller_than_one_that_goes(sparsity):
     weight = new(7).normal(size=(60, 50))
     stays = magnitude_mask(weight, sparsity)
@@ -159,6 +159,16 @@ def test_weights_of_all_layers_are_ranked_together():
     expect(net[0].weight, np.array([[0, 0], [0, 9]], np.float32))
     expect(net[2].weight, np.array([[8, 0], [-7, 6]], np.float32))
     expect([net[0].bias, net[2].bias], [np.array([0.1, 0.2], np.float32), np.array([0, 0.1], np.float32)])
+
+
+def test_each_of_three_layers_gets_the_mask_of_its_own_weights():
+    """Of 1 to 12 the lower half goes: 1 and 2 of the first, 3 and 4 of the second, 5 and 6 of the last."""
+    net = filled(
+        MLP([2, 2, 2, 2], rng=new()), [[7, 1], [2, 8]], 0, [[3, 9], [10, 4]], 0, [[5, 6], [11, 12]], 0
+    )
+    masks = prune_global(net, 0.5)
+    for i, left in ((0, [[7, 0], [0, 8]]), (2, [[0, 9], [10, 0]]), (4, [[0, 0], [11, 12]])):
+        expect([masks[f"{i}.weight"], net[i].weight], [np.array(left, bool), np.array(left, np.float32)])
 
 
 def test_of_equals_those_of_the_first_layer_go_first():

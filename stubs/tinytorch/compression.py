@@ -346,7 +346,8 @@ class MinMaxObserver:
 class HistogramObserver(MinMaxObserver):
     """Counts, too, how many numbers lie where: in `bins` bins of one width, from -limit to limit. Given.
 
-    When a number lies beyond, bins are joined in pairs until it does not: so batches are not kept.
+    The limit is the largest magnitude of the first batch, 1 if that is 0. When a number lies beyond, bins are
+    joined in pairs until it does not: so batches are not kept.
 
     Attributes:
         counts: of each bin.
