@@ -281,6 +281,43 @@ def test_windows_line_endings_make_nothing_stale(root: Path) -> None:
     assert states()[:2] == ["passed", "passed"]
 
 
+SAID = """\
+def more(x):
+    'One more.'
+    return x + 1
+"""
+SAID_OTHERWISE = """\
+'What is more.'
+
+
+def more(
+    x,
+):
+    'One more than x, always.'
+    # Nothing to be said.
+    return x + 1
+"""
+
+
+def test_other_comments_and_docstrings_make_nothing_stale(root: Path) -> None:
+    TENSOR.stub.write_text(SAID)
+    passed(SETUP, TENSOR, LAYERS)
+    TENSOR.stub.write_text(SAID_OTHERWISE)
+    assert states()[:3] == ["passed", "passed", "passed"]
+    passed(TENSOR)
+    assert states()[:3] == ["passed", "passed", "passed"]
+    for edited in (SAID_OTHERWISE.replace("x + 1", "x + 2"), SAID_OTHERWISE.replace("x + 1", "(x")):
+        TENSOR.stub.write_text(edited)
+        assert states()[:3] == ["passed", "stale", "stale"]
+
+
+def test_a_text_that_is_no_docstring_counts(root: Path) -> None:
+    TENSOR.stub.write_text("def f():\n    return 'a'\n")
+    passed(SETUP, TENSOR)
+    TENSOR.stub.write_text("def f():\n    return 'b'\n")
+    assert states()[:2] == ["passed", "stale"]
+
+
 def test_a_stub_saved_while_its_tests_ran_is_stale(root: Path) -> None:
     proven = progress.fingerprint(SETUP)
     SETUP.stub.write_text("name = 'saved in mid-run'\n")

@@ -3,6 +3,7 @@
 The file is a cache: `dojo verify --all` can rebuild it from the stubs.  So reading it never fails, and a file
 that cannot be understood is set aside and never overwritten.  A pass is remembered with the hashes of what it
 was a pass *of*; when one of these changes the kata is *stale*, which locks nothing and is said plainly.
+Other comments and docstrings in a stub, as after a pull that mends a sentence, are no change.
 """
 
 from __future__ import annotations
@@ -36,10 +37,14 @@ class Fingerprint:
 
 @dataclass(frozen=True)
 class Record:
-    """One pass.  `time` is UTC, as `2026-03-09T14:05:00Z`; a pass with an empty `stub` is not proven."""
+    """One pass.  `time` is UTC, as `2026-03-09T14:05:00Z`; a pass with an empty `stub` is not proven.
+
+    `code` is the hash of the stub without comments and docstrings; empty where that is not known.
+    """
 
     time: str = ""
     stub: str = ""
+    code: str = ""
     suite: str = ""
     needs: dict[str, str] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
@@ -115,18 +120,26 @@ class Progress:
                 "from a damaged or merged progress.json",
             )
         now = fingerprint(kata)
-        if now.stub != record.stub:
+        if now.stub != record.stub and not self._does_the_same(kata, record.stub):
             return kata, f"{_what_happened(kata, now.stub)} since {kata} passed"
         if now.suite != record.suite:
             return kata, f"the tests in katas/{kata.folder} changed since {kata} passed"
         needs = [BY_NUMBER[number] for number in kata.needs]
         for needed in needs:
-            if now.needs[needed.number] != record.needs.get(needed.number):
+            proven = record.needs.get(needed.number, "")
+            if now.needs[needed.number] != proven and not self._does_the_same(needed, proven):
                 what = _what_happened(needed, now.needs[needed.number])
                 return kata, f"{what} since {kata}, which needs it, passed"
             if needed.number not in self.katas:
                 return kata, f"{needed}, which {kata} needs, has no pass on record"
         return next(filter(None, map(self._cause, needs)), None)
+
+    def _does_the_same(self, kata: Kata, proven: str) -> bool:
+        """Whether a stub has but other comments and docstrings than when it had the hash `proven`."""
+        record = self.katas.get(kata.number)
+        if record is None or not record.code or record.stub != proven:
+            return False  # what it was is not known any more
+        return _code(kata) == record.code
 
 
 def load(path: Path | None = None) -> Progress:
@@ -195,8 +208,11 @@ def record_pass(
         "seed": seed,
         "measured": measured,
     }
-    section = "katas" if isinstance(unit, Kata) else "milestones"
-    return update(path or PATH, _put(section, unit.number, record))
+    if not isinstance(unit, Kata):
+        return update(path or PATH, _put("milestones", unit.number, record))
+    # An edit made meanwhile is not what was proven.
+    record["code"] = _code(unit) if _hash(unit) == proof.stub else ""
+    return update(path or PATH, _put("katas", unit.number, record))
 
 
 def doubt(kata: Kata, *, path: Path | None = None) -> list[str]:
@@ -232,7 +248,13 @@ def record_hint(task: str, *, path: Path | None = None) -> int:
 
 def _put(section: str, number: str, record: dict[str, Any]) -> Callable[[dict[str, Any]], None]:
     def put(data: dict[str, Any]) -> None:
-        data[section][number] = {**data[section].get(number, {}), **record}
+        before = data[section].get(number, {})
+        data[section][number] = {**before, **record}
+        if before.get("stub") and record.get("code") and record["code"] == before.get("code"):
+            # Others passed with what does the same, and need not do so again.
+            for other in (*data["katas"].values(), *data["milestones"].values()):
+                if other.get("needs", {}).get(number) == before["stub"]:
+                    other["needs"][number] = record["stub"]
 
     return put
 
@@ -248,6 +270,12 @@ def _hash(kata: Kata) -> str:
         return source_hash(kata.stub)
     except OSError:
         return ""
+
+
+def _code(kata: Kata) -> str:
+    from dojo.progress.code import code_hash
+
+    return code_hash(kata.stub)
 
 
 def _what_happened(kata: Kata, now: str) -> str:

@@ -17,6 +17,7 @@ REPLACED = (DAMAGED, CONFLICT)
 FIELDS: dict[str, type] = {
     "time": str,
     "stub": str,
+    "code": str,
     "suite": str,
     "needs": dict,
     "versions": dict,
