@@ -530,7 +530,8 @@ def integer_matmul(a: Array, b: Array) -> Array:
 
     By way of floats, which BLAS multiplies many times faster than numpy multiplies integers: sums of k
     products of magnitude p are exact in float32 while k * p is at most 2**24, and in float64 to 2**53.
-    ValueError beyond that, or for shapes that do not fit, naming them; TypeError for what are no integers.
+    ValueError beyond that, or for shapes that do not fit, naming them; TypeError for what are no integers,
+    naming both dtypes.
     """
     # kata 18.10: the largest magnitudes tell; np.abs of int8 says that of -128 is -128.
     if a.dtype.kind not in "iu" or b.dtype.kind not in "iu":
