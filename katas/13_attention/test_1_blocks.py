@@ -255,6 +255,7 @@ def test_beside_the_result_comes_the_logarithm_of_each_sum(rng):
 def test_the_result_lies_in_memory_as_the_queries_do(rng):
     """So heads that were split without a copy are merged without one."""
     x = rng.normal(size=(2, 5, 4, 3))
+    assert fused_attention(x, x, x).data.flags.c_contiguous
     q = x.transpose(0, 2, 1, 3)
     out = fused_attention(q, q, q).data
     assert out.transpose(0, 2, 1, 3).flags.c_contiguous

@@ -95,9 +95,10 @@ def test_each_mask_is_new():
         assert make().any()
 
 
-def test_a_text_shorter_than_its_end_is_refused():
-    with expect_error(ValueError, "5", "3"):
-        causal_mask(5, 3)
+@pytest.mark.parametrize(("queries", "keys"), [(5, 3), (2, 0)], ids=str)
+def test_a_text_shorter_than_its_end_is_refused(queries, keys):
+    with expect_error(ValueError, str(queries), str(keys)):
+        causal_mask(queries, keys)
 
 
 # 13.2 padding_mask
@@ -215,6 +216,13 @@ def test_merging_takes_back_splitting(rng):
         split = split_heads(Tensor(x), heads)
         expect(split.shape, (2, heads, 5, 12 // heads))
         expect(merge_heads(split).data, x)
+
+
+@pytest.mark.parametrize("shape", [(0, 3, 8), (2, 0, 8)], ids=str)
+def test_no_texts_and_no_positions_have_heads_too(shape):
+    split = split_heads(np.zeros(shape), 4)
+    expect(split.shape, (shape[0], 4, shape[1], 2))
+    expect(merge_heads(split).data, np.zeros(shape))
 
 
 def test_heads_side_by_side_make_a_position():

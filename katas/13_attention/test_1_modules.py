@@ -68,6 +68,18 @@ def test_views_that_were_handed_out_stay_as_they_are(rng):
         expect(view, copy)
 
 
+@pytest.mark.parametrize("rows", [[1, 0], [0, 0], [0, 1]], ids=str)
+def test_views_stay_as_they_are_where_rows_change_places(rows, rng):
+    cache, k = KVCache(), f32(rng, 2, 1, 3, 2)
+    got = cache.append(k, 2 * k)
+    cache.select(rows)
+    expect(got, (k, 2 * k))
+    more = f32(rng, 2, 1, 1, 2)
+    every = cache.append(more, more)
+    expect(every, tuple(np.concatenate([x[rows], more], axis=2) for x in (k, 2 * k)))
+    expect(got, (k, 2 * k))
+
+
 def test_a_cache_hands_out_views(rng):
     cache = KVCache()
     k = f32(rng, 1, 1, 5, 3)
@@ -263,7 +275,15 @@ def test_both_projections_are_drawn_one_after_the_other():
 
 @pytest.mark.parametrize(
     ("numbers", "mentions"),
-    [((10, 4), "4 10"), ((12, 4, 3), "3 4"), ((12, 2, 4), "4 2"), ((12, 0), "0 12"), ((12, 4, 0), "0 4")],
+    [
+        ((10, 4), "4 10"),
+        ((12, 4, 3), "3 4"),
+        ((12, 2, 4), "4 2"),
+        ((12, 0), "0 12"),
+        ((12, 4, 0), "0 4"),
+        ((12, -4), "-4 12"),
+        ((12, 4, -2), "-2 4"),
+    ],
     ids=str,
 )
 def test_heads_that_do_not_divide_are_refused(numbers, mentions, rng):
@@ -335,6 +355,7 @@ def test_it_is_what_each_head_finds_side_by_side(fused, heads, kv_heads, rng):
         ({"is_causal": True}, causal_mask(5)),
         ({"mask": mask}, mask),
         ({"mask": mask, "is_causal": True}, mask & causal_mask(5)),
+        ({}, True),  # nothing is left of the masks before
     ):
         out, maps = by_hand(layer, x, allowed)
         expect(layer(Tensor(x), **params).data, out)
@@ -347,6 +368,13 @@ def test_it_is_fused_unless_told(rng):
     other.fused = False
     assert layer.fused is True
     assert MultiHeadAttention(4, 2, rng=rng).fused is True
+
+
+def test_maps_are_of_queries_and_keys_that_were_turned(rng):
+    layer, x = MultiHeadAttention(8, 2, 1, rotary=Rotary(4, 5), rng=rng), Tensor(f32(rng, 1, 5, 8))
+    q, k, _ = (part.data.astype(np.float64) for part in layer.heads(x))
+    shares = np.exp(q @ k.swapaxes(2, 3) / math.sqrt(4))
+    expect(layer.attention_maps(x), (shares / shares.sum(axis=-1, keepdims=True)).astype(np.float32))
 
 
 def test_maps_are_those_of_the_weights_that_there_are(rng):
@@ -380,7 +408,11 @@ def test_a_text_may_be_as_long_as_the_tables_that_turn_it(rng):
     with no_grad():
         whole = layer(Tensor(x), is_causal=True).data
         cache = KVCache()
-        pieces = [layer(Tensor(x[:, i : i + 1]), is_causal=True, cache=cache).data for i in range(5)]
+        pieces = [layer(Tensor(x[:, i : i + 1]), is_causal=True, cache=cache).data for i in range(4)]
+        with expect_error(ValueError, "5"):
+            layer(Tensor(x[:, 3:]), is_causal=True, cache=cache)  # to position 6
+        expect(cache.length, 4)
+        pieces.append(layer(Tensor(x[:, 4:]), is_causal=True, cache=cache).data)
     expect(np.concatenate(pieces, axis=1), whole)
 
 

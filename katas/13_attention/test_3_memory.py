@@ -18,7 +18,7 @@ from tinytorch.attention import (
     fused_attention,
     scaled_dot_product_attention,
 )
-from tinytorch.autograd import is_grad_enabled
+from tinytorch.autograd import is_grad_enabled, no_grad
 from tinytorch.tensor import Tensor, matmul, set_recorder
 
 KIB = 1 << 10
@@ -95,6 +95,14 @@ HELD = Budget(
     naive=4.0,
     unit="times the memory of its keys and values",
     naively="a version that keeps what it has grown out of",
+)
+LAYER_AT_WORK = Budget(
+    "MultiHeadAttention of 4 heads and 512 positions",
+    limit=30,
+    reference=13,
+    naive=68,
+    unit="times the memory of its input, at the worst moment",
+    naively="a version with all weights in memory",
 )
 LAYER = Budget(
     "what the way back keeps of MultiHeadAttention",
@@ -193,8 +201,8 @@ def test_the_twin_with_all_scores_in_memory_is_caught(rng):
     FORWARD.catches(peak_bytes(lambda: all_at_once(*arrays)) / arrays[0].nbytes)
 
 
-def there_and_back(q, k, v):
-    out, back = fused_attention.vjp(q, k, v)
+def there_and_back(q, k, v, **params):
+    out, back = fused_attention.vjp(q, k, v, **params)
     return out, back(out)
 
 
@@ -212,6 +220,7 @@ def test_a_chunk_bounds_what_is_in_memory(rng):
     """Blocks of 16 by 16 of 256 positions, asked for; the results are 16 KiB each."""
     q, k, v = drawn(rng, 1, 256, width=16)
     FORWARD.check(peak_bytes(lambda: fused_attention(q, k, v, chunk=16)) / q.nbytes)
+    BACK.check(peak_bytes(lambda: there_and_back(q, k, v, chunk=16)) / q.nbytes)
 
 
 @pytest.mark.parametrize(
@@ -340,6 +349,33 @@ def test_a_layer_keeps_no_weights(rng):
     LAYER.check((kept_bytes(lambda: layer(x, is_causal=True)) - x.data.nbytes) / x.data.nbytes)
 
 
+PASSES = {
+    "training": lambda layer, x: layer(x),
+    "evaluation": lambda layer, x: layer.eval()(x),
+    "padding": lambda layer, x: layer(x, np.ones((1, 1, 1, 512), bool)),
+    "causal": lambda layer, x: layer(x, is_causal=True),
+    "cache": lambda layer, x: layer(x, is_causal=True, cache=KVCache()),
+}
+
+
+@pytest.mark.parametrize("kind", PASSES)
+def test_a_layer_is_fused_in_every_kind_of_pass(kind, rng):
+    layer = MultiHeadAttention(64, 4, rng=rng)
+    x = Tensor(rng.standard_normal((1, 512, 64), np.float32))
+    with no_grad():
+        LAYER_AT_WORK.check(peak_bytes(lambda: PASSES[kind](layer, x)) / x.data.nbytes)
+
+
+@pytest.mark.parametrize("kind", PASSES)
+def test_the_layer_that_is_not_fused_has_all_weights_in_memory(kind, rng):
+    """The twin; and `fused = False` is heeded in each kind of pass, too."""
+    layer = MultiHeadAttention(64, 4, rng=rng)
+    layer.fused = False
+    x = Tensor(rng.standard_normal((1, 512, 64), np.float32))
+    with no_grad():
+        LAYER_AT_WORK.catches(peak_bytes(lambda: PASSES[kind](layer, x)) / x.data.nbytes)
+
+
 def test_a_layer_that_is_not_fused_keeps_them(rng):
     layer = MultiHeadAttention(64, 4, rng=rng)
     layer.fused = False
@@ -358,5 +394,6 @@ def test_a_layer_that_is_used_keeps_nothing(rng):
         layer = MultiHeadAttention(64, 4, rng=rng)
         x = Tensor(rng.standard_normal((1, 512, 64), np.float32))
         assert retained_bytes(lambda: layer(x)) < 64 * KIB
+        assert retained_bytes(lambda: layer.attention_maps(x)) < 64 * KIB
     finally:
         set_recorder(before)

@@ -1667,6 +1667,133 @@ NOTHING = "A row that has seen nothing: exp(-inf) is 0 less any number, and 0 is
 GROWTH = "Grows by another factor, or one token earlier: held memory and copies stay within the limits."
 SAME = "The same answer: the operation is symmetric, the lengths are equal, or only a message changes."
 
+
+@caught_by(1)
+def no_keys_are_as_many_as_queries(m):
+    right = m.causal_mask
+    m.causal_mask = lambda queries, keys=None: right(queries, keys or queries)
+
+
+@caught_by(1)
+def nothing_has_no_heads_to_merge(m):
+    rewritten(m, "merge_heads", ("heads * width", "-1"))
+
+
+@caught_by(1)
+def the_result_lies_position_by_position(m):
+    rewritten(
+        m,
+        "fused_attention",
+        (
+            "np.empty_like(q, shape=(*q.shape[:3], v.shape[3]))",
+            "np.empty((len(q), q.shape[2], q.shape[1], v.shape[3]), q.dtype).swapaxes(1, 2)",
+        ),
+    )
+
+
+@caught_by(3)
+def the_way_back_heeds_no_chunk(m):
+    rewritten(m, "fused_attention_back", ("is_causal, chunk)", "is_causal, None)"))
+
+
+@caught_by(1)
+def rows_change_places_under_the_views(m):
+    right = m.KVCache.select
+
+    def select(self, rows):
+        before = self._buffers
+        right(self, rows)
+        if before and before[0].shape == self._buffers[0].shape:
+            for x, new in zip(before, self._buffers, strict=True):
+                x[...] = new
+            self._buffers = before
+
+    m.KVCache.select = select
+
+
+@caught_by(1)
+def fewer_heads_than_none_divide(m):
+    rewritten(
+        m,
+        "MultiHeadAttention.__init__",
+        ("num_heads < 1", "num_heads == 0"),
+        ("num_kv_heads < 1", "num_kv_heads == 0"),
+    )
+
+
+@caught_by(1)
+def maps_are_of_what_was_not_turned(m):
+    right = m.MultiHeadAttention.attention_maps
+
+    def attention_maps(self, x, mask=None, is_causal=False):
+        turn, self.rotary = self.rotary, None
+        try:
+            return right(self, x, mask, is_causal)
+        finally:
+            self.rotary = turn
+
+    m.MultiHeadAttention.attention_maps = attention_maps
+
+
+@caught_by(3)
+def maps_are_kept_with_their_graph(m):
+    def attention_maps(self, x, mask=None, is_causal=False):
+        q, k, _ = self.heads(x)
+        self.maps = m.attention_weights(q, k, mask, is_causal)
+        return self.maps.data
+
+    m.MultiHeadAttention.attention_maps = attention_maps
+
+
+@caught_by(1)
+def a_mask_stays_for_the_next_pass(m):
+    right = m.MultiHeadAttention.forward
+
+    def forward(self, x, mask=None, is_causal=False, cache=None):
+        if mask is not None:
+            self.mask = mask
+        elif cache is None and getattr(self, "mask", np.zeros(0)).shape[-1] == x.shape[1]:
+            mask = self.mask
+        return right(self, x, mask, is_causal, cache)
+
+    m.MultiHeadAttention.forward = forward
+
+
+@caught_by(1)
+def a_cache_counts_tokens_that_cannot_be_turned(m):
+    right = m.MultiHeadAttention.forward
+
+    def forward(self, x, mask=None, is_causal=False, cache=None):
+        try:
+            return right(self, x, mask, is_causal, cache)
+        except ValueError:
+            if mask is None and cache is not None:
+                cache.length += x.shape[1]
+            raise
+
+    m.MultiHeadAttention.forward = forward
+
+
+@caught_by(3)
+def a_layer_is_fused_in_training_only(m):
+    rewritten(m, "MultiHeadAttention.forward", ("if self.fused:", "if self.fused and self.training:"))
+
+
+@caught_by(3)
+def a_layer_with_a_mask_is_not_fused(m):
+    rewritten(m, "MultiHeadAttention.forward", ("if self.fused:", "if self.fused and mask is None:"))
+
+
+@caught_by(3)
+def a_layer_with_a_cache_is_not_fused(m):
+    rewritten(m, "MultiHeadAttention.forward", ("if self.fused:", "if self.fused and cache is None:"))
+
+
+@caught_by(3)
+def a_layer_with_a_mask_is_always_fused(m):
+    rewritten(m, "MultiHeadAttention.forward", ("if self.fused:", "if self.fused or mask is not None:"))
+
+
 EQUIVALENT: dict[str, str] = {
     "allowed_pairs: shape[-2:] -> shape[2:]": SAME,
     "check_heads: dtypes[0] -> dtypes[1]": SAME,
