@@ -250,6 +250,8 @@ def test_beside_the_result_comes_the_logarithm_of_each_sum(rng):
     for chunk in (None, 2):
         _, params = fused_attention.run((q, k, v), {"mask": mask, "chunk": chunk})
         expect(params["logsumexp"], whole(q, k, v, mask)[1])
+    _, params = fused_attention.run((q, k[:, :, :0], v[:, :, :0]), {})
+    expect(params["logsumexp"], np.full((2, 4, 5), -np.inf))  # of no keys
 
 
 def test_the_result_lies_in_memory_as_the_queries_do(rng):

@@ -326,7 +326,14 @@ def test_the_twin_that_keeps_what_it_has_grown_out_of_is_caught():
     HELD.catches(kept_bytes(lambda: [np.empty((2, 2, 2**i, 64), np.float32) for i in range(12)]) / needs)
 
 
-# 13.13 KVCache.reset
+# 13.13 KVCache.nbytes, reset
+
+
+def test_a_cache_counts_the_memory_that_it_holds_used_or_not(rng):
+    """Just grown, it has room for nearly as many again. A few KiB are Python's own."""
+    cache, _ = filled(rng, 1025)
+    kept = kept_bytes(lambda: filled(rng, 1025))
+    assert abs(kept - cache.nbytes) < 64 * KIB, f"{cache.nbytes} bytes, and it holds {kept}"
 
 
 def test_a_reset_cache_holds_nothing(rng):

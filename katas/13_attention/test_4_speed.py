@@ -8,7 +8,14 @@ import numpy as np
 
 from dojo.expect import expect
 from dojo.measuring import Budget, WorkMeter, race
-from tinytorch.attention import KVCache, absorb, fused_attention, scaled_dot_product_attention
+from tinytorch.attention import (
+    KVCache,
+    MultiHeadAttention,
+    absorb,
+    fused_attention,
+    scaled_dot_product_attention,
+)
+from tinytorch.tensor import Tensor
 
 FUSED = Budget(
     "fused_attention of 176 positions",
@@ -265,6 +272,21 @@ def test_the_twin_that_computes_the_future_is_caught(rng):
 
     arrays = drawn(rng, 1, 1, 1024)
     FUTURE.catches(hide(*arrays, is_causal=True) / hide(*arrays, is_causal=False))
+
+
+# 13.15 MultiHeadAttention.heads
+
+
+def test_queries_keys_and_values_come_out_of_one_product(rng):
+    """They are parts of one result: asked for once, not once for each."""
+    layer, asked = MultiHeadAttention(8, 2, rng=rng), []
+    project = layer.qkv_proj.forward
+    layer.qkv_proj.forward = lambda x: (asked.append(x.shape), project(x))[1]
+    x = Tensor(rng.standard_normal((1, 6, 8), np.float32))
+    for run in (layer.heads, layer, layer.attention_maps):
+        asked.clear()
+        run(x)
+        assert len(asked) <= 1, f"qkv_proj was asked {len(asked)} times"
 
 
 # 13.7 scaled_dot_product_attention

@@ -1794,6 +1794,29 @@ def a_layer_with_a_mask_is_always_fused(m):
     rewritten(m, "MultiHeadAttention.forward", ("if self.fused:", "if self.fused or mask is not None:"))
 
 
+@caught_by(3)
+def memory_that_is_not_used_is_not_counted(m):
+    rewritten(m, "KVCache.nbytes", ("x.nbytes for", "x[:, :, : self.length].nbytes for"))
+
+
+@caught_by(1)
+def of_no_keys_the_sum_is_one(m):
+    right = m.fused_attention.forward
+
+    def forward(q, k, v, **params):
+        if k.ndim == 4 and k.shape[2] == 0:
+            return np.zeros((*q.shape[:3], v.shape[3]), q.dtype), np.zeros(q.shape[:3], q.dtype)
+        return right(q, k, v, **params)
+
+    _forward(m, forward)
+
+
+@caught_by(4)
+def one_product_is_computed_three_times(m):
+    right = m.MultiHeadAttention.heads
+    m.MultiHeadAttention.heads = lambda self, x, offset=0: tuple(right(self, x, offset)[i] for i in range(3))
+
+
 EQUIVALENT: dict[str, str] = {
     "allowed_pairs: shape[-2:] -> shape[2:]": SAME,
     "check_heads: dtypes[0] -> dtypes[1]": SAME,
