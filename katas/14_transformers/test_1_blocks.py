@@ -116,6 +116,8 @@ def test_the_parts_of_a_block_have_the_shapes_of_its_numbers():
             "mlp.proj.weight": (8, 10), "mlp.proj.bias": (8,),
         },
     )  # fmt: skip
+    parts = list(dict.fromkeys(name.split(".")[0] for name in shapes))
+    expect(parts, ["ln1", "attn", "ln2", "mlp"])  # in the order in which they are used
     bare = TransformerBlock(8, 4, bias=False, rng=new())
     expect([name for name, _ in bare.named_parameters() if "bias" in name], ["ln1.bias", "ln2.bias"])
     expect(bare.mlp.fc.weight.shape, (32, 8))
@@ -243,6 +245,20 @@ def test_blocks_are_left_as_they_were(training, rng):
     gradient_flow([block], x, grad)
     expect(([m.training for m in block.modules()], block.mlp.fc.weight.requires_grad), before)
     assert block.attn.out_proj.weight.requires_grad
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_each_block_is_gone_through_in_the_mode_that_it_is_in(training):
+    """What a block drops in training belongs to its gradient."""
+
+    class Spy(Module):
+        def forward(self, x):
+            modes.add((self, self.training))
+            return x * 2.0
+
+    one, other, modes = Spy().train(training), Spy().train(not training), set()
+    expect(gradient_flow([one, other], np.ones(4), np.ones(4)), [8.0, 4.0, 2.0])
+    assert modes == {(one, training), (other, not training)}
 
 
 def test_norms_of_large_gradients_do_not_overflow():

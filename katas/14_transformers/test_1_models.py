@@ -193,8 +193,11 @@ def test_a_text_that_is_longer_than_the_context_is_refused_by_numbers():
 
 @pytest.mark.parametrize("shape", [(3,), (1, 2, 3), ()], ids=str)
 def test_ids_without_a_batch_are_refused_by_their_shape(shape):
-    with expect_error(ValueError, str(shape)):
-        TinyGPT(SMALL, rng=new()).embed(np.zeros(shape, int))
+    ids, model, reader = np.zeros(shape, int), TinyGPT(SMALL, rng=new()), Encoder(SMALL, rng=new())
+    lengths = np.ones(shape[:1], int)
+    for call in (model.embed, model, reader, lambda ids: reader(ids, lengths)):
+        with expect_error(ValueError, str(shape)):
+            call(ids)
 
 
 def test_the_start_of_the_stream_is_dropped_in_training():
@@ -219,6 +222,8 @@ def test_weights_are_drawn_as_those_of_gpt2():
             last = name.endswith(("out_proj.weight", "mlp.proj.weight"))
             expect(float(p.data.std()), 0.02 / 4 if last else 0.02, rtol=0.05)
             expect(float(p.data.mean()), 0.0, atol=0.001)
+            far = float((abs(p.data) > 2 * p.data.std()).mean())  # of a normal distribution, 4.6 %
+            assert 0.03 < far < 0.06, f"{name}: {far:.1%} lie beyond two deviations"
         else:
             norms = "ln" in name and name.endswith("weight")
             expect(p.data, np.full(p.shape, 1 if norms else 0, np.float32))

@@ -109,6 +109,14 @@ def test_norms_keep_floats_and_make_integers_float32(given_dtype, dtype):
         expect(rms_norm(x, weight, eps=0.0), x.astype(dtype) / root)
 
 
+@pytest.mark.parametrize("dtype", ["u1", "i2"], ids=str)
+def test_squares_of_small_integers_are_not_cut_off(dtype):
+    """The mean of the squares of 150 and 210 is 33,300: more than either dtype holds."""
+    x, weight = np.array([[150, 210]], dtype), f32(1, 1)
+    expect(layer_norm(x, weight, 0 * weight, eps=0.0), f32([-1, 1]))
+    expect(rms_norm(x, weight, eps=0.0), f32([150, 210]) / np.sqrt(np.float32(33_300)))
+
+
 @pytest.mark.parametrize("shape", [(0, 3), (2, 0, 3), (0,), (2, 0)], ids=str)
 def test_norms_of_nothing_are_nothing(shape):
     x, weight = np.empty(shape, np.float32), np.ones(shape[-1:], np.float32)

@@ -229,6 +229,24 @@ def test_without_a_gradient_nothing_is_kept(rng):
         expect(kept_bytes(lambda: block(x)) / x.data.nbytes, 1.0, atol=0.1)
 
 
+@pytest.mark.parametrize("norm", [LayerNorm, RMSNorm])
+def test_the_layer_of_a_norm_keeps_no_more_than_its_operation(norm, rng):
+    layer, x = norm(128), stream(rng)
+    size = x.data.nbytes
+    NORM_KEPT.check((kept_bytes(lambda: layer(x + 1.0)) - size) / size)
+
+
+def test_the_twin_whose_layer_is_made_of_single_operations_is_caught(rng):
+    layer, x = RMSNorm(128), stream(rng)
+    size = x.data.nbytes
+
+    def composed():
+        y = x + 1.0
+        return y / sqrt(mean(y * y, axis=-1, keepdims=True) + layer.eps) * layer.weight
+
+    NORM_KEPT.catches((kept_bytes(composed) - size) / size)
+
+
 LAYERS = {
     "LayerNorm": lambda rng: LayerNorm(128),
     "RMSNorm": lambda rng: RMSNorm(128),

@@ -1788,6 +1788,106 @@ def a_feed_forward_in_use_always_has_a_gelu(m):
     rewritten(m, "FeedForward.forward", ("self.activation(", "(self.activation if self.training else gelu)("))
 
 
+@caught_by(1)
+def rms_norm_squares_small_integers_as_they_are(m):
+    rewritten(
+        m,
+        "rms_norm",
+        ("x = floating(x)", "given = as_rows(np.asarray(x)); x = floating(x)"),
+        ("mean_square(rows)", "mean_square(given).astype(x.dtype)"),
+    )
+
+
+@caught_by(1)
+def a_feed_forward_is_drawn_before_its_attention(m):
+    made = "self.mlp = FeedForward(dim, hidden, dropout, bias, rng=rng)"
+    rewritten(
+        m,
+        "TransformerBlock.__init__",
+        (made, "pass"),
+        ("self.ln1 = norm(dim)", f"self.ln1 = norm(dim); {made}"),
+    )
+
+
+def _following_in_mode(m, training):
+    follow = m.gradient_flow
+
+    def gradient_flow(blocks, x, grad):
+        before = [(module, module.training) for block in blocks for module in block.modules()]
+        for block in blocks:
+            block.train(training)
+        norms = follow(blocks, x, grad)
+        for module, was in before:
+            module.training = was
+        return norms
+
+    m.gradient_flow = gradient_flow
+
+
+@caught_by(1)
+def a_gradient_is_followed_through_blocks_in_use(m):
+    _following_in_mode(m, False)
+
+
+@caught_by(1)
+def a_gradient_is_followed_through_blocks_in_training(m):
+    _following_in_mode(m, True)
+
+
+@caught_by(1)
+def weights_are_drawn_evenly(m):
+    def uniform(array, *, std, rng):
+        data = m.as_plain(array)
+        data[...] = rng.uniform(-std * math.sqrt(3), std * math.sqrt(3), data.shape)
+        return array
+
+    m.normal_ = uniform
+
+
+@caught_by(1)
+def an_encoder_makes_its_mask_before_it_looks_at_its_ids(m):
+    rewritten(
+        m,
+        "Encoder.forward",
+        ("x = self.embed(ids)\n", "pass\n"),
+        ("if not self.norm_first:", "x = self.embed(ids)\n    if not self.norm_first:"),
+    )
+
+
+@caught_by(1)
+def names_of_dtypes_are_made_of_their_kind_and_size(m):
+    class Names(dict):
+        def get(self, dtype):
+            if dtype.kind == "b":
+                return "BOOL"
+            return f"{dtype.kind.upper()}{8 * dtype.itemsize}" if dtype.kind in "iufc" else None
+
+    m.Names = Names
+    rewritten(m, "write_safetensors", ("{dtype: name for name, dtype in DTYPES.items()}", "Names()"))
+
+
+@caught_by(1)
+def arrays_are_sorted_by_their_start_alone(m):
+    rewritten(
+        m,
+        "read_safetensors",
+        (
+            'sorted(entry["data_offsets"] for entry in header.values())',
+            'sorted((entry["data_offsets"] for entry in header.values()), key=lambda span: span[0])',
+        ),
+    )
+
+
+@caught_by(3)
+def an_rms_norm_is_made_of_single_operations(m):
+    def forward(self, x):
+        return x / sqrt(mean(x * x, axis=-1, keepdims=True) + self.eps) * self.weight
+
+    from tinytorch.tensor import mean, sqrt
+
+    m.RMSNorm.forward = forward
+
+
 EQUIVALENT: dict[str, str] = {
     "as_plain: array.data if isinstance(array, Tensor) else np.asarray(array) -> np.asarray(array)": (
         "numpy makes the same array of a Tensor, number by number"

@@ -229,8 +229,8 @@ def gradient_flow(blocks: Sequence[Module], x: Array, grad: Array) -> list[float
 
     x goes through the blocks, and `grad`, of the shape of what comes out, the other way. Item i of what is
     returned is the norm of the gradient at the input of block i, and the last one that of `grad`. All in
-    float64 at the end; no parameter's `.grad` changes, and the blocks stay as they are: what trains, what is
-    frozen.
+    float64 at the end; no parameter's `.grad` changes, and the blocks are, meanwhile and afterwards, as they
+    were: what trains, what is frozen.
     """
     # TODO 14.9: give each block a leaf of its own to start from. `flow` of kata 06 yields what leaves get.
     raise NotImplementedError("kata 14.9: gradient_flow")
@@ -480,7 +480,7 @@ def load_gpt2(path: str | os.PathLike[str], num_heads: int) -> TinyGPT:
 
     All its numbers can be read off the shapes, but for that of the heads. Nothing is unpickled.
     FileNotFoundError if there is no such file; ValueError, naming it, if it is damaged, or its arrays are not
-    those of a GPT-2.
+    those of a GPT-2. The model is tied where its head has the numbers of the tokens.
     """
     # TODO 14.20: an .npz is a zip, which starts with b"PK". How many blocks are there, how wide is `fc`?
     raise NotImplementedError("kata 14.20: load_gpt2")
