@@ -478,7 +478,7 @@ def test_powers_keep_to_the_rule_for_dtypes():
 
 
 def test_integers_have_no_negative_powers():
-    with expect_error(ValueError, "negative"):
+    with expect_error(ValueError):
         Tensor([2, 3]) ** -1
     with expect_error(ValueError):
         Tensor([2, 3]) ** Tensor([1, -1])

@@ -265,7 +265,7 @@ def broadcast_shapes(*shapes: Shape) -> Shape:
     """The shape in which all meet, lined up at the right: a missing axis, or one of length 1, stretches.
 
     `broadcast_shapes((3, 1), (4,))` is `(3, 4)`. Where lengths differ and neither is 1, a ValueError names
-    the shapes, the lengths and (one such) axis, -1 for the last.
+    all the shapes, the lengths and (one such) axis, `axis -1` for the last.
     """
     # TODO 02.3: count axes from the right, -1, -2, ... and beware of length 0.
     raise NotImplementedError("kata 02.3: broadcast_shapes")
@@ -469,7 +469,10 @@ def amin(a: Array, *, axis: Axis = None, keepdims: bool = False) -> Any:
 
 @op
 def argmax(a: Array, *, axis: int | None = None, keepdims: bool = False) -> Any:
-    """Where the largest element is, the first of several; without axis, counted row by row in all of `a`."""
+    """Where the largest element is, the first of several; of nothing, a ValueError.
+
+    Without axis, counted row by row in all of `a`.
+    """
     # TODO 02.14: at most one axis.
     raise NotImplementedError("kata 02.14: argmax")
 
@@ -497,7 +500,7 @@ def reshape(a: Array, *, shape: Shape) -> Array:
 
 @op
 def view(a: Array, *, shape: Shape) -> Array:
-    """`reshape`, but never a copy: where one would be needed, a ValueError says so and names both shapes."""
+    """`reshape`, but never a copy: where one is needed, a ValueError says "copy" and names both shapes."""
     # TODO 02.16: you can know before anything is copied.
     raise NotImplementedError("kata 02.16: view")
 
@@ -518,7 +521,7 @@ def transpose(a: Array, *, axis0: int, axis1: int) -> Array:
 
 @op
 def permute(a: Array, *, axes: Shape) -> Array:
-    """A view whose axis i is axis axes[i] of `a`."""
+    """A view whose axis i is axis axes[i] of `a`. ValueError unless each axis is there once."""
     # TODO 02.17: this is numpy's transpose.
     raise NotImplementedError("kata 02.17: permute")
 
