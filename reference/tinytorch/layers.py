@@ -36,8 +36,8 @@ def as_rows(a: Array) -> Array:
 def affine(x: Array, weight: Array, bias: Array | None = None) -> Array:
     """x @ weight.T + bias: (..., inputs), (outputs, inputs), (outputs,) -> (..., outputs).
 
-    In the dtype in which x and weight meet; if that is one of integers, only without a bias. Where shapes do
-    not fit, a ValueError names them.
+    In the dtype in which x and weight meet; if that is one of integers, only without a bias. Where x or bias
+    does not fit weight, a ValueError names the shapes of both.
     """
     # kata 03.1: each row of `weight` makes one output; one product for all rows of `x`.
     x, weight = promote(x, weight)
@@ -183,7 +183,7 @@ class Module:
         """Copy arrays into the parameters and buffers of these names, in place and in the dtype they have.
 
         A ValueError names what is missing, what is there without being asked for (neither counts unless
-        `strict`), and each shape or dtype that does not fit; then nothing at all has changed.
+        `strict`), and each whose shape or dtype does not fit, with both; then nothing at all has changed.
         """
         # kata 03.9: look first, then copy; and note each write with `increment_version`.
         own = self.state_dict()
