@@ -54,7 +54,7 @@ def relu_back(grad: Array, out: Array) -> Any:  # stub: (grad)
 
 @op
 def leaky_relu(x: Array, *, negative_slope: float = 0.01) -> Any:
-    """x where it is positive, else negative_slope * x. ValueError unless 0 <= negative_slope <= 1."""
+    """x where it is positive, else negative_slope * x. A ValueError names a slope outside of 0 to 1."""
     # kata 04.3: as for relu, but in floats.
     x = floating(x)
     return leaky_relu_into(x, negative_slope, np.empty_like(x))
@@ -226,8 +226,8 @@ def dropout(x: Array, *, p: float = 0.5, rng: np.random.Generator) -> tuple[Any,
     """Each element is 0 with probability `p`, and else divided by 1 - p, so that the mean stays.
 
     Beside the result comes what the way back needs: a mask of bools, False where an element became 0, and the
-    factor of the others: 1 / (1 - p), and 0 for p = 1, where there are no others. ValueError unless
-    0 <= p <= 1.
+    factor of the others: 1 / (1 - p), and 0 for p = 1, where there are no others. ValueError, with
+    p's value, unless 0 <= p <= 1.
     """
     # kata 04.14: float32 is fine enough to draw in. inf * 0 is nan with a warning, but what is dropped is 0.
     if not 0 <= p <= 1:

@@ -51,7 +51,7 @@ def relu_back(grad) -> Any:
 
 @op
 def leaky_relu(x: Array, *, negative_slope: float = 0.01) -> Any:
-    """x where it is positive, else negative_slope * x. ValueError unless 0 <= negative_slope <= 1."""
+    """x where it is positive, else negative_slope * x. A ValueError names a slope outside of 0 to 1."""
     # TODO 04.3: as for relu, but in floats.
     raise NotImplementedError("kata 04.3: leaky_relu")
 
@@ -174,8 +174,8 @@ def dropout(x: Array, *, p: float = 0.5, rng: np.random.Generator) -> tuple[Any,
     """Each element is 0 with probability `p`, and else divided by 1 - p, so that the mean stays.
 
     Beside the result comes what the way back needs: a mask of bools, False where an element became 0, and the
-    factor of the others: 1 / (1 - p), and 0 for p = 1, where there are no others. ValueError unless
-    0 <= p <= 1.
+    factor of the others: 1 / (1 - p), and 0 for p = 1, where there are no others. ValueError, with
+    p's value, unless 0 <= p <= 1.
     """
     # TODO 04.14: float32 is fine enough to draw in. inf * 0 is nan with a warning, but what is dropped is 0.
     raise NotImplementedError("kata 04.14: dropout")
