@@ -202,7 +202,7 @@ def orthogonal_(tensor: Tensor, gain: float = 1.0, *, rng: np.random.Generator) 
     """A random matrix whose rows (or columns, if there are fewer) are orthogonal and of length `gain`.
 
     So lengths stay as they are, through any number of layers (Saxe, 2013). Axes beyond the second count as
-    columns. Every such matrix is as likely as any other. ValueError for fewer than two axes.
+    columns. Every such matrix is as likely as any other. ValueError as of `fans`.
     """
     # TODO 05.8: np.linalg.qr makes columns orthogonal, and leans towards some signs.
     raise NotImplementedError("kata 05.8: orthogonal_")
