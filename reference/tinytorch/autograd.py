@@ -530,7 +530,7 @@ def backward(tensor: Tensor, grad: Any = None, retain_graph: bool = False) -> No
     Raises:
         RuntimeError: `tensor` was not recorded, and the message says that `import tinytorch.autograd` must
             come first; or part of its graph has been freed, or an array that a rule kept was changed in
-            place since, and the message names the op.
+            place since, and the message is that of `look_over`.
         ValueError: `grad` is missing, or has another shape than `tensor`; the message names the shapes.
         TypeError: an op on the way has no gradient rule; the message names it.
     """
@@ -711,7 +711,7 @@ def checkpoint_sequential(
     """`x` through all `layers`, in `segments` pieces of about equal length, all but the last checkpointed.
 
     No piece is longer than another by more than one layer. The last would be computed again as soon as it is
-    done. ValueError unless there is at least one segment.
+    done. ValueError, with their number, unless there is at least one segment.
     """
     # kata 06.17: a piece is a function of one tensor; mind which layers it will see when it runs.
     layers = list(layers)
@@ -740,8 +740,8 @@ def gradcheck(
 
     It is tried in float64, with a random gradient of the output drawn from `rng`, at `arrays`: those of
     floats (Python's floats and lists of them, too) become tensors that require a gradient, others are handed
-    on. The error names the argument, counted from 0, and the worst element. A result that is not float64 any
-    more is an AssertionError too, which names its dtype.
+    on. The error names the argument (`argument 0` is the first) and the index of the worst element. A result
+    that is not float64 any more is an AssertionError too, which names its dtype.
     """
     # kata 06.18: kata 01 has `numerical_gradient`, of a function to one number, and `assert_close`.
     inputs = [Tensor(np.array(a, np.float64), True) if np.asarray(a).dtype.kind == "f" else a for a in arrays]
