@@ -115,8 +115,9 @@ def pixel_rows(x: Array) -> Array:
 def conv_output_size(size: int, kernel: int, stride: int = 1, padding: int = 0, dilation: int = 1) -> int:
     """In how many places a kernel of `kernel` taps, `dilation` apart, fits on `size` pixels and the border.
 
-    The border is `padding` pixels on each side, and the kernel moves by `stride`. ValueError, which names the
-    numbers, if there is no place, or if a kernel, stride or dilation is less than 1 or a padding than 0.
+    The border is `padding` pixels on each side, and the kernel moves by `stride`. ValueError, which names
+    size and kernel (or its reach), if there is no place; and, which names that number, if a kernel, stride or
+    dilation is less than 1 or a padding than 0.
     """
     # kata 07.1: how far does the kernel reach, and how far can it move from its first place?
     reach = dilation * (kernel - 1) + 1
@@ -524,7 +525,7 @@ def batch_norm(
     towards these by `momentum`, in place, with the variance divided by n - 1. Else by the running ones, which
     must be given then. `eps` is added to the variance before its root is taken.
 
-    ValueError if shapes do not fit, naming them, or if in training a channel has fewer than two numbers.
+    ValueError, naming the shapes, if they do not fit, or if in training a channel has fewer than two numbers.
     """
     # kata 07.11: `in_chunks` gives a few rows at a time, which stay in the cache from one step to the next.
     x = floating(x)
