@@ -84,9 +84,9 @@ class Optimizer:
     def add_param_group(self, group: Mapping[str, Any]) -> None:
         """Optimise these parameters too: {"params": an iterable, and options that differ from the defaults}.
 
-        TypeError for what is no dict or no Parameter. ValueError, with its name or number, for an option that
-        is unknown or out of its limits, for "params" that are missing, and for a parameter that is there
-        already. Then no group was added.
+        TypeError, with its type, for what is no dict or no Parameter. ValueError, with its name, for an
+        option that is unknown or (with its value) out of its limits, for "params" that are missing, and, with
+        its shape, for a parameter that is there already. Then no group was added.
         """
         # kata 08.2: parameters may come from a generator; `p in list` would compare elements, so use a set.
         if not isinstance(group, Mapping):
@@ -190,8 +190,8 @@ class Optimizer:
         """Go on from where a state was taken: copy its arrays, in the parameters' dtypes, and its numbers.
 
         Numbers may have become arrays without axes, as in an .npz file. A ValueError names what is missing,
-        what belongs to no group or parameter, and each shape or dtype that does not fit; then nothing at all
-        has changed.
+        what belongs to no group or parameter, and each whose shape or dtype does not fit, with both; then
+        nothing at all has changed.
         """
         # kata 08.7: look first, then change. What is not in the state was not there: forget it.
         groups: dict[str, tuple[Group, Group]] = {
@@ -409,8 +409,8 @@ def clip_grad_norm_(params: Iterable[Parameter], max_norm: float) -> float:
     """Scale all gradients by one factor, in place, to a norm of max_norm at most; return what it was.
 
     The norm is that of all gradients as one vector, the factor max_norm / (norm + 1e-6), or 1 if that is
-    less. Parameters without a gradient are passed over; a norm that is not finite scales nothing. ValueError
-    for a max_norm below 0.
+    less. Parameters without a gradient are passed over; a norm that is not finite scales nothing. ValueError,
+    with its value, for a max_norm that is below 0 or nan.
     """
     # kata 08.13: np.vdot makes no array of squares.
     if not max_norm >= 0:
@@ -427,7 +427,7 @@ def clip_grad_norm_(params: Iterable[Parameter], max_norm: float) -> float:
 def clip_grad_value_(params: Iterable[Parameter], clip_value: float) -> None:
     """Bring each element of each gradient into [-clip_value, clip_value], in place.
 
-    ValueError for a clip_value below 0.
+    ValueError, with its value, for a clip_value that is below 0 or nan.
     """
     # kata 08.14: np.clip takes an out.
     if not clip_value >= 0:
@@ -489,7 +489,7 @@ class LRScheduler:
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
         """Go on from where a state was taken, and set the learning rates that belong there.
 
-        ValueError for another number of groups.
+        ValueError, with both numbers, for another number of groups.
         """
         # kata 08.15: numbers may come back from a file as arrays without axes.
         base_lrs = np.asarray(saved["base_lrs"]).tolist()
@@ -608,7 +608,10 @@ class OneCycleLR(LRScheduler):
         return base_lr * self.between(epoch, *self.factors)
 
     def apply(self) -> None:
-        """Set the learning rates and momenta that belong to `last_epoch`. ValueError after total_steps."""
+        """Set the learning rates and momenta that belong to `last_epoch`.
+
+        After total_steps steps, one more is a ValueError with that number.
+        """
         # kata 08.17: the momentum of Adam is its first beta.
         if self.last_epoch > self.total_steps:
             raise ValueError(f"step {self.last_epoch} of a cycle of {self.total_steps}")

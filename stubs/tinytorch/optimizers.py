@@ -80,9 +80,9 @@ class Optimizer:
     def add_param_group(self, group: Mapping[str, Any]) -> None:
         """Optimise these parameters too: {"params": an iterable, and options that differ from the defaults}.
 
-        TypeError for what is no dict or no Parameter. ValueError, with its name or number, for an option that
-        is unknown or out of its limits, for "params" that are missing, and for a parameter that is there
-        already. Then no group was added.
+        TypeError, with its type, for what is no dict or no Parameter. ValueError, with its name, for an
+        option that is unknown or (with its value) out of its limits, for "params" that are missing, and, with
+        its shape, for a parameter that is there already. Then no group was added.
         """
         # TODO 08.2: parameters may come from a generator; `p in list` would compare elements, so use a set.
         raise NotImplementedError("kata 08.2: Optimizer.add_param_group")
@@ -135,8 +135,8 @@ class Optimizer:
         """Go on from where a state was taken: copy its arrays, in the parameters' dtypes, and its numbers.
 
         Numbers may have become arrays without axes, as in an .npz file. A ValueError names what is missing,
-        what belongs to no group or parameter, and each shape or dtype that does not fit; then nothing at all
-        has changed.
+        what belongs to no group or parameter, and each whose shape or dtype does not fit, with both; then
+        nothing at all has changed.
         """
         # TODO 08.7: look first, then change. What is not in the state was not there: forget it.
         raise NotImplementedError("kata 08.7: Optimizer.load_state_dict")
@@ -271,8 +271,8 @@ def clip_grad_norm_(params: Iterable[Parameter], max_norm: float) -> float:
     """Scale all gradients by one factor, in place, to a norm of max_norm at most; return what it was.
 
     The norm is that of all gradients as one vector, the factor max_norm / (norm + 1e-6), or 1 if that is
-    less. Parameters without a gradient are passed over; a norm that is not finite scales nothing. ValueError
-    for a max_norm below 0.
+    less. Parameters without a gradient are passed over; a norm that is not finite scales nothing. ValueError,
+    with its value, for a max_norm that is below 0 or nan.
     """
     # TODO 08.13: np.vdot makes no array of squares.
     raise NotImplementedError("kata 08.13: clip_grad_norm_")
@@ -281,7 +281,7 @@ def clip_grad_norm_(params: Iterable[Parameter], max_norm: float) -> float:
 def clip_grad_value_(params: Iterable[Parameter], clip_value: float) -> None:
     """Bring each element of each gradient into [-clip_value, clip_value], in place.
 
-    ValueError for a clip_value below 0.
+    ValueError, with its value, for a clip_value that is below 0 or nan.
     """
     # TODO 08.14: np.clip takes an out.
     raise NotImplementedError("kata 08.14: clip_grad_value_")
@@ -337,7 +337,7 @@ class LRScheduler:
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
         """Go on from where a state was taken, and set the learning rates that belong there.
 
-        ValueError for another number of groups.
+        ValueError, with both numbers, for another number of groups.
         """
         # TODO 08.15: numbers may come back from a file as arrays without axes.
         raise NotImplementedError("kata 08.15: LRScheduler.load_state_dict")
@@ -446,7 +446,10 @@ class OneCycleLR(LRScheduler):
         return base_lr * self.between(epoch, *self.factors)
 
     def apply(self) -> None:
-        """Set the learning rates and momenta that belong to `last_epoch`. ValueError after total_steps."""
+        """Set the learning rates and momenta that belong to `last_epoch`.
+
+        After total_steps steps, one more is a ValueError with that number.
+        """
         # TODO 08.17: the momentum of Adam is its first beta.
         raise NotImplementedError("kata 08.17: OneCycleLR.apply")
 
