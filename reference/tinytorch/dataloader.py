@@ -42,8 +42,8 @@ CIFAR_RECORD = 1 + 3 * 32 * 32  # bytes: a label, then red, green and blue, row 
 def default_collate(samples: Sequence[Any]) -> Any:
     """One batch of a list of samples, with a new first axis: arrays and numbers are stacked.
 
-    Tuples and dicts are batched part by part; Tensors give a Tensor, strings stay a list. No samples, or
-    samples whose shapes differ, are a ValueError that names the shapes.
+    Tuples and dicts are batched part by part; Tensors give a Tensor, strings stay a list. A ValueError names
+    shapes that differ; it is one, too, for no samples, and for tuples of different lengths.
     """
     # kata 09.1: look at the first sample; tuples and dicts ask default_collate for each of their parts.
     if not len(samples):
@@ -92,7 +92,7 @@ class TensorDataset(Dataset):
     """Arrays (or Tensors) of one length; a sample is a tuple of their rows. Nothing is copied.
 
     Raises:
-        ValueError: no array, or lengths that differ, which it names.
+        ValueError: no array, one without axes, or lengths that differ: the message names the shapes.
     """
 
     def __init__(self, *arrays: Any) -> None:
@@ -246,6 +246,7 @@ def map_cifar(path: str | Path) -> tuple[Array, Array]:
     """Images (n, 3, 32, 32) and labels (n,), both uint8 views of a binary CIFAR-10 file, which is mapped.
 
     Raises:
+        FileNotFoundError: there is no such file.
         ValueError: the file is empty or not made of whole records; it is named.
     """
     # kata 09.7: records of CIFAR_RECORD bytes make a table; columns of it are views.
@@ -283,6 +284,7 @@ def unpickle_cifar(path: str | Path) -> tuple[Array, Array]:
     nothing.
 
     Raises:
+        FileNotFoundError: there is no such file.
         ValueError: the file is damaged, asks for anything but arrays, or holds something else; it is named.
     """
     # kata 09.8: read with _ArraysOnly(file, encoding="bytes"); whatever goes wrong is one ValueError.
@@ -431,7 +433,8 @@ class Normalize:
     """(images - mean) / std, with one number or one for each channel; integers become float32.
 
     Raises:
-        ValueError: a std of 0, or means for another number of channels, when called.
+        ValueError: a std of 0, and the message has the 0; or, when called, means or stds for another number
+            of channels, and the message says how many they are, and the shape of the images.
     """
 
     def __init__(self, mean: Any, std: Any) -> None:
@@ -589,7 +592,8 @@ class DataLoader:
         transform: what happens to each batch's images: the batch, or its first part where it is a tuple.
 
     Raises:
-        ValueError: batch_size below 1, prefetch below 0, shuffle without rng or together with a sampler.
+        ValueError: batch_size below 1 or prefetch below 0, with its value; shuffle without "rng", or with a
+            "sampler", and the message says which.
     """
 
     def __init__(
