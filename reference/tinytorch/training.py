@@ -93,9 +93,9 @@ def cross_entropy(
     is made.
 
     Raises:
-        ValueError: shapes that do not fit, naming both; a label that is no class; a smoothing outside of
-            0 to 1; an unknown reduction; the mean of no rows.
-        TypeError: labels that are no integers.
+        ValueError: shapes that do not fit, naming both; a label that is no class, a smoothing outside of
+            0 to 1, or an unknown reduction, naming each; the mean of no rows.
+        TypeError: labels that are no integers, naming their dtype.
     """
     # kata 10.3: log sum exp(x) - x[label], after `below_largest`; then the softmax, in the same array.
     labels = check_labels(logits, labels)
@@ -155,7 +155,7 @@ def check_classes(numbers: Array, classes: int) -> None:
 def accuracy(logits: Any, labels: Any) -> float:
     """Which part of the rows of logits (n, classes) is largest at their label (n,).
 
-    ValueError, naming both shapes, where they do not fit, and for no rows.
+    ValueError, naming both shapes, where they do not fit or have no rows.
     """
     # kata 10.5: where the largest is, all rows at once; then compare.
     logits, labels = as_array(logits), as_array(labels)
@@ -413,7 +413,8 @@ class EarlyStopping(Callback):
     def on_epoch_end(self, trainer: Trainer) -> None:
         """Look at the last number of the history, and set `trainer.stopped`.
 
-        nan is never better. ValueError, naming what there is, if nothing of this name was measured.
+        nan is never better. If nothing of this name was measured, a ValueError has the name, and those that
+        there are.
         """
         # kata 10.12: turn "max" into "min" by the sign.
         if not trainer.history.get(self.monitor):
@@ -753,7 +754,8 @@ class Trainer:
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
         """Stand where another trainer of the same kind stood.
 
-        ValueError if the model, the optimizer, the scheduler, the callbacks or the generators are others.
+        ValueError if the model, the optimizer, the scheduler, the callbacks or the generators are others; for
+        the last three, the message names these.
         """
         # kata 10.17: each part takes its own. How many callbacks and generators there are must be the same.
         generators = self.generators()

@@ -85,9 +85,9 @@ def cross_entropy(
     is made.
 
     Raises:
-        ValueError: shapes that do not fit, naming both; a label that is no class; a smoothing outside of
-            0 to 1; an unknown reduction; the mean of no rows.
-        TypeError: labels that are no integers.
+        ValueError: shapes that do not fit, naming both; a label that is no class, a smoothing outside of
+            0 to 1, or an unknown reduction, naming each; the mean of no rows.
+        TypeError: labels that are no integers, naming their dtype.
     """
     # TODO 10.3: log sum exp(x) - x[label], after `below_largest`; then the softmax, in the same array.
     raise NotImplementedError("kata 10.3: cross_entropy")
@@ -125,7 +125,7 @@ def check_classes(numbers: Array, classes: int) -> None:
 def accuracy(logits: Any, labels: Any) -> float:
     """Which part of the rows of logits (n, classes) is largest at their label (n,).
 
-    ValueError, naming both shapes, where they do not fit, and for no rows.
+    ValueError, naming both shapes, where they do not fit or have no rows.
     """
     # TODO 10.5: where the largest is, all rows at once; then compare.
     raise NotImplementedError("kata 10.5: accuracy")
@@ -311,7 +311,8 @@ class EarlyStopping(Callback):
     def on_epoch_end(self, trainer: Trainer) -> None:
         """Look at the last number of the history, and set `trainer.stopped`.
 
-        nan is never better. ValueError, naming what there is, if nothing of this name was measured.
+        nan is never better. If nothing of this name was measured, a ValueError has the name, and those that
+        there are.
         """
         # TODO 10.12: turn "max" into "min" by the sign.
         raise NotImplementedError("kata 10.12: EarlyStopping.on_epoch_end")
@@ -538,7 +539,8 @@ class Trainer:
     def load_state_dict(self, saved: Mapping[str, Any]) -> None:
         """Stand where another trainer of the same kind stood.
 
-        ValueError if the model, the optimizer, the scheduler, the callbacks or the generators are others.
+        ValueError if the model, the optimizer, the scheduler, the callbacks or the generators are others; for
+        the last three, the message names these.
         """
         # TODO 10.17: each part takes its own. How many callbacks and generators there are must be the same.
         raise NotImplementedError("kata 10.17: Trainer.load_state_dict")
