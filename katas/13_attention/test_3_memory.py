@@ -374,8 +374,8 @@ def test_a_layer_is_fused_in_every_kind_of_pass(kind, rng):
 
 
 @pytest.mark.parametrize("kind", PASSES)
-def test_the_layer_that_is_not_fused_has_all_weights_in_memory(kind, rng):
-    """The twin; and `fused = False` is heeded in each kind of pass, too."""
+def test_the_twin_layer_that_is_not_fused_is_caught(kind, rng):
+    """It has all weights in memory; and `fused = False` is heeded in each kind of pass, too."""
     layer = MultiHeadAttention(64, 4, rng=rng)
     layer.fused = False
     x = Tensor(rng.standard_normal((1, 512, 64), np.float32))
