@@ -91,14 +91,17 @@ class Cache(abc.ABC):
 
     @abc.abstractmethod
     def select(self, rows: Any) -> None:
-        """Keep these rows, in this order; one may be kept several times. A new cache stays new.
+        """Keep these rows, in this order; one may be kept several times, or none. A new cache stays new.
 
-        IndexError for a row that is not there; whether -1 is the last one or none is left open.
+        IndexError, naming it, for a row that is not there; whether -1 is the last one or none is left open.
         """
 
     @abc.abstractmethod
     def truncate(self, length: int) -> None:
-        """Forget the positions from `length` on, as if they had never been. Errors as of `check_length`."""
+        """Forget the positions from `length` on, as if they had never been; rows and layout stay.
+
+        Errors as of `check_length`.
+        """
 
     @abc.abstractmethod
     def reset(self) -> None:
@@ -171,7 +174,10 @@ class StaticCache(Cache):
             self.held = [np.empty((*x.shape[:2], self.max_length, x.shape[3]), x.dtype) for x in (k, v)]
 
     def append(self, k: Any, v: Any) -> tuple[Array, Array]:
-        """As of every Cache; views of the memory. ValueError if there is no room, which names the numbers."""
+        """As of every Cache; views of the memory.
+
+        ValueError if there is no room, naming how many came, max_length, and how many positions there are.
+        """
         # TODO 19.1: check, then look for room, then lay out, then write.
         raise NotImplementedError("kata 19.1: StaticCache.append")
 
@@ -235,14 +241,14 @@ class WindowCache(StaticCache):
     def fit(self, mask: Any, new: int) -> Any:
         """As of every Cache: None, or bools for keys in the order of `positions(new)`.
 
-        `mask` is None or bools (..., length + new), about all positions in their order.
+        `mask` is None or bools (..., length + new), an array or a Tensor, about all positions in their order.
         """
         # TODO 19.5: its columns by `positions`. And of several new ones, each has a window of its own.
         raise NotImplementedError("kata 19.5: WindowCache.fit")
 
     def truncate(self, length: int) -> None:
-        """As of every Cache; but what is forgotten does not come back: ValueError, naming the numbers, if of
-        the sinks and the `window` positions before `length` one is not there any more.
+        """As of every Cache; but what is forgotten does not come back: ValueError, naming `length` and how
+        many positions there were, if of the sinks and the `window` positions before `length` one is gone.
         """
         # TODO 19.6: where does the window before `length` begin? And what is held now?
         raise NotImplementedError("kata 19.6: WindowCache.truncate")
@@ -270,7 +276,10 @@ class CachedModel(Module):
     def forward(
         self, ids: Any, mask: Any = None, caches: Sequence[Any] | None = None, positions: Any = None
     ) -> Tensor:
-        """As of the model; `mask` is about all positions, whatever the caches have forgotten."""
+        """As of the model; `mask` is about all positions, whatever the caches have forgotten.
+
+        Caches that are not one for each block, none at all among them, are the model's to refuse.
+        """
         # TODO 19.7: the model wants a mask for the keys that it gets.
         raise NotImplementedError("kata 19.7: CachedModel.forward")
 
@@ -447,8 +456,8 @@ def read_rest(model: LanguageModel, ids: Array, caches: Sequence[Any], chunk: in
     """The logits (B, V) after ids (B, T), of which the caches hold the first ones already.
 
     Only the rest is given to the model, at most `chunk` columns at once, and all of it without `chunk`; after
-    that the caches hold all of them. Inside of `evaluating` (10). ValueError, naming the numbers, if there is
-    no rest, or for a chunk below 1.
+    that the caches hold all of them. Inside of `evaluating` (10). ValueError if there is no rest, naming what
+    the caches hold and T, or for a chunk below 1, naming it.
     """
     # TODO 19.13: of all the logits, only the last column's are wanted; let go of a chunk's before the next.
     raise NotImplementedError("kata 19.13: read_rest")
@@ -535,8 +544,8 @@ class PrefixCache:
     def keep(self, ids: Any, caches: Sequence[PagedCache]) -> None:
         """Remember what caches of one row, one a layer, hold of this row of ids: all whole blocks.
 
-        ValueError as of `row`, and for caches that are not so, with how many they are and the rows they have;
-        for new ones, which have none, too.
+        ValueError as of `row`, and for caches that are not so, with how many they are and the `rows` of each:
+        for new ones, too, whose `rows` is None.
         """
         # TODO 19.15: one user more for each block that is new. When there are too many, forget.
         raise NotImplementedError("kata 19.15: PrefixCache.keep")
