@@ -94,7 +94,7 @@ class Metrics:
     def gains(self, baseline: Metrics) -> tuple[float, float, float, float]:
         """How many times as good as the baseline, in the order of the fields; 2 is twice as good everywhere.
 
-        ValueError for a baseline whose accuracy is 0.
+        ValueError, which speaks of the accuracy, for a baseline whose accuracy is 0.
         """
         # kata 20.1: mine over its, or its over mine.
         if not baseline.accuracy:
@@ -366,8 +366,8 @@ def search(
     each of at most `beam` models that the round before left is tried with each of `steps`, in this order,
     that it has not had yet. Of what a round tried, it leaves the `beam` with the best `score`, the earlier
     of equal ones; what scores 0 is left out. A recipe that raises ValueError cannot be used there, and
-    counts as not tried; its other errors are heard. It ends when a round leaves nothing, or `evaluate` has
-    been called `budget` times. What is below `floor` is not on the front.
+    counts as not tried; its other errors are heard, and all of `evaluate`. It ends when a round leaves
+    nothing, or `evaluate` has been called `budget` times. What is below `floor` is not on the front.
 
     No more than 2 * beam + 1 models are held at a time. ValueError for a budget or a beam below 1, naming
     which of them, and the number.
@@ -1139,7 +1139,7 @@ class Leaderboard:
 
         What is at `path` is not lost: it becomes PATH.damaged, or PATH.damaged.1 and so on, if that is there.
         Its -wal and -shm files go with it. The backup is checked first, and stays; FileNotFoundError if it is
-        not there, DamagedLeaderboard if it is none, and then nothing has changed.
+        not there, DamagedLeaderboard if it is none, both naming it, and then nothing has changed.
         """
         # kata 20.19: first the backup; then names that are free; then move, and copy. An old WAL would be
         # played into the new file.
