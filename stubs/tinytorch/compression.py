@@ -91,8 +91,9 @@ def gradual_sparsity(step: int, begin: int, end: int, final: float, initial: flo
     """How sparse a network is to be at a step: from `initial` to `final`, quickly at first, then slowly.
 
     `initial` up to step `begin`, `final` from step `end` on, and between them
-    final + (initial - final) * (1 - (step - begin) / (end - begin))**3 (Zhu and Gupta, 2017). ValueError for
-    an end before the beginning, naming both, and for a sparsity that is not from 0 to 1.
+    final + (initial - final) * (1 - (step - begin) / (end - begin))**3 (Zhu and Gupta, 2017). ValueError,
+    at any step, for an end before the beginning, naming both, and for a sparsity that is not from 0 to 1,
+    naming it.
     """
     # TODO 18.3: mind an `end` that is `begin`: there, `final` holds.
     raise NotImplementedError("kata 18.3: gradual_sparsity")
@@ -205,7 +206,8 @@ def shrink_mlp(model: Sequential, keep_fraction: float) -> Sequential:
 
     From the first to the last, by `prune_neurons`: of n neurons max(1, round(keep_fraction * n)). What stands
     between two Linears must have no parameters or buffers, as activations and Dropout have none: TypeError
-    for what has, naming its class. ValueError for a share that is not from 0 to 1. The model stays as it is.
+    for what has, naming its class. ValueError, naming it, for a share that is not from 0 to 1. The model
+    stays as it is.
     """
     # TODO 18.5: two neighbouring Linears at a time; a layer in the middle is pruned from both sides.
     # `copy.deepcopy(x, memo)` puts memo[id(part)] in the place of a part.
@@ -462,7 +464,10 @@ class QuantizedLinear(Module):
         raise NotImplementedError("kata 18.11: QuantizedLinear.__init__")
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., in_features) -> (..., out_features), in the dtype of x."""
+        """(..., in_features) -> (..., out_features), in the dtype of x.
+
+        ValueError, naming the shape, for an x that does not fit.
+        """
         # TODO 18.11: one operation; or, with a range, two matrices, of which the weights are turned.
         raise NotImplementedError("kata 18.11: QuantizedLinear.forward")
 
@@ -599,8 +604,8 @@ def distillation_loss(
 
     Raises:
         ValueError: logits of different shapes, naming both; a temperature that is not above 0, an alpha that
-            is not from 0 to 1; no rows; labels as `cross_entropy` raises it.
-        TypeError: labels that are no integers.
+            is not from 0 to 1, naming it; no rows, naming the shape; labels as of `check_labels` (10).
+        TypeError: labels that are no integers, likewise.
     """
     # TODO 18.14: log p is x - log(sum(exp(x))), of x after `below_largest` of kata 04.
     raise NotImplementedError("kata 18.14: distillation_loss")
