@@ -66,7 +66,7 @@ class Workspace:
         """An array in C order, with numbers left over in it; the memory is that of the name's last one.
 
         What was taken under a name before shows the same memory, unless it was too small. Two names never
-        share any. TypeError for a dtype of Python objects.
+        share any. TypeError for a dtype of Python objects, naming it.
         """
         # kata 17.1: keep bytes; a view of another dtype, a shape.
         kind = np.dtype(dtype)
@@ -130,7 +130,7 @@ def matmul_traffic(m: int, n: int, k: int, block: int = 1, itemsize: int = 4) ->
 
     A tile of the result stays until it is done, and is then written, once; each product reads its tile of a
     and its tile of b. A block of 1 is the textbook's order, row times column. ValueError for a block less
-    than 1.
+    than 1, naming it.
     """
     # kata 17.3: how many times is all of a read, and how many times all of b?
     if block < 1:
@@ -190,7 +190,7 @@ def parallel_for(function: Callable[[Any], Any], items: Iterable[Any], threads: 
 
     numpy lets go of the interpreter's lock while it works on an array, so threads really run at once. With
     one, everything happens in the caller's. If calls fail, what the first of these items raised is raised
-    here. However it ends, no thread is left. ValueError for less than one thread.
+    here. However it ends, no thread is left. ValueError for less than one thread, naming how many.
     """
     # kata 17.5: concurrent.futures has an executor whose `map` keeps the order, and `with` waits.
     if threads < 1:
@@ -237,7 +237,7 @@ def fast_gelu(x: Any, out: Array | None = None, threads: int = 1) -> Array:
     """kata 04's gelu of an array or Tensor, with all its digits, infinities and nan, piece by piece.
 
     The result goes into `out`, if given, which may be x, and is what comes back. It lies in memory as x does.
-    ValueError for an `out` of another shape or dtype than the result has, naming both.
+    ValueError for an `out` of another shape or dtype than the result has, naming shape and dtype of both.
     """
     # kata 17.7: `gelu_into` for each piece; what it works in is there already, from the second piece on.
     x, rooms = floating(x), Rooms()
@@ -277,7 +277,10 @@ def room_for(*operands: Any) -> Array:
 
 @op
 def add_relu(x: Array, y: Array) -> Any:
-    """relu(x + y) in one walk; integers become float32."""
+    """relu(x + y) in one walk; integers become float32.
+
+    ValueError, naming both, for shapes that do not broadcast.
+    """
     # kata 17.8: two steps, `in_chunks`.
     x, y = map(floating, promote(x, y))
 
@@ -311,6 +314,7 @@ def scale_shift_add_relu(x: Array, a: Any, b: Any, y: Any) -> tuple[Any, Any]:
     """relu(x * a + b + y) in one walk: batch norm in use, a residual and a relu. Integers become float32.
 
     Beside the result comes x, which only the gradient of `a` needs; None where `a` is a Python number.
+    ValueError, naming them, for shapes that do not broadcast.
     """
     # kata 17.9: numbers stay numbers; the dtype is that of `result_type`, or float32.
     dtype = result_type(x, a, b, y)
@@ -356,7 +360,7 @@ def row_slices(count: int, width: int) -> Iterator[slice]:
 def linear_gelu(x: Array, weight: Array, bias: Array | None = None) -> Any:
     """gelu(x @ weight.T + bias): (..., inputs), (outputs, inputs), (outputs,) -> (..., outputs).
 
-    Where shapes do not fit, a ValueError names them. Integers become float32.
+    ValueError, naming both shapes, for an x or a bias that does not fit the weight. Integers become float32.
     """
     # kata 17.10: some rows at a time, gelu over what the product wrote: no table of what was before gelu.
     x, weight = map(floating, promote(x, weight))
@@ -778,8 +782,8 @@ def fold_batch_norm(conv: Conv2d, norm: BatchNorm2d) -> Conv2d:
     """One convolution, new, that does what `norm` in use (not in training) makes of what `conv` gives.
 
     Its kernels and bias are `conv`'s, scaled and shifted, in `conv`'s dtype; it has a bias, even if `conv`
-    has none. Neither of the two changes. ValueError if `norm` is in training, or for another number of
-    channels.
+    has none. Neither of the two changes. ValueError if `norm` is in training, with that word, or for another
+    number of channels, naming both numbers.
     """
     # kata 17.16: (kernel * pixels + bias - mean) * scale + shift. copy.copy makes one of the same options.
     outputs = len(conv.weight.data)
