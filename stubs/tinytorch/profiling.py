@@ -686,7 +686,7 @@ def fit_growth(
 
     Raises:
         ValueError: there are not as many costs as sizes, fewer than three sizes differ, one is below 2, or a
-            cost is not above 0, or not finite; the message shows what was wrong.
+            cost is not above 0, or not finite; the message shows how many there are, the sizes, or the costs.
     """
     # TODO 16.12: in logarithms a factor is a constant, and the best one is a mean. All draws at once: an
     # array (resamples, points) of indices, and the slope of a line for each row.
@@ -752,7 +752,7 @@ def bootstrap_ratio(
     ratio is taken; left out are as many of the smallest as of the largest, (1 - confidence) / 2 each.
 
     Raises:
-        ValueError: a side is empty, or a sample is not above 0; or not 0 < confidence < 1.
+        ValueError: a side is empty; a sample is not above 0, or not 0 < confidence < 1, and it is named.
     """
     # TODO 16.14: all draws of a side at once.
     raise NotImplementedError("kata 16.14: bootstrap_ratio")
@@ -784,7 +784,7 @@ def detect_regression(
     interval is between 1 / threshold and threshold, the ends counted; and "unsure" if there is no telling.
 
     Raises:
-        ValueError: threshold is not above 1, or as in `bootstrap_ratio`, naming what was wrong.
+        ValueError: threshold is not above 1, and it is named; or as in `bootstrap_ratio`.
     """
     # TODO 16.15: three conditions each, for a verdict that somebody will act on.
     raise NotImplementedError("kata 16.15: detect_regression")
