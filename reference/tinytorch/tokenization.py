@@ -45,7 +45,7 @@ class Vocabulary:
     """Tokens in the order of their ids, 0, 1, 2, ...; each is there once.
 
     Raises:
-        ValueError: a token that is there twice, which it names.
+        ValueError: a token that is there twice, which it names by its repr.
     """
 
     def __init__(self, tokens: Iterable[Token]) -> None:
@@ -65,7 +65,7 @@ class Vocabulary:
         return token in self._ids
 
     def token_to_id(self, token: Token) -> int:
-        """The id of a token; a ValueError names one that is not there."""
+        """The id of a token; a ValueError names one that is not there by its repr."""
         # kata 11.1: one look-up.
         if token not in self._ids:
             raise ValueError(f"there is no token {token!r} among {len(self)}")
@@ -97,8 +97,8 @@ def pad_sequences(
 ) -> tuple[Array, Array]:
     """Rows of ids as one int64 array (n, length), and a bool mask of that shape: where the ids are real.
 
-    Padding is on the right. `length` is that of the longest row, if not given; a ValueError names it and a
-    row that is longer. Both are new arrays.
+    Padding is on the right. `length` is that of the longest row, if not given; where a row is longer, a
+    ValueError names the length and the row's own. Both are new arrays.
     """
     # kata 11.3: an array full of pad_id, and a row of it at a time; the mask is one comparison of lengths.
     lengths = np.array([len(row) for row in sequences], np.int64)
@@ -207,7 +207,8 @@ class Tokenizer:
             pad: whether shorter rows are filled up with `pad_id`, on the right.
 
         Raises:
-            ValueError: a max_length below 1; rows of different lengths, and no padding wanted or no "<pad>".
+            ValueError: a max_length below 1, naming it; rows of different lengths, and no padding wanted,
+                naming the lengths, or no "<pad>", naming that.
         """
         # kata 11.5: encode, cut, pad_sequences; rows that are equally long need no pad_id.
         if max_length is not None and max_length < 1:
@@ -279,7 +280,7 @@ class CharTokenizer(Tokenizer):
         """The ids (n,) int64, one for each character.
 
         Raises:
-            ValueError: a character that is not in the vocabulary, if there is no "<unk>"; it is named.
+            ValueError: a character that is not in the vocabulary, if there is no "<unk>"; named by its repr.
         """
         # kata 11.7: np.fromiter over one look-up a character; a special token of one character is none.
         unknown = self.special_tokens.get(UNK, -1)
@@ -457,7 +458,7 @@ class BPETokenizer(Tokenizer):
 
     Raises:
         ValueError: a merge of what are no ids (97.0 is none), of ids that are not there yet, or of bytes that
-            are a token already; it is named.
+            are a token already; its two are named.
     """
 
     def __init__(self, merges: Iterable[Sequence[int]] = (), special_tokens: Iterable[str] = ()) -> None:
