@@ -60,7 +60,7 @@ def scatter_add(rows: Array, ids: Array, count: int) -> Array:
     """Add up the rows of each id: (n, dim) and (n,) make (count, dim), in the dtype of `rows`.
 
     Row i of the result is the sum of all rows[j] where ids[j] == i, and 0 where there is none. Errors as in
-    `check_ids`; ValueError, naming both shapes, if there is not one id for each row.
+    `check_ids`; ValueError, naming both shapes, if they are not (n, dim) and (n,).
     """
     # TODO 12.3: np.add.at is quick where one number goes to one place, and slow for rows; so count places.
     raise NotImplementedError("kata 12.3: scatter_add")
@@ -159,7 +159,7 @@ class Embedding(Module):
         raise NotImplementedError("kata 12.8: Embedding.__init__")
 
     def forward(self, ids: Array | Tensor) -> Tensor:
-        """(...) integers -> (..., embedding_dim)."""
+        """(...) integers -> (..., embedding_dim). Errors as in `check_ids`, also if the layer is sparse."""
         # TODO 12.8: one operation. (And from 12.9 on `look_up_sparse`, if the layer is sparse.)
         raise NotImplementedError("kata 12.8: Embedding.forward")
 
@@ -313,8 +313,8 @@ class Rotary(Module):
 class TiedLinear(Module):
     """Logits from an embedding's own table: x @ weight.T, without a bias.
 
-    One table serves both ends (Press and Wolf, 2016). ValueError for an embedding that is sparse: each logit
-    reads a row, so the gradient here is dense.
+    One table serves both ends (Press and Wolf, 2016). ValueError for an embedding that is sparse, with that
+    word: each logit reads a row, so the gradient here is dense.
 
     Attributes:
         weight: the embedding's Parameter, (num_embeddings, embedding_dim).
