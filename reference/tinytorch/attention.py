@@ -54,8 +54,8 @@ def padding_mask(lengths: Any, length: int, side: str = "right") -> Array:
     """(B, 1, 1, length) of bools: in row i, True for the `lengths[i]` keys that are no padding.
 
     Lengths are integers of any dtype, however few bits it has. `side` is where the padding stands, "right" of
-    the text or "left" of it. ValueError for any other side, and for a length below 0 or above `length`, which
-    it names.
+    the text or "left" of it. ValueError for any other side, naming it, and for one of the lengths that is
+    below 0 or above `length`, naming both.
     """
     # kata 13.2: compare places with lengths; broadcasting makes a row for each.
     if side not in ("left", "right"):
@@ -171,7 +171,10 @@ def attention_weights(
 def scaled_dot_product_attention(
     q: Any, k: Any, v: Any, mask: Any = None, is_causal: bool = False, scale: float | None = None
 ) -> Tensor:
-    """For each query the mean of the values, weighted as in `attention_weights`: (B, H, Tq, E)."""
+    """For each query the mean of the values, weighted as in `attention_weights`: (B, H, Tq, E).
+
+    Errors as there; what `check_heads` names are all three.
+    """
     # kata 13.7: again one product for all heads that share values.
     check_heads(q, k, v)
     weights = attention_weights(q, k, mask, is_causal, scale)
@@ -212,7 +215,8 @@ def tiles(
     """The scores, (queries, keys), cut into blocks of at most (rows, columns).
 
     Gives for each slice of queries the slices of keys, both in order. With `is_causal`, these end at the last
-    key that any of the queries may see. ValueError as in `causal_mask`, and if a block would be empty.
+    key that any of the queries may see. ValueError as in `causal_mask`, and for blocks without rows or
+    columns, naming both numbers.
     """
     # kata 13.9: the query in front of which `stop` others stand sees keys - queries + stop keys.
     if min(rows, columns) < 1:
