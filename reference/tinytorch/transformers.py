@@ -384,7 +384,7 @@ class Transformer(Module):
 
         Or they stand at `positions` (B, T); to rotary models, which look at distances alone, these mean
         nothing. ValueError, naming offset + T and the context, if the first is more, and for ids that are not
-        (B, T).
+        (B, T), naming their shape. Errors as of Embedding, too.
         """
         # kata 14.10: learned and sinusoidal positions are added here, rotary ones are not.
         if ids.ndim != 2:
@@ -688,7 +688,8 @@ def load_gpt2(path: str | os.PathLike[str], num_heads: int) -> TinyGPT:
 
     All its numbers can be read off the shapes, but for that of the heads. Nothing is unpickled.
     FileNotFoundError if there is no such file; ValueError, naming it, if it is damaged, or its arrays are not
-    those of a GPT-2. The model is tied where its head has the numbers of the tokens.
+    those of a GPT-2, or, naming `num_heads`, too, if so many cannot share its width. The model is tied where
+    its head has the numbers of the tokens.
     """
     # kata 14.20: an .npz is a zip, which starts with b"PK". How many blocks are there, how wide is `fc`?
     with open(path, "rb") as file:
