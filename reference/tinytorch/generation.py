@@ -190,8 +190,8 @@ def left_padded(ids: Any, lengths: Any = None) -> tuple[Array, Array]:
 
     Raises:
         ValueError: ids that are not (B, T) or have no row or column, and lengths that are not (B,) or not of
-            1 to T; the shapes, or the length, are named.
-        TypeError: ids that are no integers.
+            1 to T; the shapes, or the length and T, are named.
+        TypeError: ids that are no integers; the dtype is named.
     """
     # kata 15.8: the id at column c of the result is that at column c - padding of the row, or its first.
     ids = as_array(ids)
@@ -370,7 +370,7 @@ def beam_search(
         largest log probability / n ** length_penalty. None of them has a probability of 0.
 
     Raises:
-        ValueError: beams below 1; ids of several rows, with their shape.
+        ValueError: beams below 1, with their number; ids of several rows, with their shape.
     """
     # kata 15.12: the log probabilities of rows and of next tokens add up to a table (rows, V). The largest of
     # it: divmod says which row, and which token. The reader must follow.
@@ -405,7 +405,7 @@ def text_stream(tokenizer: Tokenizer, ids: Iterable[Any]) -> Iterator[str]:
     """The text of ids as they come, each a number or an array with one: pieces of whole characters.
 
     Together they are `tokenizer.decode(ids)`. A piece comes as soon as its last byte is there; bytes that
-    will never be a character become U+FFFD, as in decode. ValueError for an id that there is not.
+    will never be a character become U+FFFD, as in decode. ValueError, naming it, for an id that there is not.
     """
     # kata 15.13: `codecs.getincrementaldecoder` keeps the bytes of a character that is not complete. A token
     # that is a string ends what was before it.
@@ -442,7 +442,7 @@ class TokenDataset(Dataset):
     def __getitem__(self, index: int) -> tuple[Array, Array]:
         """The window that begins at `index`, and that which begins one further on: views, (context,) each.
 
-        IndexError for an index below 0 or not below the length.
+        IndexError, naming it, for an index below 0 or not below the length.
         """
         # kata 15.14: two slices.
         if not 0 <= index < len(self):
@@ -501,7 +501,8 @@ def evaluate(model: LanguageModel, ids: Any, batch_size: int = 16) -> float:
     """Nats a token of a row of ids: the mean over all of them but the first, each predicted once.
 
     The row is cut into windows of the model's context, the last of which may be shorter; a token sees those
-    before it in its window. Nothing trains, nothing is recorded. ValueError for fewer than two ids.
+    before it in its window. Nothing trains, nothing is recorded. ValueError, naming the shape, for ids that
+    are not (n,), or fewer than two.
     """
     # kata 15.16: cut off what fills whole windows, as rows; go through them in batches, then take the rest.
     # Means of batches count as many tokens as they have.
@@ -600,7 +601,8 @@ def train_language_model(
         callbacks: more of them; they come after the validation.
 
     Raises:
-        ValueError: steps that are no multiple of `every`; as for TokenDataset and `warmup_cosine`.
+        ValueError: steps that are no multiple of `every`, naming both; as for TokenDataset and
+            `warmup_cosine`.
     """
     # kata 15.19: a loader, an optimizer, a schedule that goes by steps, and a Trainer.
     every = steps if every is None else every
