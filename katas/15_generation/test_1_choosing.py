@@ -160,8 +160,9 @@ def test_a_chain_of_nothing_changes_nothing():
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_what_was_said_becomes_less_likely_on_either_side_of_zero(dtype):
     logits = np.array([[4, -4, 6, 0, NOTHING], [4, -4, 6, 0, 1]], dtype)
-    got = RepetitionPenalty(2.0)(logits, np.array([[0, 1], [3, 4]]))
-    expect(got, np.array([[2, -8, 6, 0, NOTHING], [4, -4, 6, 0, 0.5]], dtype))
+    for two in (2.0, np.float64(2.0), np.float32(2.0)):
+        got = RepetitionPenalty(two)(logits, np.array([[0, 1], [3, 4]]))
+        expect(got, np.array([[2, -8, 6, 0, NOTHING], [4, -4, 6, 0, 0.5]], dtype))
 
 
 def test_what_was_said_often_is_penalised_once():
@@ -175,7 +176,7 @@ def test_a_penalty_below_one_invites_repetition_and_one_changes_nothing():
     expect(RepetitionPenalty(1.0)(logits, ids), logits)
 
 
-@pytest.mark.parametrize("penalty", [0, -1.5])
+@pytest.mark.parametrize("penalty", [0, -1.5, np.nan])
 def test_a_penalty_that_is_not_above_zero_is_an_error_that_names_it(penalty):
     expect(RepetitionPenalty(1.0)(f32([3, 4]), NO_IDS), f32([3, 4]))
     with expect_error(ValueError, str(penalty)):

@@ -378,6 +378,19 @@ def test_without_more_to_say_all_steps_are_one_epoch_and_a_twentieth_warms_up(rn
     expect(decays[0], [0.1, 0.0])
 
 
+def test_batches_are_as_large_as_was_asked_and_windows_as_long_as_the_context(rng):
+    model, ids = parrot(rng)
+    shapes, forward = [], model.forward
+
+    def seen(ids, **how):
+        shapes.append(ids.shape)
+        return forward(ids, **how)
+
+    model.forward = seen
+    train_language_model(model, ids, steps=4, batch_size=3, lr=1e-3, rng=rng, every=2)
+    expect(shapes, [(3, 8)] * 4)
+
+
 def test_of_few_steps_one_warms_up(rng):
     model, ids = parrot(rng)
     history = train_language_model(model, ids, steps=2, batch_size=2, lr=0.5, rng=rng)

@@ -87,6 +87,7 @@ def test_ids_of_any_kind_of_integer_become_int64_and_stay_themselves():
     for whole, length in ((np.array([[5, 6, 0]]), None), (np.array([[5, 6, 0]]), lengths)):
         left_padded(whole, length)[0][...] = 1
         expect((whole, lengths), (np.array([[5, 6, 0]]), np.array([2])))
+    expect(left_padded(whole, np.array([2], np.uint8))[1], np.array([1]))
     large = np.array([[1 << 40, 2]])
     expect(left_padded(large)[0], large)
 
@@ -377,6 +378,14 @@ def test_a_row_that_has_stopped_is_filled_up(use_cache):
         expect(got[1], np.array([3, 4, *other]))
 
 
+def test_a_row_is_filled_up_with_the_token_that_it_stopped_with_and_no_other():
+    """Of two that stop it was one; the toy has no 99."""
+    toy, one, _, place = stopping()
+    for stop in ([one[place], 99], [99, one[place]]):
+        got = generate(toy, np.array([[1, 2], [3, 4]]), 8, stop=stop)
+        expect(got[0], np.array([1, 2, *one[:place], *[one[place]] * (8 - place)]))
+
+
 def test_the_token_that_stops_is_part_of_the_text_and_the_last():
     toy, one, _, place = stopping()
     got = generate(toy, np.array([[1, 2]]), 8, stop=(one[place], one[place + 1]))
@@ -460,6 +469,13 @@ def test_with_a_generator_tokens_are_drawn():
     expect(again, first)
 
 
+def test_a_generator_goes_on_from_text_to_text(rng):
+    """Forty equal draws of one id of seven in a row would be rarer than 1 in 10 ** 20."""
+    toy, ids = Toy(), np.tile([[1, 2]], (40, 1))
+    first, second = (generate(toy, ids, 2, rng=rng, processors=[Temperature(1e6)]) for _ in range(2))
+    assert (first != second).any(), "the same generator draws the same again"
+
+
 def test_a_generator_with_one_choice_left_is_greedy(rng):
     toy, ids = Toy(), np.array([[1, 2, 3]])
     for process in (TopK(1), TopP(1e-9)):
@@ -482,6 +498,15 @@ def test_without_a_cache_none_is_made(write):
     toy.new_caches = lambda: pytest.fail("nobody wanted a cache")
     write(toy)
     expect([columns for _, columns in toy.fed], [2, 3, 4, 5, 6])
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_what_writes_leaves_the_model_as_it_was(training):
+    toy = Toy().train(training)
+    generate(toy, np.array([[1, 2]]), 3)
+    beam_search(toy, [1, 2], 3, 2)
+    assert toy.training == training
+    assert autograd.is_grad_enabled()
 
 
 def test_a_prompt_is_not_changed(rng):

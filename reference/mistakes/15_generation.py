@@ -1677,6 +1677,69 @@ def counting_makes_a_model_train(m):
     m.training_bytes = lambda model, batch, length: right(model.train(), batch, length)
 
 
+@caught_by(1)
+def a_penalty_of_nan_is_accepted(m):
+    rewritten(m, "RepetitionPenalty.__init__", ("if not penalty > 0:", "if penalty <= 0:"))
+
+
+@caught_by(1)
+def a_penalty_of_numpys_makes_float64(m):
+    def bend(self, logits, ids):
+        seen = np.zeros(logits.shape, bool)
+        np.put_along_axis(seen, ids, True, axis=1)
+        penalised = np.where(logits > 0, logits / self.penalty, logits * self.penalty)
+        return np.where(seen, penalised, logits)
+
+    m.RepetitionPenalty.__call__ = bend
+
+
+@caught_by(1)
+def a_stream_draws_from_a_copy_of_the_generator(m):
+    m.copy = copy
+    rewritten(
+        m, "stream", ("done = np.zeros(rows, bool)", "done, rng = np.zeros(rows, bool), copy.deepcopy(rng)")
+    )
+
+
+@caught_by(1)
+def a_search_leaves_the_model_in_evaluation(m):
+    rewritten(m, "beam_search", ("rows, scores = prompt,", "model.eval(); rows, scores = prompt,"))
+
+
+@caught_by(1)
+def a_text_leaves_the_model_in_evaluation(m):
+    rewritten(m, "generate", ("how = {", "model.eval(); how = {"))
+
+
+@caught_by(1)
+def a_row_is_filled_up_with_the_first_token_that_stops(m):
+    rewritten(m, "stream", ("filler = so_far[:, -1] if", "filler = (stops or [0])[0] if"))
+
+
+@caught_by(1)
+def a_row_is_filled_up_with_the_last_token_that_stops(m):
+    rewritten(m, "stream", ("filler = so_far[:, -1] if", "filler = (stops or [0])[-1] if"))
+
+
+@caught_by(1)
+def padding_is_counted_in_the_dtype_of_lengths(m):
+    rewritten(m, "left_padded", ("lengths.astype(np.int64)", "lengths"))
+
+
+@caught_by(1)
+def windows_of_training_are_half_as_long(m):
+    rewritten(
+        m,
+        "train_language_model",
+        ("model.config.context, batch_size", "model.config.context // 2, batch_size"),
+    )
+
+
+@caught_by(1)
+def batches_of_training_have_two_windows(m):
+    rewritten(m, "train_language_model", ("model.config.context, batch_size", "model.config.context, 2"))
+
+
 LAST = "of two axes the last is axis 1, and the last is what numpy, or kata 04, takes without a word"
 EQUIVALENT: dict[str, str] = {
     "TokenDataset.__getitems__: places >= len(self) -> places > len(self)": (

@@ -158,9 +158,9 @@ def window_start(length: Any, context: int) -> Any:
 def left_padded(ids: Any, lengths: Any = None) -> tuple[Array, Array]:
     """Rows that end together: (B, T) int64, and how many columns before each row are padding, (B,).
 
-    Rows come with their padding on the right, as `pad_sequences` makes them; `lengths` (B,) says how many ids
-    are real, and without it all are. Padding is made of the row's own first id, so that nobody who looks at
-    the ids of a row finds a foreign one.
+    Rows come with their padding on the right, as `pad_sequences` makes them; `lengths` (B,), integers of
+    any dtype, says how many ids are real, and without it all are. Padding is made of the row's own first
+    id, so that nobody who looks at the ids of a row finds a foreign one.
 
     Raises:
         ValueError: ids that are not (B, T) or have no row or column, and lengths that are not (B,) or not of
