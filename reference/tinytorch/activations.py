@@ -54,7 +54,10 @@ def relu_back(grad: Array, out: Array) -> Any:  # stub: (grad)
 
 @op
 def leaky_relu(x: Array, *, negative_slope: float = 0.01) -> Any:
-    """x where it is positive, else negative_slope * x. A ValueError names a slope outside of 0 to 1."""
+    """x where it is positive, else negative_slope * x. A ValueError names a slope outside of 0 to 1.
+
+    With a slope of 0, or one that is 0 in the dtype of x, -inf gives 0.
+    """
     # kata 04.3: as for relu, but in floats.
     x = floating(x)
     return leaky_relu_into(x, negative_slope, np.empty_like(x))
@@ -161,7 +164,8 @@ def gelu_back(grad: Array, x: Array) -> Any:  # stub: (grad)
 
 
 # Curves of a whole row: along `axis` each number depends on all. A 0-d array is a row of one, and numpy's
-# reductions, as PyTorch's, let it have the axes 0 and -1.
+# reductions, as PyTorch's, let it have the axes 0 and -1. An axis that is not there is a ValueError that
+# names it, as numpy's does.
 
 
 def below_largest(x: Array, axis: int) -> Any:
