@@ -219,10 +219,11 @@ def initialise(module: Module, init: Initialiser, *, rng: np.random.Generator) -
 
 
 def activation_stats(net: Module, x: Tensor) -> list[tuple[str, float, float]]:
-    """A row (path, mean, standard deviation of its output) for each module without modules, in call order.
+    """A row (path, mean, standard deviation of its output) for each call of a module without modules.
 
-    In float64, so that squares do not overflow where activations explode. The forward pass that this takes is
-    in the mode in which the network is, and leaves no hook behind, also if it fails.
+    In the order of the calls, and in float64, so that squares do not overflow where activations explode. The
+    forward pass that this takes is in the mode in which the network is, and leaves no hook behind, also if it
+    fails.
     """
     # TODO 05.10: a hook on each, as in `summary` of kata 03.
     raise NotImplementedError("kata 05.10: activation_stats")
