@@ -588,8 +588,8 @@ def register_hook(tensor: Tensor, hook: Hook) -> Callable[[], None]:
     away.
 
     What the hook returns, if not None, goes on in place of the gradient, and must have its shape
-    (ValueError). It must not change the array that it gets. RuntimeError if `tensor` does not require a
-    gradient.
+    (ValueError). It must not change the array that it gets. Taking it away twice does nothing. RuntimeError
+    if `tensor` does not require a gradient.
     """
     # kata 06.16: a result's hooks are in its node; for a leaf there is `_leaf_hooks`.
     source = source_of(tensor)
@@ -740,8 +740,9 @@ def gradcheck(
 
     It is tried in float64, with a random gradient of the output drawn from `rng`, at `arrays`: those of
     floats (Python's floats and lists of them, too) become tensors that require a gradient, others are handed
-    on. The error names the argument (`argument 0` is the first) and the index of the worst element. A result
-    that is not float64 any more is an AssertionError too, which names its dtype.
+    on. The error names the argument (`argument 0` is the first) and the index of the worst element. An
+    argument that gets no gradient counts as one with zeros. A result that is not float64 any more is an
+    AssertionError too, which names its dtype.
     """
     # kata 06.18: kata 01 has `numerical_gradient`, of a function to one number, and `assert_close`.
     inputs = [Tensor(np.array(a, np.float64), True) if np.asarray(a).dtype.kind == "f" else a for a in arrays]
@@ -852,8 +853,9 @@ def jvp(
 ) -> tuple[Array, Array]:
     """`function` of `primals`, and how fast it changes when these move along `tangents`, in the same pass.
 
-    Both sequences hold arrays of floats, one of each for each input. Whatever else the function uses stands
-    still. Nothing is kept for later, however long the function.
+    Both sequences hold arrays of floats, one of each for each input; a tangent may be a number or a list, and
+    is taken to the dtype of its primal. Whatever else the function uses stands still. Nothing is kept for
+    later, however long the function.
 
     Raises:
         ValueError: a tangent has not the shape of its primal, and the message names both; or there are more
