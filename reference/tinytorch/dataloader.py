@@ -113,7 +113,7 @@ class TensorDataset(Dataset):
         return tuple(a[index] for a in self.arrays)
 
     def __getitems__(self, indices: Sequence[int] | Array) -> tuple[Array, ...]:
-        """The batch at `indices`, in their order: one array for each of the dataset's."""
+        """The batch at `indices`, in their order: one array, a copy, for each of the dataset's."""
         # kata 09.2: numpy takes a whole array of indices; without indices it must be told that they are
         # integers.
         where = np.asarray(indices, np.intp)

@@ -95,7 +95,7 @@ class TensorDataset(Dataset):
         raise NotImplementedError("kata 09.2: TensorDataset.__getitem__")
 
     def __getitems__(self, indices: Sequence[int] | Array) -> tuple[Array, ...]:
-        """The batch at `indices`, in their order: one array for each of the dataset's."""
+        """The batch at `indices`, in their order: one array, a copy, for each of the dataset's."""
         # TODO 09.2: numpy takes a whole array of indices; without indices it must be told that they are
         # integers.
         raise NotImplementedError("kata 09.2: TensorDataset.__getitems__")
