@@ -312,13 +312,13 @@ def test_a_bar_counts_images_of_this_epoch_only():
 def test_a_bar_counts_the_steps_of_all_epochs(accumulate, monkeypatch):
     """Five batches an epoch make five steps, or three where two make one."""
     seen = []
-    update = rich.progress.Progress.update
+    stop = rich.progress.Progress.stop
 
-    def noted(self, task, **what):
-        update(self, task, **what)
+    def noted(self):
         seen.append((self.tasks[0].completed, self.tasks[0].total))
+        stop(self)
 
-    monkeypatch.setattr(rich.progress.Progress, "update", noted)
+    monkeypatch.setattr(rich.progress.Progress, "stop", noted)
     shown(epochs=2, accumulate=accumulate)
     steps = 2 * -(-5 // accumulate)
     expect(seen[-1], (steps, steps))

@@ -153,7 +153,7 @@ def check_classes(numbers: Array, classes: int) -> None:
 
 
 def accuracy(logits: Any, labels: Any) -> float:
-    """Which part of the rows of logits (n, classes) is largest at their label (n,).
+    """Which part of the rows of logits (n, classes) is largest at their label (n,); of equals, the first is.
 
     ValueError, naming both shapes, where they do not fit or have no rows.
     """
@@ -186,8 +186,9 @@ def confusion_matrix(predictions: Any, labels: Any, classes: int) -> Array:
 def pack(state: Any, arrays: dict[str, Array], path: str = "") -> Any:
     """`state` as json can write it: each array in it goes into `arrays`, and a note of its name in its place.
 
-    Dicts have strings as keys; tuples become lists, numpy's numbers arrays without axes. TypeError, with its
-    path, for what is no dict, list, array, string, number, bool or None.
+    Arrays are not copied. Dicts have strings as keys; tuples become lists, numpy's numbers arrays without
+    axes. TypeError, with its path, for an array of objects, and for what is no dict, list, array, string,
+    number, bool or None.
     """
     # kata 10.7: dicts and lists ask `pack` for their items. Names must be unique: begin them with a number.
     if isinstance(state, Mapping):
