@@ -413,7 +413,7 @@ class BatchSampler:
                 yield batch
 
 
-# Transforms of batches (N, C, H, W). None changes its input.
+# Transforms of batches (N, C, H, W). None changes its input; what comes out is an array of its own.
 
 
 class Compose:

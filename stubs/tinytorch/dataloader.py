@@ -290,7 +290,7 @@ class BatchSampler:
         raise NotImplementedError("kata 09.11: BatchSampler.__iter__")
 
 
-# Transforms of batches (N, C, H, W). None changes its input.
+# Transforms of batches (N, C, H, W). None changes its input; what comes out is an array of its own.
 
 
 class Compose:
