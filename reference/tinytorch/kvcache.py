@@ -561,6 +561,8 @@ class PagedCache(Cache):
 def paged_attention(q: Any, cache: PagedCache, scale: float | None = None, chunk: int = 256) -> Array:
     """Attention of queries (B, H, Tq, D), the last Tq positions of `cache`, to all that is in it, causally.
 
+    Queries are an array or a Tensor, and there may be none.
+
     What `fused_attention` of kata 13 makes of them and of what `gather()` gives, (B, H, Tq, E); but never are
     more than `chunk` positions gathered at once (those of a block, if it has more). Errors as of
     `check_heads`; ValueError, naming both numbers, for more queries than positions.
@@ -790,7 +792,8 @@ def accept(draft_probs: Any, target_probs: Any, drafted: Any, *, rng: Generator)
     have drawn the i-th from, after the drafted ones before it. An id x stands with probability
     min(1, target[x] / draft[x]). The first that does not is replaced by one drawn from what the target has
     more of than the draft, max(target - draft, 0), or, where rounding leaves nothing of that, from the
-    target; and the rest falls. If all stand, one more is drawn from the last row.
+    target; and the rest falls. If all stand, one more is drawn from the last row. All three may be arrays,
+    Tensors or lists; k may be 0.
 
     Returns:
         int64, 1 to k + 1 ids: those that stand, and the new one.
