@@ -339,10 +339,10 @@ for _name, _class in {"relu": ReLU, "gelu": GELU, "sigmoid": Sigmoid, "tanh": Ta
 def describe(model: Module) -> tuple[list[dict[str, Any]], dict[str, Array]]:
     """The layers of a model in order, as dicts, and their arrays, called "0.weight" after the layer's place.
 
-    A dict has the layer's "kind" and its settings. Sequentials are opened, also within each other; Dropout,
-    which does nothing in use, is left out, and takes no place. A layer's class must be exactly that of a
-    kind: what inherits from Linear may compute something else. ValueError, naming the class and the kinds,
-    if not.
+    A dict has the layer's "kind" and its settings. A model may be a single layer. Sequentials are opened,
+    also within each other; Dropout, which does nothing in use, is left out, and takes no place. A layer's
+    class must be exactly that of a kind: what inherits from Linear may compute something else. ValueError,
+    naming the class and the kinds, if not.
     """
 
     # TODO 20.11: first the layers, one after the other, whatever they were nested in.
@@ -352,8 +352,9 @@ def describe(model: Module) -> tuple[list[dict[str, Any]], dict[str, Array]]:
 def rebuild(layers: Sequence[Mapping[str, Any]], arrays: Mapping[str, Array]) -> Sequential:
     """The model that `describe` wrote down, in use and not in training.
 
-    Refused, saying what: an unknown kind (its repr, and the known ones); what a kind cannot build from these
-    settings and arrays; an array that belongs to no layer.
+    Refused: an unknown kind or none (its repr, and the known ones, are named); what a kind cannot build from
+    these settings and arrays, whatever it raises (the kind is named); an array that belongs to no layer (its
+    name is). Nothing that is given changes.
     """
     # TODO 20.11: give each layer the arrays whose names begin with its place and a dot, without that.
     raise NotImplementedError("kata 20.11: rebuild")
@@ -433,9 +434,10 @@ def read_submission(path: str | os.PathLike[str], limit: int = LIMIT) -> Submiss
     """What `write_submission` wrote, by somebody who is not to be trusted: nothing is run, nothing is
     unpickled, nothing is unpacked to the disk, and no more memory is taken than twice the file's bytes.
 
-    Refused, naming the file and saying why: it is larger than `limit` bytes (then it is not even opened);
-    it is no zip file, or damaged; it has more than 1,000 members, one twice, one that is none of those
-    above ("../x" is one), or one that is compressed (ten bytes may become gigabytes); its JSON is none, or
+    Refused, naming the file and saying why: it is larger than `limit` bytes (both are named; then it is not
+    even opened); it is no zip file, or damaged; it has more than 1,000 members, one twice, members that share
+    bytes or want a password, or, by its name, one that is none of those above ("../x" is one), or one that is
+    compressed (ten bytes may become gigabytes); its JSON is none, or
     of another format, or what is in it is no Submission or no Metrics; an array holds objects, or its
     header promises other than what is there. FileNotFoundError if there is no file.
     """
@@ -681,8 +683,8 @@ def verify(
     resident memory, it is traced. Size is that of the file.
 
     Refused, saying why: as of `read_submission` (with `limit`, which is LIMIT at most) and Worker; code
-    without `allow_code`, of which it speaks; an accuracy below `floor`; broken claims, all of them. No
-    process is left behind.
+    without `allow_code`, of which it speaks; and, all together and with the file's name, an accuracy below
+    `floor`, which is named, and broken claims. No process is left behind.
     """
     # TODO 20.17: read it first: what is refused there needs no process. Labels come with images: keep them.
     raise NotImplementedError("kata 20.17: verify")
