@@ -410,8 +410,8 @@ def quantize(
     ends. The grid (see `quantization_grid`) spans from the lowest to the highest number of x; or of each
     place along `axis`, negative ones counted from the end; or it spans `within` = (low, high), whatever x is.
 
-    Scales are in the dtype of x, float32 for integers. Of nothing the range is 0 to 0. ValueError for
-    numbers that are not finite, an axis that x has not (naming it and the shape), or an unknown number of
+    Scales are in the dtype of x, float32 for integers and lists. Of nothing the range is 0 to 0. ValueError
+    for numbers that are not finite, an axis that x has not (naming it and the shape), or an unknown number of
     bits.
     """
     # kata 18.8: one table of floats, worked on in place, then one of integers.
