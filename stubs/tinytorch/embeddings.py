@@ -5,7 +5,8 @@ is: gradients that come from everywhere in a batch are added to the few rows tha
 to tell a network about positions, to which attention (kata 13) is blind: waves that are added, rows that are
 learned, and rotations.
 
-Ids are integers of any dtype, in an array of any shape; each names a row, and is never negative.
+Ids are integers of any dtype, in an array, a Tensor or a list of any shape, or a single number; each names a
+row, and is never negative.
 """
 
 from __future__ import annotations
