@@ -86,6 +86,16 @@ def test_gelu_s_threads_do_its_work():
     assert seen - {threading.get_ident()}
 
 
+def test_gelu_begins_no_thread_unless_asked_to():
+    x, seen = np.ones(2 * CHUNK, np.float32), set()
+    threading.setprofile(lambda *_: seen.add(threading.get_ident()))
+    try:
+        expect(fast_gelu(x)[-1:], f32([0.841192]), rtol=1e-5)
+    finally:
+        threading.setprofile(None)
+    assert not seen
+
+
 def test_gelu_s_threads_do_not_write_over_each_other(monkeypatch):
     """Whenever one comes to an exponential, it waits for the other, so that both are in the middle of it."""
     together, right = threading.Barrier(2), np.exp

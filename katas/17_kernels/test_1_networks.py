@@ -74,6 +74,15 @@ def test_many_and_large_images_are_convolved_too(n, channels, outputs, height, w
     assert abs(got - expected).max() <= 3e-5 * abs(expected).max()
 
 
+def test_a_row_of_tiles_may_take_more_than_is_transformed_at_a_time():
+    """36 numbers for each of 15 tiles and 1,028 channels of float64 are 4.2 MiB; the kernel adds up nine."""
+    x, weight = np.ones((1, 1024, 1, 60)), np.zeros((4, 1024, 3, 3))
+    weight[1, 1000] = 1.0
+    expected = np.zeros((1, 4, 1, 60))
+    expected[0, 1] = [2, *[3] * 58, 2]
+    expect(winograd_conv2d(x, weight), expected, atol=1e-9)
+
+
 def test_float32_loses_no_more_digits_than_it_says(rng):
     for channels in (1, 16, 128):
         x = rng.standard_normal((1, channels, 12, 12), np.float32)

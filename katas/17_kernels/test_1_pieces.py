@@ -204,6 +204,17 @@ def test_tensors_and_arrays_in_any_order_can_be_multiplied(rng):
     expect(blocked_matmul(a, b), expected)
 
 
+def test_tiles_have_256_rows_and_columns_unless_one_says_so():
+    shapes = []
+
+    def product(a, b):
+        shapes.append((a.shape, b.shape))
+        return a @ b
+
+    expect(blocked_matmul(np.ones((1, 257)), np.ones((257, 1)), product=product), np.array([[257.0]]))
+    assert shapes == [((1, 256), (256, 1)), ((1, 1), (1, 1))]
+
+
 @pytest.mark.parametrize(("a", "b"), [((2, 3), (2, 3)), ((3,), (3, 2)), ((2, 3, 4), (4, 2)), ((2, 3), (3,))])
 def test_shapes_that_cannot_be_multiplied_are_named(a, b):
     with expect_error(ValueError, str(a), str(b)):
@@ -512,3 +523,9 @@ def test_threads_share_the_pieces():
 
     in_chunks(steps, np.empty(4), chunk=2, threads=2)
     assert len(seen) == 2
+
+
+def test_pieces_are_the_caller_s_unless_one_asks_for_threads():
+    seen = []
+    in_chunks(lambda part: seen.append(threading.get_ident()), np.empty(4), chunk=1)
+    assert seen == [threading.get_ident()] * 4

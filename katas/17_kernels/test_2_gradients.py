@@ -112,6 +112,7 @@ def test_the_gradient_of_linear_gelu(leading, inputs, outputs, with_bias, seed):
     check_gradient(linear_gelu, *arrays)
 
 
+@pytest.mark.filterwarnings("error")
 def test_the_slope_of_gelu_far_away_is_one_or_nothing():
     for far, slope in ((50.0, 1.0), (-50.0, 0.0), (1e5, 1.0), (-1e5, 0.0), (1e30, 1.0), (-1e30, 0.0)):
         for dtype in (np.float32, np.float64):
@@ -203,6 +204,17 @@ def test_linear_gelu_s_gradients_have_the_dtype_of_its_result():
     assert [share.dtype for share in back(np.ones((2, 4), np.float32))] == [np.float32] * 3
     _, back = linear_gelu.vjp(np.ones((2, 3), int), weight, bias)
     assert back(np.ones((2, 4), np.float32))[1].dtype == np.float32
+
+
+def test_small_integers_are_float32_on_the_way_back_too():
+    """100 * 2 is -56 in int8, where gelu is flat; in float32 it is 200, and the slope is 1."""
+    x, weight = np.full((1, 1), 100, np.int8), np.full((1, 1), 2, np.int8)
+    out, back = linear_gelu.vjp(x, weight, np.zeros(1, np.float32))
+    expect(out, np.array([[200]], np.float32))
+    for_x, for_weight, for_bias = back(np.ones((1, 1), np.float32))
+    expect(for_x, np.array([[2]], np.float32))
+    expect(for_weight, np.array([[100]], np.float32))
+    expect(for_bias, np.array([1], np.float32))
 
 
 # 17.12 softmax_cross_entropy_back

@@ -420,6 +420,14 @@ def test_small_parameters_move_together(rng):
     ADAM.check(race(FusedAdam(params).step, baseline, limit=ADAM.limit))
 
 
+def test_small_parameters_move_together_beside_a_large_one_that_stands_still(rng):
+    """As layers do that are trained on top of a frozen table."""
+    params = small_parameters(rng)
+    baseline = one_after_the_other(params)
+    frozen = Parameter(np.zeros(1 << 17, np.float32))
+    ADAM.check(race(FusedAdam([frozen, *params]).step, baseline, limit=ADAM.limit))
+
+
 def test_the_twin_that_moves_them_one_by_one_is_caught(rng):
     params = small_parameters(rng)
     ADAM.catches(race(one_after_the_other(params), one_after_the_other(params), limit=ADAM.limit))

@@ -277,7 +277,10 @@ def linear_gelu_back(grad: Array) -> tuple[Array | None, ...]:
 
 
 def times_slope(x: Array, grad: Array, share: Array, scratch: Array) -> None:
-    """Write grad times the slope of gelu at x, far away 0 or 1, over x; the other two are to work in."""
+    """Write grad times the slope of gelu at x over x; the other two are to work in.
+
+    Far away the slope is 0 or 1, without a warning.
+    """
     # TODO 17.11: x * share has the slope share * (1 + x * (1 - share) * (GELU_LINE + 3 * GELU_CUBE * x**2)).
     raise NotImplementedError("kata 17.11: times_slope")
 
