@@ -1881,4 +1881,86 @@ EQUIVALENT: dict[str, str] = {
         "numpy's reshape takes a negative length for the one that is left"
     ),
     "module: GELU_FAR = 30.0 -> GELU_FAR = 31.0": "below either gelu is 0",
+    "cut: size <= chunk -> size < chunk": "a piece that is just full is all of its rows, cut or not",
+    "in_chunks: broadcast_shapes(x.shape, out.shape) -> broadcast_shapes(out.shape, x.shape)": (
+        "shapes meet in the same one in either order"
+    ),
+    "add_relu: promote(x, y) -> promote(y, x)": (
+        "a sum is the same in either order; in which of two layouts it lies is promised nowhere"
+    ),
+    "add_relu.steps: np.clip(part, 0, np.inf, out=part) -> np.clip(0, part, np.inf, out=part)": (
+        "the larger of two numbers, whichever comes first"
+    ),
+    "add_relu: room_for(x, y) -> room_for(y, x)": (
+        "in which of two layouts the result lies is promised nowhere"
+    ),
+    "scale_shift_add_relu: result_type(x, a, b, y) -> result_type(a, x, b, y)": (
+        "dtypes meet in the same one in either order"
+    ),
+    "scale_shift_add_relu.steps: np.clip(part, 0, np.inf, out=part) -> np.clip(0, part, np.inf, "
+    "out=part)": "the larger of two numbers, whichever comes first",
+    "row_slices: max(64, CHUNK // max(width, 1)) -> max(65, CHUNK // max(width, 1))": (
+        "given: how many rows at a time, not which"
+    ),
+    "row_slices: max(width, 1) -> max(width, 2)": "given: how many rows at a time, not which",
+    "linear_gelu_back: np.matmul(back.T, rows[some], out=part) -> np.matmul(back.T, rows[some])": (
+        "a new array as large as the weights in place of one that is used again; no text bounds it"
+    ),
+    "times_slope: np.clip(x, -GELU_FAR, GELU_FAR, out=x) -> np.clip(-GELU_FAR, x, GELU_FAR, out=x)": (
+        "the larger of two numbers, whichever comes first"
+    ),
+    "softmax_cross_entropy: logits[:0] -> logits[:]": "only its dtype is asked for",
+    "softmax_cross_entropy: logits[:0] -> logits[:1]": "only its dtype is asked for",
+    "softmax_cross_entropy: (np.log(sums) - right).sum(dtype=np.float64) -> (np.log(sums) - right).sum()": (
+        "numpy adds up in pairs: of a stretch of rows the sum in float32 differs by rounding alone"
+    ),
+    "Flat.__init__: zip(params, self.views, strict=True) -> zip(params, self.views, strict=False)": (
+        "there is a view for each parameter"
+    ),
+    "FusedAdam.step: zip(self.param_groups, self._flats, strict=True) -> zip(self.param_groups, "
+    "self._flats, strict=False)": "each group that is added brings its list",
+    "FusedAdam.stretches: begin, last_step = (0, 0) -> begin, last_step = (1, 0)": (
+        "the first parameter that moves sets `begin`; before that nothing is handed out"
+    ),
+    "FusedAdam.stretches: if p.data is not flat.views[i]: -> if True:": (
+        "a view copied over itself stays as it is"
+    ),
+    "FusedAdam.stretches: flat.starts[i + 1] - flat.starts[begin] > CHUNK -> flat.starts[i + 1] - "
+    "flat.starts[begin] >= CHUNK": (
+        "where a stretch ends is a matter of memory and calls; the budget has room for all gradients "
+        "side by side"
+    ),
+    "FusedAdam.stretches: i + 1 -> i - 1": (
+        "where a stretch ends is a matter of memory and calls; the budget has room for all gradients "
+        "side by side"
+    ),
+    "FusedAdam.move: if len(moving) > 1 or not grads.flags.c_contiguous or grads.dtype != "
+    "flat.data.dtype: -> if True:": (
+        "one gradient is copied: the same numbers, and the budget has room for it"
+    ),
+    "FusedAdam.move: not grads.flags.c_contiguous -> grads.flags.c_contiguous": (
+        "a gradient in another order is copied by reshape instead; one in C order is the same after a copy"
+    ),
+    "FusedAdam.move: if len(moving) > 1: -> if True:": "one gradient put together with no other",
+    "FusedAdam.move: grads.dtype != flat.data.dtype -> grads.dtype == flat.data.dtype": (
+        "a gradient of another dtype is multiplied in its own, as in kata 08: other rounding"
+    ),
+    "FusedAdam.move: end - begin -> end + begin #2": "pieces beyond the end are empty",
+    "FusedAdam.adam: if decay: -> if True:": "0 times a parameter is added to its gradient",
+    "tiled: -w // 4 -> -w * 4": "given: how many tiles at a time, not which",
+    "tiled: -w // 4 -> -w // 5": "given: how many tiles at a time, not which",
+    "tiled: max(1, TILES // max(36 * channels * itemsize, 1)) -> min(1, TILES // max(36 * channels * "
+    "itemsize, 1))": "given: how many tiles at a time, not which",
+    "tiled: max(1, TILES // max(36 * channels * itemsize, 1)) -> max(2, TILES // max(36 * channels * "
+    "itemsize, 1))": "given: how many tiles at a time, not which",
+    "tiled: 36 * channels -> 37 * channels": "given: how many tiles at a time, not which",
+    "tiled: max(down * across, 1) -> max(down * across, 2)": "given: how many tiles at a time, not which",
+    "tiled: max(across, 1) -> max(across, 2)": "given: how many tiles at a time, not which",
+    "pixel_tiles: 4 * down -> 5 * down": "more of a border of zeros, which no tile sees",
+    "pixel_tiles: 4 * down + 2 -> 4 * down + 3": "more of a border of zeros, which no tile sees",
+    "pixel_tiles: 4 * across -> 5 * across": "more of a border of zeros, which no tile sees",
+    "pixel_tiles: 4 * across + 2 -> 4 * across + 3": "more of a border of zeros, which no tile sees",
+    "module: 1 << 21 -> 1 >> 21": "given: how many tiles at a time, not which",
+    "module: 1 << 21 -> 2 << 21": "given: how many tiles at a time, not which",
+    "module: 1 << 21 -> 1 << 22": "given: how many tiles at a time, not which",
 }
