@@ -2437,9 +2437,7 @@ def an_array_of_any_shape_is_made(m):
 
 @caught_by(1)
 def a_seed_of_0_is_none(m):
-    rewritten(
-        m, "verify", ("secrets.randbits(128) if seed is None else seed", "seed or secrets.randbits(128)")
-    )
+    rewritten(m, "verify", ("default_rng(seed)", "default_rng(seed or None)"))
 
 
 @caught_by(1)

@@ -19,7 +19,6 @@ import math
 import os
 import re
 import runpy
-import secrets
 import sqlite3
 import subprocess
 import sys
@@ -146,7 +145,7 @@ def answer(model: Model, images: Array) -> Array:
                 module.training = training
     else:
         out = model(images)
-    logits = np.asarray(out.data if isinstance(out, Tensor) else out)
+    logits = np.asarray(out)
     if logits.ndim != 2 or len(logits) != len(images) or not logits.shape[1]:
         raise ValueError(f"answers of shape {logits.shape} are no rows of logits for {len(images)} images")
     if logits.dtype.kind not in "iuf":
@@ -279,7 +278,7 @@ def pareto_front(entries: Iterable[T], key: Callable[[T], Metrics] | None = None
     table = np.array([costs(each) for each in metrics], float).reshape(-1, 4)
     front: list[int] = []
     best = np.empty_like(table)
-    for i in np.lexsort(table.T[::-1]).tolist():
+    for i in np.lexsort(table.T).tolist():
         no_worse = (best[: len(front)] <= table[i]).all(axis=1)
         if not (no_worse & (best[: len(front)] < table[i]).any(axis=1)).any():
             best[len(front)] = table[i]
@@ -311,9 +310,7 @@ def _volume(boxes: Array) -> float:
     thick = boxes[:, -1] - np.append(boxes[1:, -1], 0.0)
     if boxes.shape[1] == 2:
         return float(thick @ np.maximum.accumulate(boxes[:, 0]))
-    return float(
-        sum(height * _volume(boxes[: i + 1, :-1]) for i, height in enumerate(thick.tolist()) if height)
-    )
+    return float(sum(height * _volume(boxes[: i + 1, :-1]) for i, height in enumerate(thick.tolist())))
 
 
 # Recipes, and a search among them.
@@ -378,7 +375,7 @@ def search(
             raise ValueError(f"the {name} is 1 at least, not {number}")
     first = Found((), evaluate(model))
     found, left = [first], [(first, model)]
-    while left and len(found) < budget:
+    while left:
         tried: list[tuple[float, Found, Module]] = []
         for (before, old), step in itertools.product(left, steps):
             if step in before.steps or len(found) == budget:
@@ -593,7 +590,7 @@ def write_submission(path: str | os.PathLike[str], submission: Submission) -> in
     unfinished = path.with_name(f".{path.name}.{os.getpid()}.unfinished")
     try:
         with zipfile.ZipFile(unfinished, "w") as archive:
-            archive.writestr(zipfile.ZipInfo(ABOUT), json.dumps(about, indent=1))
+            archive.writestr(zipfile.ZipInfo(ABOUT), json.dumps(about))
             if submission.code:
                 archive.writestr(zipfile.ZipInfo(CODE), submission.code)
             for name in sorted(submission.arrays):
@@ -661,8 +658,6 @@ def _array(raw: bytes) -> Array:
     version = np.lib.format.read_magic(stream)
     header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     shape, fortran, dtype = header[version](stream)
-    if dtype.kind not in "biuf":
-        raise ValueError(f"an array of {dtype}")
     if len(raw) - stream.tell() != math.prod(shape) * dtype.itemsize:
         raise ValueError(f"{len(raw) - stream.tell()} bytes are no array of shape {shape} and {dtype}")
     flat = np.frombuffer(raw, dtype, offset=stream.tell())
@@ -687,7 +682,7 @@ def write_frame(stream: BinaryIO, message: Array | str) -> None:
     """
     # kata 20.14: `dtype.str` also says which byte comes first.
     if isinstance(message, str):
-        stream.write(json.dumps({"text": message[:500]}, ensure_ascii=False).encode() + b"\n")
+        stream.write(json.dumps({"text": message[:500]}).encode() + b"\n")
     else:
         if message.dtype.kind not in "biuf":
             raise TypeError(f"an array of {message.dtype} does not travel")
@@ -716,11 +711,11 @@ def read_frame(stream: BinaryIO, limit: int = LIMIT) -> Array | str:
         dtype, shape = np.dtype(header["dtype"]), tuple(map(int, header["shape"]))
     except Exception as error:  # of json and numpy, half a dozen kinds: 1e999 in a shape is one
         raise Refused(f"{line[:80]!r} is no header of a frame") from error
-    if dtype.kind not in "biuf" or min(shape, default=0) < 0 or math.prod(shape) * dtype.itemsize > limit:
+    if dtype.kind not in "biuf" or math.prod(shape) * dtype.itemsize > limit:
         raise Refused(f"an array of {dtype} and shape {shape} is not taken")
     try:
         array = np.empty(shape, dtype)
-    except ValueError as error:  # a hundred axes, or an axis of 2**62 beside one of 0
+    except ValueError as error:  # a negative axis, a hundred axes, or one of 2**62 beside one of 0
         raise Refused(f"there is no array of shape {shape}") from error
     rest = array.reshape(-1).view(np.uint8).data
     while rest:
@@ -962,7 +957,7 @@ def verify(
     submission = read_submission(path, limit)
     if submission.code and not allow_code:
         raise Refused(f"{path} brings code, which would be run: allow_code allows that")
-    rng = np.random.default_rng(secrets.randbits(128) if seed is None else seed)
+    rng = np.random.default_rng(seed)
     labels: list[Array] = []
 
     def batches() -> Iterator[Array]:
@@ -1045,8 +1040,8 @@ class Leaderboard:
     It is made if it is not there. An entry's recipe is a list in JSON. Its journal is WAL, so that nobody who
     reads waits for one who writes; who writes waits for others up to 30 seconds.
 
-    DamagedLeaderboard from any method, naming the file and `Leaderboard.restore`, if the file is something
-    else or damaged. Such a file is never written to.
+    DamagedLeaderboard from any method, from the first one on, naming the file and `Leaderboard.restore`, if
+    the file is something else (also a table with other columns) or damaged. Such a file is never written to.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -1119,7 +1114,7 @@ class Leaderboard:
 
     def backup(self, path: str | os.PathLike[str]) -> None:
         """A whole copy at `path`, while others may go on writing; in place of what was there, when it is
-        done.
+        done. If it cannot be, nothing else is left behind.
 
         It is checked first: a damaged leaderboard does not replace a good backup.
         """

@@ -19,7 +19,6 @@ import math
 import os
 import re
 import runpy
-import secrets
 import sqlite3
 import subprocess
 import sys
@@ -741,8 +740,8 @@ class Leaderboard:
     It is made if it is not there. An entry's recipe is a list in JSON. Its journal is WAL, so that nobody who
     reads waits for one who writes; who writes waits for others up to 30 seconds.
 
-    DamagedLeaderboard from any method, naming the file and `Leaderboard.restore`, if the file is something
-    else or damaged. Such a file is never written to.
+    DamagedLeaderboard from any method, from the first one on, naming the file and `Leaderboard.restore`, if
+    the file is something else (also a table with other columns) or damaged. Such a file is never written to.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
@@ -786,7 +785,7 @@ class Leaderboard:
 
     def backup(self, path: str | os.PathLike[str]) -> None:
         """A whole copy at `path`, while others may go on writing; in place of what was there, when it is
-        done.
+        done. If it cannot be, nothing else is left behind.
 
         It is checked first: a damaged leaderboard does not replace a good backup.
         """
