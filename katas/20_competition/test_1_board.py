@@ -253,7 +253,7 @@ def test_a_file_that_is_no_leaderboard_is_refused_and_stays_as_it_is(kind, path)
         path.write_bytes(OTHERS[kind])
     before = path.read_bytes()
     with expect_error(DamagedLeaderboard, "board.db", "restore"):
-        Leaderboard(path).add(entry())
+        Leaderboard(path)
     if OTHERS[kind] is None:
         other = sqlite3.connect(path)
         assert other.execute("SELECT * FROM entries").fetchall() == [("soup", "onions")]
@@ -390,6 +390,16 @@ def test_a_damaged_leaderboard_does_not_replace_a_good_backup(path, tmp_path):
         board.backup(tmp_path / "backup.db")
     assert len(Leaderboard(tmp_path / "backup.db").entries()) == 200
     assert not [name for name in os.listdir(tmp_path) if "unfinished" in name or "tmp" in name]
+
+
+def test_a_backup_that_cannot_be_finished_leaves_nothing_behind(path, tmp_path):
+    """A folder is in its place."""
+    board = filled(path)
+    (tmp_path / "backup.db").mkdir()
+    with pytest.raises(OSError, match=r"backup\.db"):
+        board.backup(tmp_path / "backup.db")
+    left = {name for name in os.listdir(tmp_path) if not name.endswith(("-wal", "-shm"))}
+    assert left == {"board.db", "backup.db"}
 
 
 @pytest.mark.parametrize("state", ["damaged", "missing", "whole"])

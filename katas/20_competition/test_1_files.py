@@ -1,13 +1,18 @@
 """Level 1: a file that is handed in, by somebody who is not to be trusted; and what goes to and fro."""
 
+import contextlib
 import dataclasses
 import io
 import json
 import math
 import os
 import struct
+import sys
+import tempfile
 import zipfile
+import zlib
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -25,6 +30,7 @@ from tinytorch.competition import (
     read_submission,
     rebuild,
     serve,
+    work,
     write_frame,
     write_submission,
 )
@@ -125,6 +131,11 @@ def test_equal_submissions_give_equal_files(tmp_path):
     assert len(digest(tmp_path / "a.zip")) == 16
 
 
+def test_without_code_there_is_no_file_for_it(tmp_path):
+    write_submission(tmp_path / "a.zip", some(arrays={"w": np.ones(2)}))
+    assert zipfile.ZipFile(tmp_path / "a.zip").namelist() == ["submission.json", "arrays/w.npy"]
+
+
 def test_arrays_may_be_of_any_layout(rng, tmp_path):
     x = rng.normal(size=(5, 6))
     arrays = {
@@ -217,6 +228,15 @@ def test_a_file_that_is_too_large_is_not_even_opened(tmp_path):
     size = write_submission(path, some())
     refused(path, limit=size - 1)
     assert read_submission(path, limit=size).author == "Ada"
+
+
+def test_unless_told_64_mebibytes_are_the_most(tmp_path):
+    """A zip file may have anything in front, here a gap that takes no room on the disk; it is whole."""
+    write_submission(tmp_path / "a.zip", some())
+    with open(tmp_path / "b.zip", "wb") as stream:
+        stream.seek(64 << 20)
+        stream.write((tmp_path / "a.zip").read_bytes())
+    refused(tmp_path / "b.zip")
 
 
 def test_a_file_that_is_not_there_is_missing(tmp_path):
@@ -318,6 +338,16 @@ def test_what_is_compressed_is_refused(method, name, tmp_path):
     refused(path, name)
 
 
+def test_what_is_compressed_is_refused_even_if_nothing_is_won(tmp_path):
+    """Of one of these texts, the compressed bytes are just as many."""
+    for n in range(1, 20):
+        path = tmp_path / f"{n}.zip"
+        with zipfile.ZipFile(path, "w") as archive:
+            archive.writestr("submission.json", json.dumps({**ABOUT, "layers": []}))
+            archive.writestr("model.py", "#" * n, zipfile.ZIP_DEFLATED)
+        refused(path, "model.py")
+
+
 def test_an_honest_word_about_sizes_is_not_enough(tmp_path):
     """The directory at the end says that the member is longer than the file: nobody makes room for that."""
     path = packed(tmp_path / "a.zip", [("arrays/w.npy", npy(np.ones(2)))])
@@ -345,6 +375,38 @@ def test_members_that_share_their_bytes_are_refused(tmp_path):
     )
     path.write_bytes(whole)
     refused(path, limit=4 << 20)
+
+
+def local(name, content):
+    """A member as it lies in a zip file; 0x21 is 1980-01-01."""
+    about = (zlib.crc32(content), len(content), len(content), len(name), 0)
+    return struct.pack("<4s5H3I2H", b"PK\3\4", 20, 0, 0, 0, 0x21, *about) + name + content
+
+
+def test_members_that_lie_in_each_other_are_refused(tmp_path):
+    """Each is whole: an array whose bytes are the next member. The 16 KiB of the last are read 30 times."""
+    members, inner = [], bytes(16 << 10)
+    for i in range(30):
+        name, content = b"arrays/a%d.npy" % i, npy(np.frombuffer(inner, np.uint8))
+        inner = local(name, content)
+        members.append((name, content, len(inner)))
+    first = local(b"submission.json", json.dumps(ABOUT).encode())
+    end = len(first) + len(inner)
+    entries = [(b"submission.json", json.dumps(ABOUT).encode(), end), *members]
+    directory = b"".join(
+        struct.pack("<4s6H", b"PK\1\2", 20, 20, 0, 0, 0, 0x21)
+        + struct.pack("<3I", zlib.crc32(content), len(content), len(content))
+        + struct.pack("<5H2I", len(name), 0, 0, 0, 0, 0, end - length)
+        + name
+        for name, content, length in entries
+    )
+    tail = struct.pack("<4s4H2IH", b"PK\5\6", 0, 0, len(entries), len(entries), len(directory), end, 0)
+    path = tmp_path / "a.zip"
+    path.write_bytes(first + inner + directory + tail)
+    # Newer versions of Python see it by themselves.
+    with contextlib.suppress(zipfile.BadZipFile), zipfile.ZipFile(path) as archive:
+        assert archive.testzip() is None
+    refused(path, limit=path.stat().st_size)
 
 
 @pytest.mark.parametrize(
@@ -547,6 +609,20 @@ def test_a_stream_that_ends_within_a_frame_is_refused():
             read_frame(io.BytesIO(raw[:length]))
     with expect_error(Refused, "3"):
         read_frame(io.BytesIO(raw[:-3]))
+    with pytest.raises(Refused):
+        read_frame(io.BytesIO(bytes_of("go")[:-1]))  # all but the end of its line
+
+
+def test_a_header_has_8000_bytes_at_most():
+    """Whether or not the end of its line is counted, which makes one more."""
+    start = b'{"dtype": "|i1", "shape": [2]'
+    for length in (7999, 8001):
+        line = start + b" " * (length - len(start) - 1) + b"}\n\1\2"
+        if length < 8000:
+            expect(read_frame(io.BytesIO(line)), np.array([1, 2], np.int8))
+        else:
+            with pytest.raises(Refused):
+                read_frame(io.BytesIO(line))
 
 
 @pytest.mark.parametrize(
@@ -705,6 +781,35 @@ def test_the_fence_lets_files_through_and_no_processes(event):
     assert served(lambda: build("open")) == ["ready"]
     (said,) = served(lambda: build(event))
     assert said.startswith("PermissionError: ")
+
+
+@pytest.mark.parametrize("setup", [False, True])
+def test_what_a_model_prints_is_no_answer(setup, tmp_path, monkeypatch):
+    """`work` does here what it does in its process, which is weighed between "here" and "go"."""
+    code = "import os\ndef build(arrays):\n    os.write(1, b'noise')\n    return lambda images: images\n"
+    write_submission(tmp_path / "a.zip", some(layers=(), code=code))
+    (tmp_path / "setup.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w').close()\n")
+    hooks, images = [], np.ones((2, 3))
+    monkeypatch.setattr(sys, "addaudithook", hooks.append)
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(bytes_of("go") + bytes_of(images))))
+    kept = [os.dup(1), os.dup(2)]
+    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as errors:
+        try:
+            os.dup2(out.fileno(), 1)
+            os.dup2(errors.fileno(), 2)
+            work(str(tmp_path / "a.zip"), str(tmp_path / "setup.py") if setup else "")
+        finally:
+            for number, handle in enumerate(kept, 1):
+                os.dup2(handle, number)
+                os.close(handle)
+        out.seek(0)
+        assert [read_frame(out), read_frame(out)] == ["here", "ready"]
+        expect(read_frame(out), images)
+        assert out.read() == b""
+        errors.seek(0)
+        assert errors.read() == b"noise"
+    assert hooks == [fence]
+    assert (tmp_path / "ran").exists() == setup
 
 
 def test_nothing_comes_without_being_asked():

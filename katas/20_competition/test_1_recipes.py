@@ -386,6 +386,8 @@ def test_kinds_can_be_added(shift):
 def test_a_name_belongs_to_one_class(shift):
     layers, _ = describe(shift(2.0, np.arange(3.0)))
     kind = KINDS[layers[0]["kind"]]
+    register_kind(Kind("shift", shift, lambda layer: ({"by": -layer.by}, {}), kind.build))
+    assert describe(shift(2.0, np.arange(3.0))) == ([{"kind": "shift", "by": -2.0}], {})
     register_kind(kind)
     with expect_error(ValueError, "shift", "Shift"):
         register_kind(Kind("shift", ReLU, kind.describe, kind.build))
