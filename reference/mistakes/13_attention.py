@@ -1811,7 +1811,7 @@ def of_no_keys_the_sum_is_one(m):
     _forward(m, forward)
 
 
-@caught_by(4)
+@caught_by(3)
 def one_product_is_computed_three_times(m):
     right = m.MultiHeadAttention.heads
     m.MultiHeadAttention.heads = lambda self, x, offset=0: tuple(right(self, x, offset)[i] for i in range(3))
