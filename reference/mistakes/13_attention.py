@@ -1790,11 +1790,6 @@ def a_layer_with_a_cache_is_not_fused(m):
 
 
 @caught_by(3)
-def a_layer_with_a_mask_is_always_fused(m):
-    rewritten(m, "MultiHeadAttention.forward", ("if self.fused:", "if self.fused or mask is not None:"))
-
-
-@caught_by(3)
 def memory_that_is_not_used_is_not_counted(m):
     rewritten(m, "KVCache.nbytes", ("x.nbytes for", "x[:, :, : self.length].nbytes for"))
 
