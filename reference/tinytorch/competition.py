@@ -696,9 +696,10 @@ def read_frame(stream: BinaryIO, limit: int = LIMIT) -> Array | str:
     """The next array, which can be written to, or text.
 
     EOFError if the stream is at its end. Refused, saying why: it ends within a frame, and how many bytes too
-    early; the header is none, whatever json or numpy say to it, or longer than HEADER bytes; a dtype that is
-    none of bools, ints and floats; an array of more than `limit` bytes, with a negative axis, or that numpy
-    cannot make, with its shape as a tuple. The array is made only when all of that is right, and once.
+    early (or without the end of the header's line); the header is none, whatever json or numpy say to it, or
+    longer than HEADER bytes; a dtype that is none of bools, ints and floats; an array of more than `limit`
+    bytes, with a negative axis, or that numpy cannot make, with its shape as a tuple. The array is made only
+    when all of that is right, and once.
     """
     # kata 20.14: readline takes a limit. readinto fills as much of an array as has come, so ask again.
     line = stream.readline(HEADER + 1)
