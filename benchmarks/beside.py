@@ -16,7 +16,7 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -116,12 +116,18 @@ def measure_some(
     tables: Mapping[str, Callable[[], None]], doc: str | None, left_out: Sequence[str] = ()
 ) -> None:
     """The command line of a benchmark of several tables: those that are named, or all but `left_out`."""
-    parser = _parser(doc)
-    parser.add_argument("table", nargs="*", help=", ".join(tables))
-    for name in parser.parse_args().table or [name for name in tables if name not in left_out]:
-        if name not in tables:
-            parser.error(f"there is no table {name!r}, but {', '.join(tables)}")
+    for name in chosen(tables, doc, left_out):
         tables[name]()
+
+
+def chosen(names: Collection[str], doc: str | None, left_out: Sequence[str] = ()) -> list[str]:
+    """Those of `names` that the command line has, or all but `left_out`; an end with a word for others."""
+    parser = _parser(doc)
+    parser.add_argument("name", nargs="*", help=", ".join(names))
+    found: list[str] = parser.parse_args().name
+    if unknown := [name for name in found if name not in names]:
+        parser.error(f"there is no {', '.join(unknown)}, but {', '.join(names)}")
+    return found or [name for name in names if name not in left_out]
 
 
 def _parser(doc: str | None) -> argparse.ArgumentParser:

@@ -9,7 +9,6 @@ each. Nothing is printed about strict mode, where tests/grading/test_cheats.py a
 
 from __future__ import annotations
 
-import argparse
 import csv
 import os
 import secrets
@@ -22,6 +21,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from benchmarks.beside import chosen
 from dojo.curriculum import ROOT
 from tests.grading.cheats import KATA, NAMES, cheat, summary
 from tests.grading.test_cheats import DOOR, PRECIOUS, running
@@ -31,17 +31,11 @@ LIMIT = 120.0  # seconds for a suite, as `dojo grade` has it; on a busy machine 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("name", nargs="*", help="of a file in tests/cheats/, without .py; all, unless named")
-    names = parser.parse_args().name
-    if unknown := set(names).difference(NAMES):
-        parser.error(f"no such file in tests/cheats/: {', '.join(sorted(unknown))}")
+    names = chosen(NAMES, __doc__)
     print(
         "| cheat | what it does | points of 10 in plain mode | and besides |\n|---|---|---|---|", flush=True
     )
-    for name in names or NAMES:
+    for name in names:
         points, besides = tried(name)
         words = " ".join(summary(name).split()).rstrip(".")
         print(f"| {name} | {words} | {points} | {'; '.join(besides)} |", flush=True)
