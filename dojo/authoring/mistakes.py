@@ -67,7 +67,7 @@ def run_all(unit: Unit, every: int = 1) -> list[Caught]:
 
 
 def run_one(unit: Unit, name: str, claimed: int) -> Caught:
-    spoiled = spoiled_by(unit, getattr(load(unit), name))
+    spoiled = spoiled_by(unit, name)
     if spoiled is None:
         trouble = f'it does not say which kata it spoils, as in @caught_by({claimed}, kata="05")'
         return Caught(name, claimed, None, (), trouble)
@@ -75,9 +75,9 @@ def run_one(unit: Unit, name: str, claimed: int) -> Caught:
     return judge(name, claimed, suites.run(unit, source, ENOUGH, steady=True))
 
 
-def spoiled_by(unit: Unit, mistake: Mistake) -> Kata | None:
+def spoiled_by(unit: Unit, name: str) -> Kata | None:
     """The kata whose module a mistake spoils."""
-    return unit if isinstance(unit, Kata) else BY_NUMBER.get(kata_of(mistake))
+    return unit if isinstance(unit, Kata) else BY_NUMBER.get(kata_of(getattr(load(unit), name)))
 
 
 def misfits(unit: Unit) -> list[str]:
@@ -87,7 +87,8 @@ def misfits(unit: Unit) -> list[str]:
     """
     if not forking.POSSIBLE:
         return []
-    return list(map(str, forking.in_child(lambda: [*_misfits(unit)])))
+    problems: list[str] = forking.in_child(lambda: [*_misfits(unit)])
+    return problems
 
 
 def _misfits(unit: Unit) -> Iterator[str]:
@@ -95,10 +96,9 @@ def _misfits(unit: Unit) -> Iterator[str]:
     sys.path.insert(0, str(ROOT / "stubs"))
     mistakes = load(unit)
     for name in listed(unit):
-        mistake = getattr(mistakes, name)
-        if (kata := spoiled_by(unit, mistake)) is not None:
+        if (kata := spoiled_by(unit, name)) is not None:
             module = importlib.import_module(kata.module)
-            if words := forking.in_child(functools.partial(_planted, mistake, module)):
+            if words := forking.in_child(functools.partial(_planted, getattr(mistakes, name), module)):
                 yield f"{shown_file(unit)}: {name} cannot be planted: {words}"
 
 
