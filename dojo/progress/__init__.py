@@ -248,12 +248,12 @@ def record_hint(task: str, *, path: Path | None = None) -> int:
 
 def _put(section: str, number: str, record: dict[str, Any]) -> Callable[[dict[str, Any]], None]:
     def put(data: dict[str, Any]) -> None:
-        before = data[section].get(number, {})
-        data[section][number] = {**before, **record}
-        if before.get("stub") and record.get("code") and record["code"] == before.get("code"):
+        last = data[section].get(number, {})
+        data[section][number] = {**last, **record}
+        if last.get("stub") and record.get("code") and record["code"] == last.get("code"):
             # Others passed with what does the same, and need not do so again.
             for other in (*data["katas"].values(), *data["milestones"].values()):
-                if other.get("needs", {}).get(number) == before["stub"]:
+                if other.get("needs", {}).get(number) == last["stub"]:
                     other["needs"][number] = record["stub"]
 
     return put

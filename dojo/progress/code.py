@@ -30,7 +30,11 @@ def _describe(item: object, words: list[str]) -> None:
     if isinstance(item, ast.AST):
         words.append(type(item).__name__)
         for name, value in ast.iter_fields(item):
-            if name == "body" and isinstance(item, WITH_DOCSTRING) and ast.get_docstring(item) is not None:
+            if (
+                name == "body"
+                and isinstance(item, WITH_DOCSTRING)
+                and ast.get_docstring(item, clean=False) is not None
+            ):
                 value = value[1:]
             if value is not None and value != [] and name not in ("kind", "type_comment", "type_ignores"):
                 words.append(name)
