@@ -3,8 +3,8 @@
 A token is a piece of text, and its id is its place in a vocabulary. A `CharTokenizer` has a token for each
 character it was shown. A `BPETokenizer` begins with the 256 bytes, so that no text is foreign to it, and
 makes longer tokens of pairs that occur often. Special tokens, such as "<|endoftext|>", stand for what is
-not text: they are made from a text only where the caller allows it. Ids are int64 arrays. A tokenizer never
-changes.
+not text: they are made from a text only where the caller allows it. Ids are int64 arrays, new at each call. A
+tokenizer never changes.
 """
 
 from __future__ import annotations
@@ -43,6 +43,9 @@ CACHED_LENGTH = 64  # and none with more characters than this
 
 class Vocabulary:
     """Tokens in the order of their ids, 0, 1, 2, ...; each is there once.
+
+    Attributes:
+        tokens: a list of them, its own.
 
     Raises:
         ValueError: a token that is there twice, which it names by its repr.
@@ -97,8 +100,9 @@ def pad_sequences(
 ) -> tuple[Array, Array]:
     """Rows of ids as one int64 array (n, length), and a bool mask of that shape: where the ids are real.
 
-    Padding is on the right. `length` is that of the longest row, if not given; where a row is longer, a
-    ValueError names the length and the row's own. Both are new arrays.
+    `sequences` are arrays or lists, in a list, or one array of two axes. Padding is on the right. `length` is
+    that of the longest row, if not given, and 0 of no rows; where a row is longer, a ValueError names the
+    length and the row's own. Both are new arrays.
     """
     # kata 11.3: an array full of pad_id, and a row of it at a time; the mask is one comparison of lengths.
     lengths = np.array([len(row) for row in sequences], np.int64)
@@ -264,7 +268,7 @@ class CharTokenizer(Tokenizer):
 
     @classmethod
     def train(cls, text: str, special_tokens: Iterable[str] = ()) -> CharTokenizer:
-        """A tokenizer of the characters of `text`, in the order of their code points.
+        """A tokenizer, of the class it is called on, of the characters of `text` by their code points.
 
         Special tokens in the text are no characters of it.
         """
@@ -307,7 +311,7 @@ def split_words(text: str) -> Iterator[str]:
 
     A word is the first of these that fits: one of 's 't 're 've 'm 'll 'd; letters; digits; signs that are
     neither nor white space; underscores, each of these with one space before them if there is one; white
-    space (of a run before something else all but its last character).
+    space (of a run before something else all but its last character, which is a word if it is no space).
     """
     # kata 11.8: one alternative for each; \d are digits, [^\W\d_] are letters.
     pattern = r"'(?:s|t|re|ve|m|ll|d)| ?[^\W\d_]+| ?\d+| ?[^\s\w]+| ?_+|\s+(?!\S)|\s+"
@@ -315,7 +319,8 @@ def split_words(text: str) -> Iterator[str]:
 
 
 def count_words(text: str, special_tokens: Collection[str] = ()) -> dict[bytes, int]:
-    """How often each word occurs, as UTF-8. Special tokens are borders of words and no words.
+    """How often each word occurs, as UTF-8; the word that comes first is first. Special tokens are borders of
+    words and no words.
 
     Raises:
         ValueError: half of a surrogate pair, which is no character and has no UTF-8.
@@ -456,6 +461,10 @@ class BPETokenizer(Tokenizer):
     Args:
         merges: pairs of ids; the first becomes id 256, the second 257, and so on.
 
+    Attributes:
+        merges: a list of these pairs, its own.
+        ranks: the id that each pair (a tuple) becomes.
+
     Raises:
         ValueError: a merge of what are no ids (97.0 is none), of ids that are not there yet, or of bytes that
             are a token already; its two are named.
@@ -479,6 +488,8 @@ class BPETokenizer(Tokenizer):
         cls, text: str, vocab_size: int, special_tokens: Iterable[str] = (), min_frequency: int = 2
     ) -> BPETokenizer:
         """A tokenizer of at most `vocab_size` tokens: bytes, merges learned from `text`, special tokens.
+
+        It is of the class it is called on. Special tokens in the text are borders of words.
 
         Raises:
             ValueError: a vocab_size that has no room for bytes and special tokens; it is named.
