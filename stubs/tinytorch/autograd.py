@@ -399,7 +399,8 @@ def flow(
     """Carry `grad` back from `root`; yields each leaf, and each of `ends`, with all the gradient it got.
 
     A node forgets what it kept, and its sources, as soon as its turn is over, be it that no gradient reached
-    it; not with `retain_graph`. Errors as in `look_over`; they come before anything has changed.
+    it; not with `retain_graph`. One of `ends` is left as it is, and its hooks are not called. Errors as in
+    `look_over`; they come before anything has changed.
     """
     # TODO 06.14: `pending` holds what has reached each item so far; when its turn comes, that is all.
     raise NotImplementedError("kata 06.14: flow")
@@ -408,10 +409,10 @@ def flow(
 def backward(tensor: Tensor, grad: Any = None, retain_graph: bool = False) -> None:
     """Add the gradient of `tensor` to `.grad` of every leaf that it was made from and that requires one.
 
-    `grad` is the gradient that `tensor` itself has, of its shape: an array, a list or a Tensor, taken to the
-    dtype of `tensor`. It may be left out for one number, and is 1 then. A leaf that requires a gradient is
-    all of its graph: `grad` is added to its own `.grad`. `.grad` is an array of the leaf's shape and dtype
-    that nothing else shares. The graph is freed on the way, unless `retain_graph`.
+    `grad` is the gradient that `tensor` itself has, of its shape: an array, a list, a number or a Tensor,
+    taken to the dtype of `tensor`. It may be left out for one number, and is 1 then. A leaf that requires a
+    gradient is all of its graph: `grad` is added to its own `.grad`. `.grad` is an array of the leaf's shape
+    and dtype that nothing else shares. The graph is freed on the way, unless `retain_graph`.
 
     Raises:
         RuntimeError: `tensor` was not recorded, and the message says that `import tinytorch.autograd` must
