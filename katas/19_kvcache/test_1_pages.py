@@ -219,6 +219,17 @@ def test_a_full_block_is_not_copied(rng):
     expect(used(pool), 3)
 
 
+def test_a_last_block_of_its_own_is_written_to_though_the_first_is_shared(rng):
+    pool, k = BlockPool(blocks=3, block_size=4), some(rng, 1, 1, 6, 3)
+    cache = PagedCache(pool)
+    cache.write(k, k)
+    other = cache.fork()
+    other.write(k[:, :, :1], k[:, :, :1])
+    expect(pool.free, 0)
+    other.write(k[:, :, 1:2], k[:, :, 1:2])
+    expect(other.gather()[0], np.concatenate([k, k[:, :, :2]], axis=2))
+
+
 def test_nothing_to_write_copies_nothing(rng):
     pool, k = BlockPool(blocks=4, block_size=4), some(rng, 1, 1, 3, 3)
     cache = PagedCache(pool)
@@ -252,7 +263,7 @@ def test_copies_are_counted_before_anything_changes(forked, rng):
 # 19.10 PagedCache.gather
 
 
-@pytest.mark.parametrize("size", [1, 3, 4, 16])
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 16])
 def test_any_whole_blocks_are_gathered(size, rng):
     cache, k, v = PagedCache(BlockPool(64, size)), some(rng, 3, 2, 11, 4), some(rng, 3, 2, 11, 2)
     cache.write(k, v)
@@ -452,7 +463,7 @@ def test_queries_that_do_not_fit_the_cache_are_refused(rng):
     with expect_error(ValueError, "1", "0"):
         paged_attention(some(rng, 2, 2, 1, 4), cache)
     cache.write(k, k)
-    for shape in ((2, 3, 1, 4), (1, 2, 1, 4), (2, 2, 1, 3), (2, 2, 4)):
+    for shape in ((2, 3, 1, 4), (1, 2, 1, 4), (2, 2, 1, 3), (2, 2, 4), (2, 4)):
         with expect_error(ValueError, str(shape)):
             paged_attention(some(rng, *shape), cache)
     with expect_error(ValueError, "6", "5"):

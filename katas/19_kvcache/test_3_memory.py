@@ -84,6 +84,14 @@ PAGES = Budget(
     unit="times the memory of all keys and values",
     naively="a version that gathers all of them",
 )
+BLOCK = Budget(
+    "paged_attention to 2,048 positions, in blocks of 256",
+    limit=0.45,
+    reference=0.26,
+    naive=0.5,
+    unit="times the memory of all keys and values",
+    naively="a version that gathers two blocks where the chunk has room for one",
+)
 PREFILL = Budget(
     "a prompt of 512, 32 tokens at a time",
     limit=0.4,
@@ -322,12 +330,26 @@ def test_the_twin_that_copies_for_each_row_is_caught(rng):
 def test_pages_are_read_in_pieces(rng):
     cache, q = pages(rng, 2048), token(rng)
     PAGES.check(peak_bytes(lambda: paged_attention(q, cache, chunk=128)) / (2048 * KIB))
+    large = pages(rng, 2048, size=256)
+    for chunk in (128, 256):
+        BLOCK.check(peak_bytes(lambda chunk=chunk: paged_attention(q, large, chunk=chunk)) / (2048 * KIB))
 
 
 def test_the_twin_that_gathers_all_pages_is_caught(rng):
     cache = pages(rng, 2048)
     k = np.array(cache.pool.keys)
     PAGES.catches(peak_bytes(lambda: [k.copy(), k.copy()]) / (2048 * KIB))
+
+
+def test_the_twin_that_gathers_two_blocks_is_caught(rng):
+    all_keys = token(rng, 2048)
+
+    def by_two():
+        for start in range(0, 2048, 512):
+            k, v = (all_keys[:, :, start : start + 512].copy() for _ in range(2))
+        return k, v
+
+    BLOCK.catches(peak_bytes(by_two) / (2048 * KIB))
 
 
 # 19.13 read_rest

@@ -1688,6 +1688,9 @@ def nan_is_a_rate(m):
 
 
 TWO = "there are always two of each"
+SWAPPED = "two axes are swapped, whichever is named first"
+NUMBER = "any numbers do that are given out once and are not 0"
+EXACTLY = "told apart by a draw of exactly 0.0, or of exactly the ratio: one in 2**53"
 EQUIVALENT: dict[str, str] = {
     "BlockPool.__init__: self.values: Array = self.keys -> pass": "`lay_out` sets both before either is read",
     "probabilities: softmax.forward(logits.astype(np.float64), axis=1) -> softmax.forward(logits.astype(np.float64))": (
@@ -1696,5 +1699,30 @@ EQUIVALENT: dict[str, str] = {
     "Layout: dataclass(frozen=True) -> dataclass(frozen=False)": "nobody changes a layout",
     "StaticCache.append: zip(self.held, (k, v), strict=True) -> zip(self.held, (k, v), strict=False)": TWO,
     "WindowCache.append: zip(self.held, (k, v), strict=True) -> zip(self.held, (k, v), strict=False)": TWO,
-    "paged_attention: k.swapaxes(-1, -2) -> k.swapaxes(-2, -1)": "two axes are swapped, whichever is named first",
+    "paged_attention: k.swapaxes(-1, -2) -> k.swapaxes(-2, -1)": SWAPPED,
+    "WindowCache.slots: positions < self.sinks -> positions <= self.sinks": "the ring begins where the sinks end",
+    "WindowCache.append: fresh < self.sinks -> fresh <= self.sinks": (
+        "the first place of the ring, which a later position of the same call takes from it"
+    ),
+    "WindowCache.append: zip(self.held, (k, v), strict=True) -> zip(self.held, (k, v), strict=False) #2": TWO,
+    "BlockPool.__init__: np.empty(0) -> np.empty(1)": "`lay_out` sets both before either is read",
+    "PagedCache.__del__: if self.tables: -> if True:": "without tables there is nothing to give back",
+    "PagedCache.write: zip((pool.keys, pool.values), (k, v), strict=True) -> zip((pool.keys, pool.values), (k, v), strict=False)": TWO,
+    "PagedCache.write: x.swapaxes(0, 1) -> x.swapaxes(1, 0)": SWAPPED,
+    "PagedCache.gather: joined[:, :, :stop - start].swapaxes(0, 1) -> joined[:, :, :stop - start].swapaxes(1, 0)": SWAPPED,
+    "paged_attention: cache.gather(0, 0) -> cache.gather(1, 0)": "no position either; of both only the shape is looked at",
+    "paged_attention: cache.gather(0, 0) -> cache.gather(0, 1)": "one position; of both only the shape is looked at",
+    "paged_attention: k.swapaxes(-1, -2) -> k.swapaxes(-1, 2)": SWAPPED,
+    "paged_attention: chunk=256 -> chunk=257": "a default that stands in the stub, and of which nothing but memory depends",
+    "PrefixCache.__init__: self.numbers = 0 -> self.numbers = 1": NUMBER,
+    "PrefixCache.keep: self.numbers += 1 -> self.numbers -= 1": NUMBER,
+    "PrefixCache.keep: self.numbers += 1 -> self.numbers += 2": NUMBER,
+    "probabilities: logits = as_array(logits) -> pass": "given, and all of this kata hands it arrays",
+    "draw: np.searchsorted(line, rng.random() * line[-1], side='right') -> np.searchsorted(line, rng.random() * line[-1])": EXACTLY,
+    "accept: rng.random() * q[i, x] >= p[i, x] -> rng.random() * q[i, x] > p[i, x]": EXACTLY,
+    "speculative_generate: np.random.default_rng(0) -> np.random.default_rng(1)": (
+        "without an rng all probabilities are 0 or 1, whatever is drawn"
+    ),
+    "speculative_generate: k=4 -> k=5": "a default that stands in the stub",
+    "Speculation: dataclass(frozen=True) -> dataclass(frozen=False)": "nobody changes what was counted",
 }

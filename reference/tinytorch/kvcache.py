@@ -357,7 +357,7 @@ class BlockPool:
     position is made of. ValueError for numbers below 1.
 
     Attributes:
-        keys, values: (KV, blocks, block_size, D) and (…, E), None before. What is in a block that nobody has
+        keys, values: (KV, blocks, block_size, D) and (…, E), empty before. What is in a block that nobody has
             written to is anything.
         layout: what a position is made of, None before.
     """
