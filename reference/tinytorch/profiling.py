@@ -338,7 +338,7 @@ def op_flops(op: Op, arrays: Sequence[Any], params: Mapping[str, Any], out: Any)
     `out`. Inputs may also be numbers, lists or None, as ops take them.
 
     By the rule for its name; else by PER_ELEMENT and the size of its first input; else, for any other op, one
-    for each element of the result.
+    for each element of the result. An int, also where a rule returns a float.
     """
     # kata 16.4: `op.params` are its parameters with their defaults.
     arrays, out = bare(arrays), bare([out])[0]
@@ -703,9 +703,10 @@ def profile_modules(
 ) -> list[ModuleRow]:
     """One forward pass `model(*inputs)`, by modules: a row for each that was called, parents first.
 
-    The order is that of `model.named_modules()`; a module with several names has the first. Hooks count to
-    the module that has them. With `memory`, tracemalloc counts and makes the times longer. What this replaces
-    for it is put back, whatever happens, and no result is kept.
+    The order is that of `model.named_modules()`; a module with several names has the first. One that is not
+    of the model has no row: its time is its caller's own. Hooks count to the module that has them. With
+    `memory`, tracemalloc counts and makes the times longer. What this replaces for it is put back, whatever
+    happens, and no result is kept.
     """
     # kata 16.9: kata 03 calls a hook when a module is done, not when it begins: so for the time of the call,
     # replace `Module.__call__`, as OpProfiler does with Op's. `Stopwatch` does the rest.
@@ -793,7 +794,7 @@ def measure_roofline(
 
     The product of two matrices (side, side), 2 * side³ operations, written to an array that is there; a copy
     of an array of `length` numbers, larger than any cache, onto another, which reads 4 * length bytes and
-    writes as many; and `neg` of a Tensor of one number, which is nothing but overhead.
+    writes as many; and `neg` of a Tensor of one number, (1,), which is nothing but overhead.
     """
     # kata 16.10: `np.matmul` has `out=`, and `np.copyto` copies. `time_calls` for each.
     rng = np.random.default_rng(0)
@@ -813,7 +814,8 @@ class Bottleneck(NamedTuple):
         seconds: its self time.
         roof: the seconds that its calls need at least, each its roof, or the overhead if that is more.
         bound: what limits the calls that take most of its self time.
-        of_roof: roof / seconds, above 1 where the arrays come from a cache; 1 where both are 0.
+        of_roof: roof / seconds, above 1 where the arrays come from a cache; 1 where both are 0, inf where
+            only the seconds are.
         advice: what to do.
     """
 
@@ -936,7 +938,10 @@ def fit_growth(
 
 
 def slopes_of(x: Array, y: Array) -> Any:
-    """The slope of the least-squares line through the points of each row; nan where all x are the same."""
+    """The slope of the least-squares line through the points of each row; nan where all x are the same.
+
+    x and y are (..., points), and the slopes (...): of two arrays (points,) there is one.
+    """
     # kata 16.12: with x less its mean, Σ xy / Σ xx.
     x = x - x.mean(axis=-1, keepdims=True)
     same = np.ptp(x, axis=-1) < 1e-9
@@ -1014,7 +1019,8 @@ def bootstrap_ratio(
     """An interval for median(after) / median(before), with the confidence asked for.
 
     Each side is drawn anew from its own samples, as many as there are, `resamples` times, and so often the
-    ratio is taken; left out are as many of the smallest as of the largest, (1 - confidence) / 2 each.
+    ratio is taken; left out are as many of the smallest as of the largest, (1 - confidence) / 2 each. The
+    two bounds are Python's own floats.
 
     Raises:
         ValueError: a side is empty; a sample is not above 0, or not 0 < confidence < 1, and it is named.
