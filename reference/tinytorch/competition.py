@@ -1042,7 +1042,8 @@ class Leaderboard:
     reads waits for one who writes; who writes waits for others up to 30 seconds.
 
     DamagedLeaderboard from any method, from the first one on, naming the file and `Leaderboard.restore`, if
-    the file is something else (also a table with other columns) or damaged. Such a file is never written to.
+    the file is something else (also where its table `entries` has other columns) or damaged. What is in
+    such a file stays in it.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
