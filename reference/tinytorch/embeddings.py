@@ -232,8 +232,8 @@ class Embedding(Module):
     def sparse_grad(self) -> SparseRows | None:
         """Take the gradient that backward passes brought since the last call; None if there was none.
 
-        Each row is named once, and the padding not at all: where only padding was looked up, what comes has
-        no rows. Nothing else forgets it: `zero_grad` is about the `grad` of parameters.
+        Each row is named once, in ascending order, and the padding not at all: where only padding was looked
+        up, what comes has no rows. Nothing else forgets it: `zero_grad` is about the `grad` of parameters.
         """
         # kata 12.9: hand it out, and forget it.
         rows, self.rows = self.rows, None
@@ -367,7 +367,7 @@ def rotary(x: Array, *, cos: Array, sin: Array) -> Array:
 
 @rotary.gradient
 def rotary_back(grad: Array, cos: Array, sin: Array) -> Array:  # stub: (grad: Array)
-    """The gradient of x."""
+    """The gradient of x, in the dtype of `grad`."""
     # kata 12.15: what is the transpose of a rotation?
     return rotary.forward(grad, cos=cos, sin=-sin)  # type: ignore[no-any-return]
 
