@@ -312,7 +312,8 @@ def in_the_cache(images: Array) -> Iterator[slice]:
 def max_pool2d(x: Array, *, kernel: Pair, stride: Pair | None = None, padding: Pair = 0) -> Array:
     """The largest pixel under the kernel, at each of its places, channel by channel; nan if there is one.
 
-    Without `stride`, places do not overlap. The border is smaller than everything.
+    Without `stride`, places do not overlap. The border is smaller than everything. The result is no view of
+    `x`, not even for a kernel of 1 x 1.
     """
     # TODO 07.9: the largest of a row of taps, then the largest of these rows.
     raise NotImplementedError("kata 07.9: max_pool2d")
@@ -378,7 +379,8 @@ def batch_norm(
 
     In training, by the mean and variance of the batch; and `running_mean` and `running_var`, if given, move
     towards these by `momentum`, in place, with the variance divided by n - 1. Else by the running ones, which
-    must be given then. `eps` is added to the variance before its root is taken.
+    must be given then. `eps` is added to the variance before its root is taken. The result has the dtype of
+    x, whatever that of the others; float32 for integers.
 
     ValueError, naming the shapes, if they do not fit, or if in training a channel has fewer than two numbers.
     """
@@ -435,6 +437,7 @@ class Conv2d(Module):
     Attributes:
         weight: (out_channels, in_channels / groups, KH, KW), float32.
         bias: (out_channels,), float32; or None.
+        stride, padding, dilation, groups: as they were given.
     """
 
     def __init__(
@@ -517,7 +520,8 @@ class BatchNorm2d(Module):
     Attributes:
         weight, bias: (num_features,), 1 and 0 at the start.
         running_mean, running_var: likewise 0 and 1; Buffers, float32.
-        num_batches_tracked: how many batches it was trained on; a Buffer, int64, 0-d.
+        num_batches_tracked: how many batches it was trained on; a Buffer, int64, 0-d, whose writes are
+            reported like those of the other two.
         momentum: how far the running ones move towards a batch's; None for 1 / num_batches_tracked, the
             plain average of all batches so far.
     """
@@ -538,7 +542,10 @@ class BatchNorm2d(Module):
 
 
 class LeNet(Sequential):
-    """For images of 28 x 28: two convolutions with pooling, then three Linear layers (LeCun, 1998)."""
+    """For images of 28 x 28: two convolutions, then three Linear layers (LeCun, 1998).
+
+    A ReLU and a MaxPool2d(2) come after each convolution, and a ReLU between two Linear layers.
+    """
 
     def __init__(self, classes: int = 10, in_channels: int = 1, *, rng: np.random.Generator) -> None:
         # TODO 07.13: 6 and 16 kernels of 5 x 5; the first with padding 2. Then 120, 84 and `classes`.
