@@ -236,8 +236,9 @@ GELU_FAR = 30.0  # below -GELU_FAR gelu is 0 in float64, too
 def fast_gelu(x: Any, out: Array | None = None, threads: int = 1) -> Array:
     """kata 04's gelu of an array or Tensor, with all its digits, infinities and nan, piece by piece.
 
-    The result goes into `out`, if given, which may be x, and is what comes back. It lies in memory as x does.
-    ValueError for an `out` of another shape or dtype than the result has, naming shape and dtype of both.
+    The result goes into `out`, if given, which may be x, and is what comes back. It lies in memory as x does;
+    of integers it is float32. ValueError for an `out` of another shape or dtype than the result has, naming
+    shape and dtype of both.
     """
     # kata 17.7: `gelu_into` for each piece; what it works in is there already, from the second piece on.
     x, rooms = floating(x), Rooms()
@@ -252,7 +253,10 @@ def fast_gelu(x: Any, out: Array | None = None, threads: int = 1) -> Array:
 
 
 def gelu_into(out: Array, x: Array, scratch: Array) -> None:
-    """Write gelu of x, which may be `out`, over `out`; `scratch` is an array of that shape to work in."""
+    """Write gelu of x, which may be `out`, over `out`; `scratch` is an array of that shape to work in.
+
+    Far away it is x or 0, without a warning.
+    """
     # kata 17.7: -inf / inf is nan; so is inf - inf.
     np.clip(x, -GELU_FAR, np.inf, out=out)
     with np.errstate(over="ignore"):  # both ways, to x / inf and x / 1
@@ -277,7 +281,7 @@ def room_for(*operands: Any) -> Array:
 
 @op
 def add_relu(x: Array, y: Array) -> Any:
-    """relu(x + y) in one walk; integers become float32.
+    """relu(x + y), of arrays or numbers, in one walk, in memory as in `room_for`; integers become float32.
 
     ValueError, naming both, for shapes that do not broadcast.
     """
@@ -313,8 +317,9 @@ def where_positive(grad: Array, out: Array) -> Array:
 def scale_shift_add_relu(x: Array, a: Any, b: Any, y: Any) -> tuple[Any, Any]:
     """relu(x * a + b + y) in one walk: batch norm in use, a residual and a relu. Integers become float32.
 
-    Beside the result comes x, which only the gradient of `a` needs; None where `a` is a Python number.
-    ValueError, naming them, for shapes that do not broadcast.
+    Each of the four is an array or a number; the result is in memory as in `room_for`. Beside the result
+    comes x, which only the gradient of `a` needs; None where `a` is a Python number. ValueError, naming them,
+    for shapes that do not broadcast.
     """
     # kata 17.9: numbers stay numbers; the dtype is that of `result_type`, or float32.
     dtype = result_type(x, a, b, y)
@@ -544,6 +549,7 @@ class FusedAdam(Optimizer):
         """Move each parameter that has a gradient and is not frozen, as Adam does; the others stay.
 
         A gradient of another shape than its parameter is a ValueError that names both; then nothing moved.
+        Writes are reported to `increment_version`, as in kata 08.
         """
         # kata 17.13: neighbours that have made as many steps are one stretch, and `move` together.
         for p in self.parameters():
@@ -785,8 +791,8 @@ def fold_batch_norm(conv: Conv2d, norm: BatchNorm2d) -> Conv2d:
     """One convolution, new, that does what `norm` in use (not in training) makes of what `conv` gives.
 
     Its kernels and bias are `conv`'s, scaled and shifted, in `conv`'s dtype; it has a bias, even if `conv`
-    has none. Neither of the two changes. ValueError if `norm` is in training, with that word, or for another
-    number of channels, naming both numbers.
+    has none, and no hooks. Neither of the two changes. ValueError if `norm` is in training, with that word,
+    or for another number of channels, naming both numbers.
     """
     # kata 17.16: (kernel * pixels + bias - mean) * scale + shift. copy.copy makes one of the same options.
     outputs = len(conv.weight.data)
@@ -824,7 +830,8 @@ class LinearGELU(Module):
 def fuse(module: Module) -> Module:
     """A copy of `module` that gives the same, in which neighbours in each Sequential, however deep, are one.
 
-    Linear and GELU become LinearGELU; Conv2d and BatchNorm2d in use become one Conv2d. Only layers of just
+    Linear and GELU become LinearGELU; Conv2d and BatchNorm2d in use, or several of these one after the other,
+    become one Conv2d. Only layers of just
     these classes: a subclass may do something else. The copy shares no array with `module`, which stays as it
     is; forward hooks of layers that were put together are gone.
     """
