@@ -3,7 +3,8 @@
 Queries are `(B, H, Tq, D)`: a batch of B, H heads, Tq positions that ask, D numbers each. Keys are
 `(B, KV, Tk, D)` and values `(B, KV, Tk, E)`, of Tk positions that answer. KV divides H: each head of keys and
 values serves H / KV neighbouring heads of queries (1 each in Vaswani et al. 2017, several in grouped-query
-attention). Masks are booleans that stretch to `(B, H, Tq, Tk)`: True where a query may attend to a key.
+attention). Masks are booleans that stretch to `(B, H, Tq, Tk)`: True where a query may attend to a key. All
+floats are of one dtype, and what is made of them too, whatever that of `scale`.
 
 The same thing is written twice: out of operations that you have, with all `Tq * Tk` weights in memory at
 once; and as one operation with a gradient rule of its own, which never holds more than a block of them.
@@ -173,7 +174,7 @@ def scaled_dot_product_attention(
 ) -> Tensor:
     """For each query the mean of the values, weighted as in `attention_weights`: (B, H, Tq, E).
 
-    Errors as there; what `check_heads` names are all three.
+    Where there are no keys, it is 0. Errors as there; what `check_heads` names are all three.
     """
     # kata 13.7: again one product for all heads that share values.
     check_heads(q, k, v)
@@ -188,12 +189,12 @@ def scaled_dot_product_attention(
 
 
 def absorb(scores: Array, values: Array, top: Array, total: Array, mix: Array) -> None:
-    """Take a block of keys into a softmax that has seen others, all in place.
+    """Take a block of keys into a softmax that has seen others, all in place: nothing new is as large.
 
     Of the keys seen so far, `top` (..., n, 1) is the largest score, -inf at first; `total` (..., n, 1) the
     sum of exp(score - top), and `mix` (..., n, E) that of exp(score - top) * value, both 0 at first. `scores`
     (..., n, m) and `values` (..., m, E) are of the next m keys; `scores` is left as exp(score - new top).
-    Scores of -inf count nothing, also where all are.
+    Scores of -inf count nothing, also where all are; and m may be 0.
     """
     # kata 13.8: when the top rises, what was summed relative to the old one shrinks, by how much? Mind
     # -inf - -inf.
@@ -330,8 +331,9 @@ def fused_attention(
 
     Never are more scores in memory than a block of `chunk` queries and keys, of as many heads as share keys;
     or, without `chunk`, a fixed number. Beside the result (B, H, Tq, E) comes what the way back needs to
-    have any block of weights again: the logarithm of each query's sum of exp(score), (B, H, Tq), -inf for one
-    that may attend to nothing. The result lies in memory as `q` does. Errors as there, and in `tiles`.
+    have any block of weights again: the logarithm of each query's sum of exp(score), (B, H, Tq), for one
+    that may attend to nothing -inf, without a warning. The result lies in memory as `q` does. Errors as
+    there, and in `tiles`.
     """
     # kata 13.10: `walk` leads through the blocks and `absorb` takes them in. Heads that share keys are
     # `stacked`, so that one product serves them all.
@@ -462,7 +464,7 @@ class KVCache:
         return sum(x.nbytes for x in self._buffers)
 
     def select(self, rows: Any) -> None:
-        """Keep these rows of the batch, in this order; one may be kept several times.
+        """Keep these rows of the batch, in this order; one may be kept several times; `rows` may be empty.
 
         Views that were handed out before stay as they are. IndexError for a row that is not there, which it
         names, and -1 is none; then nothing has changed. An empty cache has no rows, and stays empty.
