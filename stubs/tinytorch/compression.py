@@ -431,15 +431,15 @@ def quantized_matmul(a: QuantizedArray, b: QuantizedArray) -> Array:
 def quantized_affine(x: Array, values: Array, scale: Array, bias: Array | None = None) -> Array:
     """affine(x, scale * values, bias), in the dtype of x, with a scale for each row of `values` or for all.
 
-    Of the weights as floats there are only some rows at a time. ValueError, naming the shapes, for an x that
-    does not fit. It has no gradient: such weights are used, and not trained.
+    Of integers it is float32. Of the weights as floats there are only some rows at a time. ValueError, naming
+    the shapes, for an x that does not fit. It has no gradient: such weights are used, and not trained.
     """
     # TODO 18.11: `chunks` of kata 07 gives some rows; scale the outputs, which are fewer than the weights.
     raise NotImplementedError("kata 18.11: quantized_affine")
 
 
 class QuantizedLinear(Module):
-    """A Linear with weights in few bits, for use.
+    """A Linear with weights in few bits, for use; in training mode if that is.
 
     Its numbers are Buffers: `state_dict` has them, training does not see them. Weights are on a symmetric
     grid. With an `input_range` the inputs are quantised too: in 8 bits (16 if the weights have more than 8),
@@ -464,7 +464,7 @@ class QuantizedLinear(Module):
         raise NotImplementedError("kata 18.11: QuantizedLinear.__init__")
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., in_features) -> (..., out_features), in the dtype of x.
+        """(..., in_features) -> (..., out_features), in the dtype of x, of integers in float32.
 
         ValueError, naming the shape, for an x that does not fit.
         """
