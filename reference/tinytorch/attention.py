@@ -489,6 +489,8 @@ class MultiHeadAttention(Module):
         qkv_proj: Linear, from embed_dim to the queries of all heads, then all keys, then all values.
         out_proj: Linear, from what all heads found to embed_dim.
         fused: True for `fused_attention`, False for the one with all weights in memory.
+        num_heads, num_kv_heads, head_dim: how many heads, and how wide each is.
+        rotary: as given.
     """
 
     fused: bool = True

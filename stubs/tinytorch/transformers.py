@@ -64,7 +64,8 @@ def layer_norm(x: Array, weight: Array, bias: Array, *, eps: float = 1e-5) -> tu
 
     In the dtype of x, float32 for integers. The variance is divided by dim, and `eps` is added to it before
     its root is taken. Beside the result comes what the way back needs of each row: its mean, and
-    1 / sqrt(variance + eps). ValueError, naming the shapes, unless weight and bias are (dim,).
+    1 / sqrt(variance + eps). There may be no rows, and dim may be 0. ValueError, naming the shapes, unless
+    weight and bias are (dim,).
     """
     # TODO 14.1: one new table, written over in place. A row's mean is its product with a vector; and
     # `mean_square` is the variance of what has mean 0.
@@ -73,7 +74,7 @@ def layer_norm(x: Array, weight: Array, bias: Array, *, eps: float = 1e-5) -> tu
 
 @layer_norm.gradient
 def layer_norm_back(grad: Array) -> tuple[Array, Array, Array]:
-    """The gradients of x, weight and bias."""
+    """The gradients of x, weight and bias, in the dtype of `grad`, also where x holds integers."""
     # TODO 14.2: with n the normalised row and g = grad * weight, x gets
     # inverse_std * (g - mean(g) - n * mean(g * n)). Each sum over rows or columns is a product with a vector.
     raise NotImplementedError("kata 14.2: layer_norm_back")
@@ -113,7 +114,7 @@ def rms_norm(x: Array, weight: Array, *, eps: float = 1e-6) -> tuple[Array, Arra
 
 @rms_norm.gradient
 def rms_norm_back(grad: Array) -> tuple[Array, Array]:
-    """The gradients of x and weight."""
+    """The gradients of x and weight, in the dtype of `grad`."""
     # TODO 14.4: as before, but a mean that was not subtracted has no say.
     raise NotImplementedError("kata 14.4: rms_norm_back")
 
@@ -352,7 +353,7 @@ class Encoder(Transformer):
     """A reader: each place sees the whole text, and what comes out is what each token means where it stands.
 
     Blocks norm last, as BERT's, or first. Where they norm last, the stream has to start normalised; where
-    they norm first, it has to end so.
+    they norm first, it has to end so. Weights start as those of TinyGPT, by `draw`.
 
     Attributes:
         norm: LayerNorm, before the first block or after the last.
@@ -378,8 +379,8 @@ class Encoder(Transformer):
 def parameters_by_part(model: Module) -> dict[str, int]:
     """How many numbers are in each part of a model: they add up to all there are, shared ones counted once.
 
-    The parts are "tokens", "positions", "attention", "feed-forward", "norms" and "head", also where a part
-    has none (a tied head). A block by itself is sorted likewise.
+    The parts are, in this order, "tokens", "positions", "attention", "feed-forward", "norms" and "head", also
+    where a part has none (a tied head). A block by itself is sorted likewise.
     """
     # TODO 14.15: `named_parameters` gives each once, and its path tells the part.
     raise NotImplementedError("kata 14.15: parameters_by_part")
@@ -469,7 +470,7 @@ def gpt2_state(state: Mapping[str, Array]) -> dict[str, Array]:
 
     All names may start with "transformer.". Weights called c_... are (inputs, outputs) there. The masks that
     are saved with some files (`attn.bias`, `attn.masked_bias`) are left out, and without an `lm_head.weight`
-    the head is that of the tokens. ValueError for any other name, naming it.
+    the head is that of the tokens, if they are there. ValueError for any other name, naming it.
     """
     # TODO 14.19: take a name apart; a weight with two axes may need to be turned.
     raise NotImplementedError("kata 14.19: gpt2_state")
@@ -478,10 +479,10 @@ def gpt2_state(state: Mapping[str, Array]) -> dict[str, Array]:
 def load_gpt2(path: str | os.PathLike[str], num_heads: int) -> TinyGPT:
     """A TinyGPT with the weights of a file that has GPT-2's names, .npz or .safetensors, in float32.
 
-    All its numbers can be read off the shapes, but for that of the heads. Nothing is unpickled.
-    FileNotFoundError if there is no such file; ValueError, naming it, if it is damaged, or its arrays are not
-    those of a GPT-2, or, naming `num_heads`, too, if so many cannot share its width. The model is tied where
-    its head has the numbers of the tokens.
+    Which of the two it is, its bytes say, and not what it is called. All its numbers can be read off the
+    shapes, but for that of the heads. Nothing is unpickled. FileNotFoundError if there is no such file;
+    ValueError, naming it, if it is damaged, or its arrays are not those of a GPT-2, or, naming `num_heads`,
+    too, if so many cannot share its width. The model is tied where its head has the numbers of the tokens.
     """
     # TODO 14.20: an .npz is a zip, which starts with b"PK". How many blocks are there, how wide is `fc`?
     raise NotImplementedError("kata 14.20: load_gpt2")
