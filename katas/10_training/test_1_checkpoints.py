@@ -407,7 +407,8 @@ def test_numbers_are_on_the_disk_before_the_file_gets_its_name(tmp_path, monkeyp
         real = getattr(os, name)
 
         def noted(*args, real=real, name=name, **options):
-            size = os.fstat(args[0]).st_size if name == "fsync" and isinstance(args[0], int) else 0
+            file = args[0] if isinstance(args[0], int) or name != "fsync" else args[0].fileno()
+            size = os.fstat(file).st_size if name == "fsync" else 0
             events.append((name, size))
             return real(*args, **options)
 

@@ -81,6 +81,7 @@ def cross_entropy(
 
     `logits` are (n, classes), `labels` (n,) integers, in an array or a list. With label_smoothing s, the
     target is not 1 for the label, but 1 - s for it and s / classes more for every class, its own included.
+    Without smoothing a logit of -inf costs inf where it is the label, and elsewhere nothing.
     Beside the result comes softmax(logits), for the way back: the one array of the size of the logits that
     is made.
 
@@ -125,7 +126,7 @@ def check_classes(numbers: Array, classes: int) -> None:
 def accuracy(logits: Any, labels: Any) -> float:
     """Which part of the rows of logits (n, classes) is largest at their label (n,); of equals, the first is.
 
-    ValueError, naming both shapes, where they do not fit or have no rows.
+    Both are arrays or Tensors. ValueError, naming both shapes, where they do not fit or have no rows.
     """
     # TODO 10.5: where the largest is, all rows at once; then compare.
     raise NotImplementedError("kata 10.5: accuracy")
@@ -134,8 +135,8 @@ def accuracy(logits: Any, labels: Any) -> float:
 def confusion_matrix(predictions: Any, labels: Any, classes: int) -> Array:
     """How often each label was taken for each class: int64, a row for a label and a column for an answer.
 
-    Predictions and labels are numbers of classes, of one shape. ValueError, naming both, for shapes that
-    differ, and, naming it, for a number that is no class.
+    Predictions and labels are numbers of classes, in arrays or Tensors of one shape. ValueError, naming
+    both, for shapes that differ, and, naming it, for a number that is no class.
     """
     # TODO 10.6: give each pair a number of its own, and count with np.bincount.
     raise NotImplementedError("kata 10.6: confusion_matrix")
@@ -521,7 +522,7 @@ class Trainer:
         raise NotImplementedError("kata 10.16: Trainer.fit")
 
     def end_epoch(self, validation: Any = None) -> None:
-        """Validate, write the history, and move a schedule that goes by epochs; then call the callbacks."""
+        """Validate, write the history, move a schedule that goes by epochs and count; then the callbacks."""
         # TODO 10.16: and the next epoch's means begin with nothing.
         raise NotImplementedError("kata 10.16: Trainer.end_epoch")
 
