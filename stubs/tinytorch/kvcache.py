@@ -458,8 +458,8 @@ def read_rest(model: LanguageModel, ids: Array, caches: Sequence[Any], chunk: in
     """The logits (B, V) after ids (B, T), of which the caches hold the first ones already.
 
     Only the rest is given to the model, at most `chunk` columns at once, and all of it without `chunk`; after
-    that the caches hold all of them. Inside of `evaluating` (10). ValueError if there is no rest, naming what
-    the caches hold and T, or for a chunk below 1, naming it.
+    that the caches hold all of them. What comes back is no view of more. Inside of `evaluating` (10).
+    ValueError if there is no rest, naming what the caches hold and T, or for a chunk below 1, naming it.
     """
     # TODO 19.13: of all the logits, only the last column's are wanted; let go of a chunk's before the next.
     raise NotImplementedError("kata 19.13: read_rest")
@@ -642,8 +642,9 @@ def speculative_generate(
     that fell is cut from their caches.
 
     Without `rng` the ids are those of `generate` with the target alone; with it they are distributed as
-    those. `processors` act on the logits of both, each with all ids before it. A model whose `new_caches()`
-    can be truncated (see `with_caches`) reads with these, and any other with a StaticCache for each of them.
+    those. `processors` act on the logits of both, each with all ids before it. A model whose `new_caches()`,
+    asked for once, can be truncated (see `with_caches`) reads with these, and any other with a StaticCache
+    for each of them.
     A window that forgets cannot be cut back, and raises: let it be as long as the text.
 
     Raises:
