@@ -125,10 +125,11 @@ def score(metrics: Metrics, baseline: Metrics, floor: float = 0.0) -> float:
 def answer(model: Model, images: Array) -> Array:
     """What `model` says to images (n, ...): logits (n, classes), in a new C-contiguous np.ndarray of floats.
 
-    A Module gets a Tensor; it is used, not trained, and nothing is recorded; afterwards each module trains or
-    does not, as before, also after an error. Anything else is called with the array. What comes back may be a
-    Tensor or whatever np.asarray takes; float64 stays, all else becomes float32. So nothing is left to be
-    worked out later, and a model may write over its own buffers at the next call.
+    It has memory of its own. A Module gets a Tensor; it is used, not trained, and nothing is recorded;
+    afterwards each module trains or does not, as before, also after an error. Anything else is called with
+    the array. What comes back may be a Tensor or whatever np.asarray takes; float64 stays, all else becomes
+    float32. So nothing is left to be worked out later, and a model may write over its own buffers at the next
+    call.
 
     ValueError, naming the shape, for what has not two axes, a row for each image, and a class at least;
     TypeError, naming the dtype, for what are no real numbers.
@@ -361,10 +362,11 @@ def search(
 
     It begins with the model as it is, and no steps, whose metrics are the baseline. Then, round by round:
     each of at most `beam` models that the round before left is tried with each of `steps`, in this order,
-    that it has not had yet. Of what a round tried, it leaves the `beam` with the best `score`, the earlier
-    of equal ones; what scores 0 is left out. A recipe that raises ValueError cannot be used there, and
-    counts as not tried; its other errors are heard, and all of `evaluate`. It ends when a round leaves
-    nothing, or `evaluate` has been called `budget` times. What is below `floor` is not on the front.
+    that it has not had yet. Of what a round tried, it leaves the `beam` with the best `score`, the best
+    first, of equal ones the earlier; what scores 0 is left out. A recipe that raises ValueError cannot be
+    used there, and counts as not tried; its other errors are heard, and all of `evaluate`. It ends when a
+    round leaves nothing, or `evaluate` has been called `budget` times. What is below `floor` is not on the
+    front.
 
     No more than 2 * beam + 1 models are held at a time. ValueError for a budget or a beam below 1, naming
     which of them, and the number.
@@ -460,10 +462,10 @@ for _name, _class in {"relu": ReLU, "gelu": GELU, "sigmoid": Sigmoid, "tanh": Ta
 def describe(model: Module) -> tuple[list[dict[str, Any]], dict[str, Array]]:
     """The layers of a model in order, as dicts, and their arrays, called "0.weight" after the layer's place.
 
-    A dict has the layer's "kind" and its settings. A model may be a single layer. Sequentials are opened,
-    also within each other; Dropout, which does nothing in use, is left out, and takes no place. A layer's
-    class must be exactly that of a kind: what inherits from Linear may compute something else. ValueError,
-    naming the class and the kinds, if not.
+    A dict has the layer's "kind" and its settings. Arrays are the model's own, not copies. A model may be a
+    single layer. Sequentials are opened, also within each other; Dropout, which does nothing in use, is left
+    out, and takes no place. A layer's class must be exactly that of a kind: what inherits from Linear may
+    compute something else. ValueError, naming the class and the kinds, if not.
     """
 
     # kata 20.11: first the layers, one after the other, whatever they were nested in.
