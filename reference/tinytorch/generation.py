@@ -49,7 +49,7 @@ Generator: TypeAlias = np.random.Generator
 
 
 def greedy(logits: Any) -> Array:
-    """The most likely id of each row: (B,) int64 of logits (B, V). Of equals, the lowest."""
+    """The most likely id of each row: (B,) int64 of logits (B, V), array or Tensor. Of equals, the lowest."""
     # kata 15.1: where the largest is.
     largest: Array = as_array(logits).argmax(axis=1)
     return largest
@@ -58,8 +58,8 @@ def greedy(logits: Any) -> Array:
 def sample(logits: Any, *, rng: Generator) -> Array:
     """One id for each row, (B,) int64, drawn with the probabilities softmax(logits), exactly.
 
-    What has a logit of -inf is never drawn. ValueError, which names the row, where nothing could be drawn:
-    all are -inf, or one is nan.
+    Logits are as for `greedy`. What has a logit of -inf is never drawn. ValueError, which names the row,
+    where nothing could be drawn: all are -inf, or one is nan.
     """
     # kata 15.2: the sums of all probabilities up to each id divide a line into pieces. Which piece does a
     # random point of it lie in? In float64: 50,000 float32 sums add up to something else.
@@ -182,7 +182,7 @@ def window_start(length: Any, context: int) -> Any:
 
 
 def left_padded(ids: Any, lengths: Any = None) -> tuple[Array, Array]:
-    """Rows that end together: (B, T) int64, and how many columns before each row are padding, (B,).
+    """Rows that end together, (B, T), and how many columns before each are padding, (B,): int64, and new.
 
     Rows come with their padding on the right, as `pad_sequences` makes them; `lengths` (B,), integers of
     any dtype, says how many ids are real, and without it all are. Padding is made of the row's own first
@@ -291,7 +291,7 @@ def stream(
     pad_id: int | None = None,
     lengths: Any = None,
 ) -> Iterator[Array]:
-    """What a model writes after ids (B, T), a token at a time: (B,) for each step, as soon as it is there.
+    """What a model writes after ids (B, T), a token at a time: a new (B,) each, as soon as it is there.
 
     Args:
         processors: are applied in their order to the logits, and see all ids so far (padding as in
@@ -367,7 +367,8 @@ def beam_search(
 
     Returns:
         (ids (T + n,), log probability of the n new ones), at most `beams`, the best first: that with the
-        largest log probability / n ** length_penalty. None of them has a probability of 0.
+        largest log probability / n ** length_penalty. None of them has a probability of 0. Where no token is
+        wanted, the row alone, with 0.
 
     Raises:
         ValueError: beams below 1, with their number; ids of several rows, with their shape.
@@ -404,8 +405,9 @@ def beam_search(
 def text_stream(tokenizer: Tokenizer, ids: Iterable[Any]) -> Iterator[str]:
     """The text of ids as they come, each a number or an array with one: pieces of whole characters.
 
-    Together they are `tokenizer.decode(ids)`. A piece comes as soon as its last byte is there; bytes that
-    will never be a character become U+FFFD, as in decode. ValueError, naming it, for an id that there is not.
+    Together they are `tokenizer.decode(ids)`, and none is empty. A piece comes as soon as its last byte is
+    there; bytes that will never be a character become U+FFFD, as in decode. ValueError, naming it, for an id
+    that there is not.
     """
     # kata 15.13: `codecs.getincrementaldecoder` keeps the bytes of a character that is not complete. A token
     # that is a string ends what was before it.
@@ -451,7 +453,7 @@ class TokenDataset(Dataset):
         return window[:-1], window[1:]
 
     def __getitems__(self, indices: Sequence[int] | Array) -> tuple[Array, Array]:
-        """A batch of them, (n, context) each, in one look-up. IndexError as for one, naming the index."""
+        """A batch of them, (n, context) each, in one look-up; n may be 0. IndexError as for one."""
         # kata 15.14: np.lib.stride_tricks.sliding_window_view shows all windows at once. To numpy, -1 is the
         # last of them.
         places = np.asarray(indices, np.int64)
@@ -488,7 +490,8 @@ def token_batches(ids: Any, context: int, batch_size: int, *, batches: int, rng:
 def language_model_loss(logits: Tensor, targets: Any) -> Tensor:
     """The mean over all tokens of -log of the probability of the right one: nats a token.
 
-    Logits (..., V), targets (...) integers. ValueError, naming both shapes, where they do not fit.
+    Logits (..., V), targets (...) integers: an array, a Tensor or lists. ValueError, naming both shapes,
+    where they do not fit.
     """
     # kata 15.15: cross_entropy takes rows.
     targets = as_array(targets)
