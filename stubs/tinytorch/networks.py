@@ -62,7 +62,7 @@ class Sequential(Module):
     @overload
     def __getitem__(self, index: slice) -> Sequential: ...
     def __getitem__(self, index: int | slice) -> Module | Sequential:
-        """A layer; or, for a slice, a Sequential of these very layers, which shares their parameters."""
+        """A layer; or, for a slice, a plain Sequential of these very layers, sharing their parameters."""
         # TODO 05.1: a list's slice is a list.
         raise NotImplementedError("kata 05.1: Sequential.__getitem__")
 
@@ -202,7 +202,7 @@ def orthogonal_(tensor: Tensor, gain: float = 1.0, *, rng: np.random.Generator) 
     """A random matrix whose rows (or columns, if there are fewer) are orthogonal and of length `gain`.
 
     So lengths stay as they are, through any number of layers (Saxe, 2013). Axes beyond the second count as
-    columns. Every such matrix is as likely as any other. ValueError as of `fans`.
+    columns. Every such matrix is as likely as any other; an empty one stays empty. ValueError as of `fans`.
     """
     # TODO 05.8: np.linalg.qr makes columns orthogonal, and leans towards some signs.
     raise NotImplementedError("kata 05.8: orthogonal_")
@@ -212,7 +212,8 @@ def initialise(module: Module, init: Initialiser, *, rng: np.random.Generator) -
     """Draw anew all parameters of `module`: weights by `init(weight, rng=rng)`, biases are set to 0.
 
     Weights are the parameters of two axes or more whose name ends in "weight", biases those whose name ends
-    in "bias"; others stay as they are. Goes in the order of `named_parameters`; returns the module.
+    in "bias"; others stay as they are. Zeros are written in place and noted, too. Goes in the order of
+    `named_parameters`; returns the module.
     """
     # TODO 05.9: named_parameters tells one from the other.
     raise NotImplementedError("kata 05.9: initialise")
@@ -221,9 +222,9 @@ def initialise(module: Module, init: Initialiser, *, rng: np.random.Generator) -
 def activation_stats(net: Module, x: Tensor) -> list[tuple[str, float, float]]:
     """A row (path, mean, standard deviation of its output) for each call of a module without modules.
 
-    In the order of the calls, and in float64, so that squares do not overflow where activations explode. The
-    forward pass that this takes is in the mode in which the network is, and leaves no hook behind, also if it
-    fails.
+    In the order of the calls, and in float64, so that squares do not overflow where activations explode; both
+    are Python's floats. The forward pass that this takes is in the mode in which the network is, and leaves
+    no hook behind, also if it fails.
     """
     # TODO 05.10: a hook on each, as in `summary` of kata 03.
     raise NotImplementedError("kata 05.10: activation_stats")
@@ -369,8 +370,8 @@ def loss_and_gradient(logits: Array, labels: Array) -> tuple[float, Array]:
 def train_step(net: Module, x: Tensor, labels: Array, lr: float) -> float:
     """One step of gradient descent on the cross-entropy of a batch; returns the loss before it.
 
-    Forward on a tape, back along it, and each parameter that has a gradient moves by -lr times it, in place.
-    The gradients of this batch, and of no other, stay in `.grad`.
+    Forward on a tape, back along it, and each parameter that has a gradient moves by -lr times it, in place,
+    which is noted (`increment_version`). The gradients of this batch, and of no other, stay in `.grad`.
     """
     # TODO 05.16: what `.grad` holds from before must not be added to.
     raise NotImplementedError("kata 05.16: train_step")
@@ -386,7 +387,8 @@ def train_classifier(
     batch_size: int,
     rng: np.random.Generator,
 ) -> list[float]:
-    """Train `net` on (x, labels), in batches of rows; returns the mean loss of the steps of each epoch.
+    """Train `net` on (x, labels), in batches of rows; returns the mean loss of the steps of each epoch, as
+    Python's floats.
 
     In each epoch every row is seen once, in an order drawn anew; the last batch may be smaller. Whether the
     network learns or is used (`net.training`) stays as it is: that is for the caller to say.
