@@ -211,8 +211,8 @@ class Linear(Module):
 def descend(layer: Linear, x: Array, y: Array, lr: float) -> float:
     """One step of gradient descent on the mean squared error of `layer`; returns what the error was before.
 
-    Each parameter moves by -lr times its gradient, in place; a frozen one stays. Where `y` does not have the
-    shape of the output, a ValueError names both, and nothing has moved.
+    That is one of Python's floats. Each parameter moves by -lr times its gradient, in place; a frozen one
+    stays. Where `y` does not have the shape of the output, a ValueError names both, and nothing has moved.
     """
     # TODO 03.13: forward by `affine.vjp`; the error is the mean of (out - y)**2, and what is its gradient?
     raise NotImplementedError("kata 03.13: descend")
