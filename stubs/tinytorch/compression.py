@@ -690,7 +690,7 @@ def save_compressed(model: Module, path: str | os.PathLike[str]) -> None:
 
 
 def load_compressed(path: str | os.PathLike[str]) -> dict[str, Array]:
-    """The state_dict that `save_compressed` wrote: dense arrays by name, for `load_state_dict`.
+    """The state_dict that `save_compressed` wrote: dense arrays by name, in its order, for `load_state_dict`.
 
     They may be written to. Number for number, but for -0.0, which may come back as 0.0. FileNotFoundError if
     there is no such file; ValueError, naming it, if it is damaged, cut off, too long, or no such file. No
