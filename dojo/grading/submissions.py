@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import stat
 import zipfile
-import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -151,8 +150,10 @@ def _in_zip(path: Path) -> dict[str, bytes]:
                         raise Unreadable(f"the zip has {inside} twice; zip it afresh")
                     found[inside] = _unpacked(archive, entry)
             return _chosen(found)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
-        # RuntimeError is a password, NotImplementedError a way of packing that Python does not know.
+    except (Unreadable, OSError):
+        raise
+    # A damaged zip can raise almost anything; RuntimeError is a password.
+    except Exception as error:
         raise Unreadable(f"the zip is damaged or cannot be opened ({error}); zip it afresh") from error
 
 
@@ -163,7 +164,7 @@ def _safe(entry: zipfile.ZipInfo) -> PurePosixPath:
         Unreadable: it leads out of the zip, as it does in zips that are made to write elsewhere.
     """
     path = PurePosixPath(entry.filename.replace("\\", "/"))
-    if path.is_absolute() or ".." in path.parts or ":" in path.parts[0]:
+    if path.is_absolute() or ".." in path.parts or any(":" in part for part in path.parts[:1]):
         raise Unreadable(f"the zip has an entry {entry.filename!r}, which leads out of it; zip it afresh")
     if stat.S_ISLNK(entry.external_attr >> 16) and _wanted(path):
         raise Unreadable(f"{path} is a link in the zip, not a file; zip the file itself")

@@ -95,6 +95,23 @@ def test_a_broken_zip_is_a_submission_with_a_trouble(tmp_path: Path, content: by
     assert "zip it afresh" in read(tmp_path / "ana.zip").trouble
 
 
+def test_whatever_a_zip_raises_is_a_trouble_of_one_submission(tmp_path: Path) -> None:
+    whole = zipped(tmp_path / "ana.zip", **{"tensor.py": "x", "é": ""}).read_bytes()
+    (tmp_path / "ana.zip").write_bytes(whole.replace("é".encode(), b"\xff\xff"))  # not the UTF-8 that it says
+    assert "zip it afresh" in read(tmp_path / "ana.zip").trouble
+    with zipfile.ZipFile(tmp_path / "eve.zip", "w", zipfile.ZIP_LZMA) as archive:
+        archive.writestr("tensor.py", "x" * 1000)
+        start = archive.start_dir
+    packed = (tmp_path / "eve.zip").read_bytes()
+    (tmp_path / "eve.zip").write_bytes(packed[: start - 8] + b"?" * 8 + packed[start:])
+    assert "zip it afresh" in read(tmp_path / "eve.zip").trouble
+
+
+def test_a_zip_may_have_an_entry_for_its_top(tmp_path: Path) -> None:
+    made = zipped(tmp_path / "ana.zip", **{"./": "", "./tensor.py": "a"})
+    assert read(made).files == {"tensor": b"a"}
+
+
 def test_a_zip_cut_short_is_refused(tmp_path: Path) -> None:
     whole = zipped(tmp_path / "ana.zip", **{"tensor.py": "x" * 1000}).read_bytes()
     (tmp_path / "ana.zip").write_bytes(whole[: len(whole) // 2])
