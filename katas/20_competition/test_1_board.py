@@ -167,7 +167,7 @@ def held(path):
 
 
 def test_a_leaderboard_waits_for_who_has_the_file(path, held):
-    timer = threading.Timer(0.2, lambda: held.execute("COMMIT"))
+    timer = threading.Timer(0.1, lambda: held.execute("COMMIT"))
     timer.start()
     assert Leaderboard(path).entries() == []
     timer.join()
@@ -220,11 +220,11 @@ def test_who_reads_does_not_wait_for_who_writes(path):
 
 
 def test_who_writes_waits_for_others_who_write(path):
-    """For a third of a second here; sqlite3 itself gives up at once, or after five seconds."""
+    """For a fifth of a second here; sqlite3 itself gives up at once, or after five seconds."""
     board = Leaderboard(path)
     writer = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     writer.execute("BEGIN IMMEDIATE")
-    release = threading.Timer(0.35, lambda: writer.execute("COMMIT"))
+    release = threading.Timer(0.2, lambda: writer.execute("COMMIT"))
     release.start()
     try:
         assert board.add(entry()) is True

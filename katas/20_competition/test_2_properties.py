@@ -93,7 +93,7 @@ def test_to_dominate_is_to_be_no_worse_and_not_equal(a, b):
     assert dominates(a, b) == (worse_or_equal(b, a) and a != b)
 
 
-@steady(150)
+@steady(100)
 @given(st.lists(METRICS, max_size=12))
 def test_the_front_is_what_no_other_dominates(entries):
     expected = [a for a in entries if not any(worse_or_equal(a, b) and a != b for b in entries)]
@@ -116,7 +116,7 @@ def test_of_many_entries_too(seed, count):
 # The hypervolume
 
 
-@steady(120)
+@steady(80)
 @given(st.integers(1, 4), st.integers(0, 7), st.integers(1, 5), SEEDS)
 def test_a_hypervolume_is_the_number_of_cells_below_a_point(d, n, top, seed):
     """With whole numbers, the space is made of cells of side 1."""
