@@ -334,9 +334,9 @@ def op_bytes(op: Op, arrays: Sequence[Any], params: Mapping[str, Any], out: Any)
     """Bytes that one call of `op` has to read and write: its arrays, each input by itself also if two are one
     array, those among the parameters too, and its result.
 
-    An element that a stride of 0 repeats is in memory once. Numbers, lists and by-products do not count. A
-    view of the first input moves nothing. A look-up (`embedding`, and `getitem` that copies) reads of its
-    first input as much as it writes, not all.
+    Any of them may be a Tensor. An element that a stride of 0 repeats is in memory once. Numbers, lists and
+    by-products do not count. A view of the first input moves nothing. A look-up (`embedding`, and `getitem`
+    that copies) reads of its first input as much as it writes, not all.
     """
     # TODO 16.5: `np.may_share_memory` tells, for the VIEWS.
     raise NotImplementedError("kata 16.5: op_bytes")
