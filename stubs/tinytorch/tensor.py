@@ -396,7 +396,7 @@ def tanh(a: Any) -> Any: return np.tanh(floating(a))
 
 @op
 def div(a: Any, b: Any) -> Any:
-    """a / b, in floats even where both are integers."""
+    """a / b, in the dtype in which they meet, or in float32 where that is none of floats."""
     # TODO 02.11: integers become floats before they meet: 256 does not fit into uint8.
     raise NotImplementedError("kata 02.11: div")
 
