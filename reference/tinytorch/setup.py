@@ -316,8 +316,8 @@ def memory_of(function: Callable[[], object]) -> Memory:
 
     One call goes ahead and does not count, so caches are warm, and garbage from before is collected first.
     `peak` includes the result.  `kept` is what is alive after a collection while the result is held.
-    `tracemalloc` is left on or off as it was, also when `function` raises; `gc` is paused during the call;
-    nothing of the call is kept.
+    `tracemalloc` is left on or off as it was, with all it has traced, also when `function` raises; `gc` is
+    paused during the call; nothing of the call is kept.
     """
     # kata 01.9: tracemalloc has `start`, `reset_peak`, `get_traced_memory` and `stop`.  Bytes that were
     # there before do not count.
