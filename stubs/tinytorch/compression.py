@@ -639,7 +639,7 @@ def distill(
 
     The loader gives batches (inputs, labels); both see the same inputs. The teacher is used, not trained: in
     eval mode and without a graph, and ends in the mode in which it was. In which mode the student is, is for
-    the caller to say. ValueError for a loader without rows.
+    the caller to say. Losses are Python's own floats. ValueError for a loader without rows.
     """
     # TODO 18.15: `evaluating` is about the teacher alone; the student's pass is outside of it.
     raise NotImplementedError("kata 18.15: distill")
