@@ -331,7 +331,7 @@ def test_what_goes_wrong_over_there_is_told_here(body, word, baseline, tmp_path)
 
 def test_who_does_not_answer_is_not_waited_for(baseline, tmp_path):
     mine = written(tmp_path / "mine.zip", code="def build(arrays):\n    while True: pass\n")
-    refused(mine, baseline, "0.3 seconds", seconds=0.3)
+    refused(mine, baseline, "0.5 seconds", seconds=0.5)
 
 
 def test_inputs_are_drawn_anew_each_time(tmp_path):
