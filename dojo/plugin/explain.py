@@ -98,7 +98,7 @@ def relative(path: Path) -> str:
 
 
 def is_under_test(path: Path) -> bool:
-    """Whether `path` is a module of tinytorch, wherever it was taken from."""
+    """Whether `path`, resolved, is a module of tinytorch, wherever it was taken from."""
     return path in _sources(os.environ.get(compose.VARIABLE))
 
 
@@ -112,13 +112,14 @@ def frames(error: BaseException) -> Iterator[Frame]:
     """The steps from test to failure that a student can act on: their own code and the suite's."""
     step = error.__traceback__
     while step:
-        path = Path(step.tb_frame.f_code.co_filename)
+        file = Path(step.tb_frame.f_code.co_filename)
+        path = file.resolve()  # the course may be reached through a link, or by the letter of a network drive
         # A time limit may strike between two lines; then there is no number.
         line = step.tb_lineno or step.tb_frame.f_code.co_firstlineno
         # Hypothesis gives its wrapper the test's own file and the line of its decorator.
         wrapper = linecache.getline(str(path), line).lstrip().startswith("@")
         hidden = "__tracebackhide__" in step.tb_frame.f_code.co_varnames  # as pytest's own tracebacks have it
-        if path.is_absolute() and (is_under_test(path) or unit_of(path)) and not (wrapper or hidden):
+        if file.is_absolute() and (is_under_test(path) or unit_of(path)) and not (wrapper or hidden):
             yield Frame(path, line, step.tb_frame.f_code.co_name, step.tb_frame.f_locals)
         step = step.tb_next
 
@@ -285,10 +286,11 @@ def stub_trouble(error: BaseException) -> str | None:
         chain.append(cause)
         cause = cause.__cause__ or cause.__context__
     for cause in chain:
-        if isinstance(cause, SyntaxError) and cause.filename and is_under_test(Path(cause.filename)):
-            line = (cause.text or "").rstrip()
-            where = f"{relative(Path(cause.filename))}:{cause.lineno}"
-            return f"{where}: Python cannot read this: {cause.msg}\n    {line.strip()}"
+        if isinstance(cause, SyntaxError) and cause.filename:
+            file = Path(cause.filename).resolve()
+            if is_under_test(file):
+                where = f"{relative(file)}:{cause.lineno}"
+                return f"{where}: Python cannot read this: {cause.msg}\n    {(cause.text or '').strip()}"
         if isinstance(cause, compose.LockedError):
             return str(cause)
         if todo := find_todo(cause):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -66,6 +67,18 @@ def test_a_blank_stub_is_a_list_of_things_to_do(course: Course) -> None:
     assert "Hint: dojo hint 01.1" in out
     assert "2 to do" in out
     assert "FAILURES" not in out
+
+
+def test_a_course_may_be_reached_through_a_link(course: Course, tmp_path: Path) -> None:
+    try:
+        (tmp_path / "link").symlink_to(course.root, target_is_directory=True)
+    except OSError:
+        pytest.skip("this system lets nobody make links")
+    linked = Course(tmp_path / "link")
+    out = linked.run(str(linked.path(SUITE))).stdout
+    assert "stubs/tinytorch/setup.py:9: kata 01.1: double  1 test" in out
+    linked.write(STUB, "def double(x)\n    return x + x\n")
+    assert f"{STUB}:1: Python cannot read this" in linked.run(str(linked.path(SUITE))).stdout
 
 
 def test_later_levels_wait(solved: Course) -> None:
