@@ -237,10 +237,9 @@ class MemoryProfiler:
     """Bytes by phases: `with MemoryProfiler() as memory:`, and inside `with memory.phase("forward"):`.
 
     Phases may lie inside each other and may come again. Garbage from before is collected first, so that none
-    is freed in a phase. `phases` lists them in the order in which they
-    began; entered again, a profiler starts with an empty list. tracemalloc is on or off afterwards as it was
-    before, whatever happens inside; whoever else reads peaks meanwhile (a profiler that counts memory, too)
-    finds them reset.
+    is freed in a phase. `phases` lists them in the order in which they began; entered again, a profiler
+    starts with an empty list. tracemalloc is on or off afterwards as it was before, whatever happens inside;
+    whoever else reads peaks meanwhile (a profiler that counts memory, too) finds them reset.
     """
 
     def __init__(self) -> None:

@@ -438,9 +438,9 @@ def read_submission(path: str | os.PathLike[str], limit: int = LIMIT) -> Submiss
     Refused, naming the file and saying why: it is larger than `limit` bytes (both are named; then it is not
     even opened); it is no zip file, or damaged; it has more than 1,000 members, one twice, members that share
     bytes or want a password, or, by its name, one that is none of those above ("../x" is one), or one that is
-    compressed (ten bytes may become gigabytes); its JSON is none, or
-    of another format, or what is in it is no Submission or no Metrics; an array holds objects, or its
-    header promises other than what is there. FileNotFoundError if there is no file.
+    compressed (ten bytes may become gigabytes); its JSON is none, or of another format, or what is in it is
+    no Submission or no Metrics; an array holds objects, or its header promises other than what is there.
+    FileNotFoundError if there is no file.
     """
     # TODO 20.13: look at sizes, names and compress_type of `infolist()` before you read any. BytesIO and
     # np.lib.format read a header; np.frombuffer takes the rest as it is.
