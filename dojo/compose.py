@@ -19,6 +19,7 @@ import functools
 import importlib
 import importlib.util
 import os
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -56,7 +57,8 @@ class Composition:
         Raises:
             ValueError: a kata or source that does not exist; the message says which.
         """
-        default, *pairs = spec.split(",")
+        # A comma that is part of a path, as in submissions/Doe, Ada, is not followed by a kata.
+        default, *pairs = re.split(r",(?=[^,=]+=|\d+$)", spec)
         overrides = {}
         for pair in pairs:
             kata, equals, source = pair.partition("=")

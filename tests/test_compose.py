@@ -75,6 +75,13 @@ def test_a_file_or_folder_can_stand_in(course: Course) -> None:
     assert says(course, code, TINYTORCH_IMPL="stubs,02=mine/tensor.py") == "mine"
 
 
+def test_a_folder_may_have_a_comma_in_its_name(course: Course) -> None:
+    course.write("Doe, Ada/tensor.py", "__all__ = ['mean']\ndef mean(x):\n    return 'hers'\n")
+    code = "from tinytorch import mean; print(mean([1]))"
+    assert says(course, code, TINYTORCH_IMPL="Doe, Ada") == "hers"
+    assert says(course, code, TINYTORCH_IMPL="stubs,02=Doe, Ada/tensor.py,03=reference") == "hers"
+
+
 def test_a_mistake_is_planted_in_the_reference(course: Course) -> None:
     course.write("mistakes.py", "def off(m):\n    m.total = lambda numbers: 100\n")
     code = "from tinytorch import mean; print(mean([1, 3]))"
