@@ -68,7 +68,9 @@ def _is_one(entry: Path, but: Path | None) -> bool:
 
 
 def _name_of(entry: Path) -> str:
-    return entry.name if entry.is_dir() else entry.stem
+    """As it can be written to a report: what old zips unpack to is not always UTF-8."""
+    name = entry.name if entry.is_dir() else entry.stem
+    return os.fsencode(name).decode("utf-8", "replace")
 
 
 def read(path: Path) -> Submission:

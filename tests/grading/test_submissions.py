@@ -139,6 +139,15 @@ def test_a_class_is_its_folders_and_zips_but_not_the_results(tmp_path: Path) -> 
     assert [s.name for s in find(tmp_path, but=tmp_path / "results")] == ["ana", "zoe"]
 
 
+def test_a_name_that_is_not_utf8_can_be_written(tmp_path: Path) -> None:
+    try:
+        os.mkdir(os.fsencode(tmp_path) + b"/M\xfcller")
+    except (OSError, ValueError):
+        pytest.skip("this system has only names in Unicode")
+    (submission,) = find(tmp_path)
+    assert submission.name == "M\N{REPLACEMENT CHARACTER}ller"
+
+
 def test_an_empty_class_and_a_missing_one_say_what_should_be_there(tmp_path: Path) -> None:
     with pytest.raises(Unreadable, match=r"one folder or \.zip for each student"):
         find(tmp_path)
