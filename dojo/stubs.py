@@ -21,7 +21,7 @@ import os
 import re
 import time
 import tokenize
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -252,45 +252,41 @@ def tasks(kata: Kata) -> list[Task]:
     if not kata.reference.is_file():
         return []
     distinct: dict[tuple[str, str], Task] = {}
-    for solution in _Source(_read(kata.reference), str(kata.reference)).solutions():
+    for solution in _Source(kata.reference.read_text("utf-8"), str(kata.reference)).solutions():
         distinct.setdefault((solution.task.number, solution.task.name), solution.task)
     return list(distinct.values())
 
 
-def write(katas: Iterable[Kata] | None = None) -> list[Path]:
-    """Write the stubs of `katas`, or the whole of stubs/tinytorch: OVERWRITES what is there.
-
-    A kata without a reference is passed over.  `save_aside` keeps a student's work first.
-
-    Returns:
-        The files written.
+def implied(reference: Path) -> str:
+    """What the stub of a reference file should say, with git's line endings; the package is a copy.
 
     Raises:
-        SyntaxError: a mark in a reference is misplaced; nothing was written.
+        SyntaxError: a mark in the reference is misplaced.
     """
-    wanted = _references() if katas is None else [k.reference for k in katas if k.reference.is_file()]
-    texts = {curriculum.STUBS / file.name: _implied(file) for file in wanted}
-    for target, text in texts.items():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.write_bytes(text.encode("utf-8"))
-    return list(texts)
+    text = reference.read_text("utf-8")
+    return text if reference.name == "__init__.py" else stub_text(text, str(reference))
+
+
+def references() -> list[Path]:
+    """Every file of the reference, the package's own too."""
+    return sorted(curriculum.REFERENCE.glob("*.py"))
 
 
 def stale() -> list[str]:
     """What differs between stubs/ and what reference/ implies, one line a file; empty when nothing does."""
     found = []
-    for file in _references():
+    for file in references():
         target = curriculum.STUBS / file.name
         try:
-            text = _implied(file)
+            text = implied(file)
         except SyntaxError as error:
             found.append(f"{_shown(file)}:{error.lineno}: {error.msg}")
             continue
         if not target.is_file():
             found.append(f"{_shown(target)} is missing: run `dojo stubs`")
-        elif _lines(target.read_bytes()) != _lines(text.encode("utf-8")):
+        elif normal(target.read_bytes()) != text.encode("utf-8"):
             found.append(f"{_shown(target)} is not what {_shown(file)} implies: run `dojo stubs`")
-    known = {file.name for file in _references()}
+    known = {file.name for file in references()}
     for target in sorted(curriculum.STUBS.glob("*.py")):
         if target.name not in known:
             twin = curriculum.REFERENCE / target.name
@@ -316,20 +312,7 @@ def save_aside(path: Path) -> Path:
     raise FileExistsError(f"too many files are called {path.stem}-{now} in {folder}")
 
 
-def _references() -> list[Path]:
-    return sorted(curriculum.REFERENCE.glob("*.py"))
-
-
-def _implied(file: Path) -> str:
-    """The text of the stub of a reference file; the package itself is copied as it is."""
-    return _read(file) if file.name == "__init__.py" else stub_text(_read(file), str(file))
-
-
-def _read(file: Path) -> str:
-    return file.read_bytes().decode("utf-8")  # not read_text, which would translate line endings
-
-
-def _lines(raw: bytes) -> bytes:
+def normal(raw: bytes) -> bytes:
     """`raw` with the line endings of git's normal form: a checkout on Windows may have others."""
     return raw.replace(b"\r\n", b"\n")
 

@@ -547,8 +547,14 @@ def test_a_kata_that_is_not_written_has_no_tasks(root: Path) -> None:
     assert stubs.tasks(AUTOGRAD) == []
 
 
-def test_writing_all_makes_every_stub_and_copies_the_package_as_it_is(root: Path) -> None:
-    assert sorted(path.name for path in stubs.write()) == ["__init__.py", "setup.py", "tensor.py"]
+def write_all() -> None:
+    curriculum.STUBS.mkdir(parents=True)
+    for file in stubs.references():
+        (curriculum.STUBS / file.name).write_bytes(stubs.implied(file).encode("utf-8"))
+
+
+def test_each_reference_implies_a_stub_and_the_package_a_copy(root: Path) -> None:
+    write_all()
     assert (curriculum.STUBS / "__init__.py").read_bytes() == (
         curriculum.REFERENCE / "__init__.py"
     ).read_bytes()
@@ -558,30 +564,13 @@ def test_writing_all_makes_every_stub_and_copies_the_package_as_it_is(root: Path
     assert stubs.stale() == []
 
 
-def test_writing_some_leaves_the_others_alone(root: Path) -> None:
-    stubs.write()
-    for path in (SETUP.stub, TENSOR.stub, curriculum.STUBS / "__init__.py"):
-        path.write_text("mine = 1\n")
-    assert stubs.write([TENSOR, AUTOGRAD]) == [TENSOR.stub]
-    assert "TODO 02.1" in TENSOR.stub.read_text("utf-8")
-    assert SETUP.stub.read_text() == "mine = 1\n"
-    assert (curriculum.STUBS / "__init__.py").read_text() == "mine = 1\n"
-
-
-def test_when_one_mark_is_wrong_nothing_is_written(root: Path) -> None:
-    TENSOR.reference.write_text("# kata 02.1: a\nx = 1\n")
-    with pytest.raises(SyntaxError, match="belongs in a function"):
-        stubs.write()
-    assert not curriculum.STUBS.exists()
-
-
 def test_stale_names_what_is_edited_missing_left_over_or_cannot_be_made(root: Path) -> None:
     assert [line.split()[0] for line in stubs.stale()] == [
         "stubs/tinytorch/__init__.py",
         "stubs/tinytorch/setup.py",
         "stubs/tinytorch/tensor.py",
     ]
-    stubs.write()
+    write_all()
     SETUP.stub.write_text(SETUP.stub.read_text() + "\n")
     (curriculum.STUBS / "__init__.py").unlink()
     (curriculum.STUBS / "layers.py").write_text("")
@@ -595,21 +584,19 @@ def test_stale_names_what_is_edited_missing_left_over_or_cannot_be_made(root: Pa
 
 
 def test_a_checkout_with_windows_line_endings_is_not_stale(root: Path) -> None:
-    stubs.write()
+    write_all()
     SETUP.stub.write_bytes(SETUP.stub.read_bytes().replace(b"\n", b"\r\n"))
     assert stubs.stale() == []
 
 
-def test_the_line_endings_of_a_reference_are_those_of_its_stub(root: Path) -> None:
-    SETUP.reference.write_bytes(b"def f():\r\n    # kata 01.1: one\r\n    return 1\r\n")
-    stubs.write([SETUP])
-    assert SETUP.stub.read_bytes() == (
-        b'def f():\r\n    # TODO 01.1: one\r\n    raise NotImplementedError("kata 01.1: f")\r\n'
-    )
+def test_a_reference_with_windows_line_endings_implies_the_same_stub(root: Path) -> None:
+    before = stubs.implied(SETUP.reference)
+    SETUP.reference.write_bytes(SETUP.reference.read_bytes().replace(b"\n", b"\r\n"))
+    assert stubs.implied(SETUP.reference) == before
 
 
 def test_a_file_is_saved_aside_with_its_bytes_and_never_over_another(root: Path) -> None:
-    stubs.write()
+    write_all()
     copies = []
     for text in (b"one\r\n", b"two", b"\xff"):  # within a second, so that the names would be the same
         SETUP.stub.write_bytes(text)

@@ -150,32 +150,27 @@ def planted(kata: Kata, source: str | Path) -> str:
 
 
 @contextmanager
-def blank_stubs() -> Iterator[Path]:
-    """A folder with the blank stub of every kata that has a reference.
+def blank_stubs(katas: Sequence[Kata] = KATAS) -> Iterator[Path]:
+    """A folder with the stubs of those katas that have a reference, as they are generated now.
+
+    What is in stubs/ may be a student's work.
 
     Raises:
         SyntaxError: a mark in a reference is misplaced.
     """
     with tempfile.TemporaryDirectory(prefix="dojo-") as folder:
-        for kata in KATAS:
+        for kata in katas:
             if kata.reference.exists():
-                text = stubs.stub_text(kata.reference.read_text("utf-8"), str(kata.reference))
+                text = stubs.implied(kata.reference)
                 (Path(folder) / f"{kata.name}.py").write_text(text, encoding="utf-8", newline="\n")
         yield Path(folder)
 
 
 @contextmanager
 def blank_stub(kata: Kata) -> Iterator[Path]:
-    """A file with the stub as generated now: what is in stubs/ may be a student's work.
-
-    Raises:
-        SyntaxError: a mark in the reference is misplaced.
-    """
-    text = stubs.stub_text(kata.reference.read_text("utf-8"), str(kata.reference))
-    with tempfile.TemporaryDirectory(prefix="dojo-") as folder:
-        path = Path(folder) / f"{kata.name}.py"
-        path.write_text(text, encoding="utf-8", newline="\n")
-        yield path
+    """The file of one kata, in such a folder."""
+    with blank_stubs([kata]) as folder:
+        yield folder / f"{kata.name}.py"
 
 
 def side_by_side(function: Callable[[T], R], items: Iterable[T]) -> list[R]:

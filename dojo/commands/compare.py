@@ -83,8 +83,7 @@ def _units(named: list[Unit], submission: Submission) -> list[Unit]:
 def _begun(kata: Kata, submission: Submission) -> bool:
     """Whether a kata was handed in, and not as the blank stub."""
     text = submission.files.get(kata.name)
-    blank = stubs.stub_text(kata.reference.read_text("utf-8"), kata.name)
-    return text is not None and text.replace(b"\r\n", b"\n") != blank.encode()
+    return text is not None and stubs.normal(text) != stubs.implied(kata.reference).encode("utf-8")
 
 
 def _tell(doing: str) -> None:

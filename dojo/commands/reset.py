@@ -23,7 +23,7 @@ def run(args: argparse.Namespace) -> int:
     if not kata.reference.is_file():
         raise Refused(f"kata {kata} is not written yet; {so_far()}")
     name = kata.stub.relative_to(ROOT).as_posix()
-    blank = stubs.stub_text(kata.reference.read_bytes().decode("utf-8"), str(kata.reference))
+    blank = stubs.implied(kata.reference)
     if not kata.stub.exists():
         _write(kata, blank)
         say(f"{name} was missing; the blank stub is there now.")

@@ -13,7 +13,7 @@ from pathlib import Path
 from dojo import progress, stubs
 from dojo.commands import Refused, kata_named
 from dojo.console.terminal import say
-from dojo.curriculum import KATAS, REFERENCE, ROOT, STUBS, Kata
+from dojo.curriculum import KATAS, ROOT, STUBS, Kata
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,34 +29,24 @@ def run(args: argparse.Namespace) -> int:
         wrong = [line for line in stubs.stale() if not katas or any(_shown(k.stub) in line for k in katas)]
         say(*(wrong or ["every stub is what its reference implies"]))
         return 1 if wrong else 0
+    wanted = [kata.reference for kata in katas] or stubs.references()
     try:
-        texts = implied(katas)
+        texts = {STUBS / file.name: stubs.implied(file).encode("utf-8") for file in wanted}
     except SyntaxError as error:
         where = f"{_shown(Path(error.filename))}:{error.lineno}" if error.filename else "reference/"
         raise Refused(f"{where}: {error.msg}") from error
-    changed = [path for path, text in texts.items() if not path.is_file() or _text(path.read_bytes()) != text]
+    changed = [
+        path for path, text in texts.items() if not path.is_file() or stubs.normal(path.read_bytes()) != text
+    ]
     for path in changed:
         if path.is_file() and holds_work(path):
             say(f"{_shown(path)} holds work: it is kept as {_shown(stubs.save_aside(path))}")
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(texts[path].encode("utf-8"))
+        path.write_bytes(texts[path])
         say(f"wrote {_shown(path)}")
     if not changed:
         say("every stub is what its reference implies: nothing to do")
     return 0
-
-
-def implied(katas: list[Kata]) -> dict[Path, str]:
-    """What each stub should say; the package's __init__.py is a copy, and written with the whole.
-
-    Raises:
-        SyntaxError: a mark in a reference is misplaced.
-    """
-    references = [k.reference for k in katas] or [k.reference for k in KATAS if k.reference.is_file()]
-    texts = {STUBS / file.name: stubs.stub_text(_text(file.read_bytes()), str(file)) for file in references}
-    if not katas:
-        texts[STUBS / "__init__.py"] = _text((REFERENCE / "__init__.py").read_bytes())
-    return texts
 
 
 def holds_work(stub: Path) -> bool:
@@ -65,7 +55,7 @@ def holds_work(stub: Path) -> bool:
     if any(k.stub == stub and k.number in passed for k in KATAS):
         return True
     committed = _committed(stub)
-    return committed is None or _text(committed) != _text(stub.read_bytes())
+    return committed is None or stubs.normal(committed) != stubs.normal(stub.read_bytes())
 
 
 def _committed(path: Path) -> bytes | None:
@@ -76,11 +66,6 @@ def _committed(path: Path) -> bytes | None:
     except OSError:
         return None
     return shown.stdout if shown.returncode == 0 else None
-
-
-def _text(raw: bytes) -> str:
-    """`raw` with the line endings of git's normal form."""
-    return raw.decode("utf-8").replace("\r\n", "\n")
 
 
 def _shown(path: Path) -> str:

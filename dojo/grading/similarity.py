@@ -40,10 +40,9 @@ def alike(submissions: Sequence[Submission], katas: Sequence[Kata], least: float
     """Pairs that share at least that part, the most alike first; the reference is one of the class."""
     pairs: list[Pair] = []
     for kata in katas:
-        solved = kata.reference.read_text("utf-8")
-        given = prints(stubs.stub_text(solved, kata.name).encode())
+        given = prints(stubs.implied(kata.reference).encode())
         of = {s.name: prints(s.files[kata.name]) - given for s in submissions if kata.name in s.files}
-        of[REFERENCE] = prints(solved.encode()) - given
+        of[REFERENCE] = prints(kata.reference.read_bytes()) - given
         pairs += _pairs(kata, of, least)
     return sorted(pairs, key=lambda pair: (-pair.share, -pair.common, pair.kata, pair.one, pair.other))
 

@@ -34,6 +34,13 @@ def test_reset_of_a_blank_stub_does_nothing(course: Course) -> None:
     assert saved(course) == []
 
 
+def test_reset_knows_a_blank_stub_by_windows_line_endings_too(course: Course) -> None:
+    for folder in ("reference", "stubs"):
+        file = course.path(f"{folder}/tinytorch/tensor.py")
+        file.write_bytes(file.read_bytes().replace(b"\n", b"\r\n"))
+    assert "nothing to do" in course.dojo("reset", "02").stdout
+
+
 def test_reset_brings_a_missing_stub_back(course: Course) -> None:
     course.path(STUB).unlink()
     assert course.dojo("reset", "tensor").returncode == 0
