@@ -118,7 +118,7 @@ def cross_entropy(
 def cross_entropy_back(
     grad: Array, labels: Any, probabilities: Array, label_smoothing: float, reduction: str
 ) -> tuple[Array, None]:  # stub: (grad)
-    """The gradient of logits; labels have none."""
+    """The gradient of logits, in their dtype; labels have none."""
     # kata 10.4: softmax less target, without an array of targets. `grad` is one number, or one for each row.
     n, classes = probabilities.shape
     if reduction == "mean":

@@ -96,7 +96,7 @@ def cross_entropy(
 
 @cross_entropy.gradient
 def cross_entropy_back(grad) -> tuple[Array, None]:
-    """The gradient of logits; labels have none."""
+    """The gradient of logits, in their dtype; labels have none."""
     # TODO 10.4: softmax less target, without an array of targets. `grad` is one number, or one for each row.
     raise NotImplementedError("kata 10.4: cross_entropy_back")
 
