@@ -280,7 +280,7 @@ class Node:
         op: the operation.
         kept: what its rule asked for; None after a backward pass has used and freed it.
         sources: for each input the Node that made it, the Tensor itself if it is a leaf, or None if no
-            gradient goes there.
+            gradient goes there; empty once freed.
         shape, dtype: of the result.
         made: the number of the last write in place (`version()`) when this was recorded.
         hooks: what `register_hook` has added, or None.

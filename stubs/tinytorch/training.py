@@ -489,8 +489,9 @@ class Trainer:
     def train_batch(self, batches: Iterable[Any]) -> int:
         """One step of the optimizer, on batches that count as one; then of a schedule that goes by steps.
 
-        The gradient is that of the mean over all rows, and stays in `.grad` until the next step. Returns how
-        many rows there were; if there was no batch, nothing has happened.
+        The gradient is that of the mean over all rows, and stays in `.grad` until the next step. Batches are
+        taken one at a time, and let go again. Returns how many rows there were; if there was no batch,
+        nothing has happened.
         """
         # TODO 10.15: a mean of means is not the mean: let each batch count its rows, and divide at the end.
         # With `accumulate` of 1 there is nothing to divide, and it should be left alone to the last bit.
