@@ -136,8 +136,8 @@ def choose(composition: Composition) -> None:
 def locked_message(what: str, kata: Kata | None = None) -> str:
     """Why `what`, which `kata` builds, cannot be had yet, and what to type next."""
     here = progress.load().frontier()
-    built = f"it is built in katas/{kata.folder} and " if kata else ""
-    return f"{what} is locked: {built}you are at katas/{here.folder}. Next: {here.command}"
+    built = f"it is built in {kata.shown} and " if kata else ""
+    return f"{what} is locked: {built}you are at {here.shown}. Next: {here.command}"
 
 
 class _Locked(Loader):

@@ -192,6 +192,11 @@ def find(text: str) -> Kata:
     raise ValueError(f"there is no kata {text!r}; the katas are {', '.join(map(str, KATAS))}")
 
 
+def from_root(path: Path) -> str:
+    """A file or folder from the repository's root, with forward slashes; as it is when it lies elsewhere."""
+    return path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else str(path)
+
+
 def before(kata: Kata) -> tuple[Kata, ...]:
     """The katas that come earlier in the course."""
     return KATAS[: KATAS.index(kata)]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 
-from dojo.curriculum import ROOT, Kata
+from dojo.curriculum import Kata, from_root
 
 HEADING = re.compile(r"## +(\d\d\.\d+) +(\S.*?) *")
 NUMBERED = re.compile(r"(\d+)\. +")
@@ -106,7 +106,7 @@ def unwritten(kata: Kata) -> list[Todo]:
         text = kata.stub.read_text("utf-8-sig", errors="replace")
     except FileNotFoundError:
         return []
-    name = kata.stub.relative_to(ROOT).as_posix()
+    name = from_root(kata.stub)
     return [replace(todo, where=f"{name}:{todo.line}") for todo in todos(text)]
 
 
@@ -132,11 +132,11 @@ def heading(kata: Kata, task: str) -> Heading | None:
     pattern = re.compile(rf"#+ +({re.escape(task)}(?!\d).*)")
     for number, line in enumerate(lines, 1):
         if match := pattern.match(line):
-            return Heading(match[1].strip(), f"{readme.relative_to(ROOT).as_posix()}:{number}")
+            return Heading(match[1].strip(), f"{from_root(readme)}:{number}")
     return None
 
 
 def reading(kata: Kata, task: str) -> str:
     """Where to read about `task`: its heading in the README, or the README."""
     found = heading(kata, task)
-    return f'{found.where}  "{found.text}"' if found else f"katas/{kata.folder}/README.md"
+    return f'{found.where}  "{found.text}"' if found else f"{kata.shown}/README.md"

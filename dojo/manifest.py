@@ -16,7 +16,7 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from dojo.curriculum import ROOT, Kata, Milestone
+from dojo.curriculum import ROOT, Kata, Milestone, from_root
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def read(kata: Kata | Milestone) -> Manifest:
         content = json.loads(path_of(kata).read_text("utf-8"))
         return Manifest(str(content["suite"]), tuple(map(str, content["tests"])))
     except (ValueError, KeyError, TypeError) as damage:
-        name = path_of(kata).relative_to(ROOT).as_posix()
+        name = from_root(path_of(kata))
         raise ValueError(f"{name} is damaged ({damage}); restore it with `git checkout {name}`") from damage
 
 
@@ -77,7 +77,7 @@ def tests_of(kata: Kata | Milestone) -> list[str]:
     )
     if run.returncode:
         raise RuntimeError(f"cannot collect {kata.shown}:\n{run.stdout}{run.stderr}")
-    prefix = kata.path.relative_to(ROOT).as_posix() + "/"
+    prefix = kata.shown + "/"
     return [line.removeprefix(prefix) for line in run.stdout.splitlines() if line.startswith(prefix)]
 
 

@@ -26,7 +26,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dojo import curriculum
-from dojo.curriculum import BY_NUMBER, KATAS, Kata
+from dojo.curriculum import BY_NUMBER, KATAS, Kata, from_root
 
 MARK = re.compile(r"#\s*kata (?P<number>(?P<kata>\d\d)\.[1-9]\d*)(?::\s*(?P<hint>.*?))?\s*$")
 NEARLY_A_MARK = re.compile(r"#\s*kata\s*\d+\.\d+", re.IGNORECASE)
@@ -280,17 +280,17 @@ def stale() -> list[str]:
         try:
             text = implied(file)
         except SyntaxError as error:
-            found.append(f"{_shown(file)}:{error.lineno}: {error.msg}")
+            found.append(f"{from_root(file)}:{error.lineno}: {error.msg}")
             continue
         if not target.is_file():
-            found.append(f"{_shown(target)} is missing: run `dojo stubs`")
+            found.append(f"{from_root(target)} is missing: run `dojo stubs`")
         elif normal(target.read_bytes()) != text.encode("utf-8"):
-            found.append(f"{_shown(target)} is not what {_shown(file)} implies: run `dojo stubs`")
+            found.append(f"{from_root(target)} is not what {from_root(file)} implies: run `dojo stubs`")
     known = {file.name for file in references()}
     for target in sorted(curriculum.STUBS.glob("*.py")):
         if target.name not in known:
             twin = curriculum.REFERENCE / target.name
-            found.append(f"{_shown(target)} has no reference: delete it, or write {_shown(twin)}")
+            found.append(f"{from_root(target)} has no reference: delete it, or write {from_root(twin)}")
     return found
 
 
@@ -315,7 +315,3 @@ def save_aside(path: Path) -> Path:
 def normal(raw: bytes) -> bytes:
     """`raw` with the line endings of git's normal form: a checkout on Windows may have others."""
     return raw.replace(b"\r\n", b"\n")
-
-
-def _shown(path: Path) -> str:
-    return path.relative_to(curriculum.ROOT).as_posix() if path.is_relative_to(curriculum.ROOT) else str(path)

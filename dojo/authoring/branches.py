@@ -15,7 +15,7 @@ from typing import Any
 
 from dojo.authoring import suites
 from dojo.authoring.outcomes import VARIABLE
-from dojo.curriculum import ROOT, Kata, find
+from dojo.curriculum import ROOT, Kata, find, from_root
 
 # Nothing else is excused but what `# elsewhere: why` says to run in another process or on another system.
 NEVER_RUN = (
@@ -35,7 +35,7 @@ def coverage_problems(kata: Kata) -> list[str]:
         last = output.strip().rpartition("\n")[2]
         run = suites.read(lines, last or f"exit status {status}")
         if run.trouble or not report.exists():
-            return [f"katas/{kata.folder} could not be run under coverage: {run.trouble or last}"]
+            return [f"{kata.shown} could not be run under coverage: {run.trouble or last}"]
         if run.failed:
             first = run.failed[0]
             return [f"{first.id} is {first.state} on the reference under coverage: {first.words}"]
@@ -44,10 +44,10 @@ def coverage_problems(kata: Kata) -> list[str]:
 
 def read(kata: Kata, report: dict[str, Any]) -> list[str]:
     """The gaps in a JSON report of coverage."""
-    name = kata.reference.relative_to(ROOT).as_posix()
+    name = from_root(kata.reference)
     found = {(ROOT / file).resolve(): content for file, content in report["files"].items()}
     if kata.reference.resolve() not in found:
-        return [f"the suite of katas/{kata.folder} never imports {name}"]
+        return [f"the suite of {kata.shown} never imports {name}"]
     content, text = found[kata.reference.resolve()], kata.reference.read_text("utf-8").splitlines()
     problems = [
         f"{name}:{line}: no test runs `{text[line - 1].strip()}`" for line in content["missing_lines"]

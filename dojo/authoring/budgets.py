@@ -20,7 +20,7 @@ def budget_problems(kata: Kata) -> list[str]:
     problems = []
     for file in sorted(kata.path.glob("*.py")):
         tree = ast.parse(file.read_text("utf-8"), str(file))
-        shown = f"katas/{kata.folder}/{file.name}"
+        shown = f"{kata.shown}/{file.name}"
         for node, name in _budgets(tree):
             if name:
                 named[name] = f"{shown}:{node.lineno}"

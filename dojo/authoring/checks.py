@@ -13,7 +13,7 @@ from dojo.authoring.examples import example_problems
 from dojo.authoring.lessons import hint_problems, section_problems, task_problems
 from dojo.authoring.mistakes import listed, misfits, mistakes_file
 from dojo.authoring.strictly import strict_problems
-from dojo.curriculum import REFERENCE, ROOT, Kata
+from dojo.curriculum import REFERENCE, Kata, from_root
 
 LEVELS = (1, 2, 3, 4)
 MISTAKES = 10
@@ -32,7 +32,7 @@ def reference_is_green(kata: Kata) -> list[str]:
     ]
     there = {outcome.level for outcome in run.outcomes}
     problems += [
-        f"katas/{kata.folder} has no test at level {n}: add test_{n}_*.py" for n in LEVELS if n not in there
+        f"{kata.shown} has no test at level {n}: add test_{n}_*.py" for n in LEVELS if n not in there
     ]
     return problems
 
@@ -52,7 +52,7 @@ def blank_stub_is_red(kata: Kata) -> list[str]:
                 lambda file: suites.run(kata, source, files=[file], steady=True), blocked
             )
     except SyntaxError as error:
-        return [f"{_shown(kata.reference)}:{error.lineno}: {error.msg}"]
+        return [f"{from_root(kata.reference)}:{error.lineno}: {error.msg}"]
     problems = _troubles(kata, "on the blank stub", whole)
     for outcome in whole.outcomes:
         if outcome.state in ("passed", "skipped"):
@@ -76,7 +76,7 @@ def blank_stub_is_red(kata: Kata) -> list[str]:
 
 def stub_is_fresh(kata: Kata) -> list[str]:
     """The shipped stub is what the reference implies."""
-    names = (_shown(kata.stub), _shown(kata.reference))
+    names = (from_root(kata.stub), from_root(kata.reference))
     return [line for line in stubs.stale() if any(name in line for name in names)]
 
 
@@ -86,14 +86,14 @@ def manifest_is_fresh(kata: Kata) -> list[str]:
         fresh = manifest.is_fresh(kata)
     except RuntimeError as error:
         return [str(error)]
-    return [] if fresh else [f"katas/{kata.folder}/manifest.json is stale: run `dojo manifest {kata.number}`"]
+    return [] if fresh else [f"{kata.shown}/manifest.json is stale: run `dojo manifest {kata.number}`"]
 
 
 def has_tasks(kata: Kata) -> list[str]:
     return (
         []
         if stubs.tasks(kata)
-        else [f"{_shown(kata.reference)} marks no task (`# kata {kata.number}.1: hint`)"]
+        else [f"{from_root(kata.reference)} marks no task (`# kata {kata.number}.1: hint`)"]
     )
 
 
@@ -101,10 +101,10 @@ def has_mistakes(kata: Kata) -> list[str]:
     """Enough believable wrong solutions are written down, and each fits the reference."""
     file = mistakes_file(kata)
     if not file.exists():
-        return [f"{_shown(file)} is missing; it needs {MISTAKES} mistakes (see dojo/mistakes.py)"]
+        return [f"{from_root(file)} is missing; it needs {MISTAKES} mistakes (see dojo/mistakes.py)"]
     count = len(listed(kata))
     if count < MISTAKES:
-        return [f"{_shown(file)} has {count} mistakes; a kata needs {MISTAKES}"]
+        return [f"{from_root(file)} has {count} mistakes; a kata needs {MISTAKES}"]
     return misfits(kata)
 
 
@@ -116,8 +116,10 @@ def exports_are_literal(kata: Kata) -> list[str]:
                 isinstance(name, ast.Constant) for name in statement.value.elts
             ):
                 return []
-            return [f"{_shown(kata.reference)}:{statement.lineno}: write __all__ as a plain list of strings"]
-    return [f"{_shown(kata.reference)} has no __all__: list what `from tinytorch import ...` should find"]
+            return [
+                f"{from_root(kata.reference)}:{statement.lineno}: write __all__ as a plain list of strings"
+            ]
+    return [f"{from_root(kata.reference)} has no __all__: list what `from tinytorch import ...` should find"]
 
 
 def alternatives(kata: Kata) -> list[Path]:
@@ -136,9 +138,9 @@ def alternatives_pass(kata: Kata) -> list[str]:
         )
     runs = suites.side_by_side(lambda file: suites.run(kata, suites.planted(kata, file)), files)
     for file, run in zip(files, runs, strict=True):
-        problems += _troubles(kata, f"with {_shown(file)}", run)
-        problems += _reds(f"with {_shown(file)}, which is right", run)
-        problems += [f"{test} did not run with {_shown(file)}" for test in _lost(kata, run)]
+        problems += _troubles(kata, f"with {from_root(file)}", run)
+        problems += _reds(f"with {from_root(file)}, which is right", run)
+        problems += [f"{test} did not run with {from_root(file)}" for test in _lost(kata, run)]
     return problems
 
 
@@ -161,7 +163,7 @@ CHECKS: dict[str, Callable[[Kata], list[str]]] = {
 
 
 def _troubles(kata: Kata, when: str, run: suites.SuiteRun) -> list[str]:
-    return [f"katas/{kata.folder} could not be run {when}: {run.trouble}"] if run.trouble else []
+    return [f"{kata.shown} could not be run {when}: {run.trouble}"] if run.trouble else []
 
 
 def _reds(when: str, run: suites.SuiteRun) -> list[str]:
@@ -181,7 +183,3 @@ def _lost(kata: Kata, run: suites.SuiteRun) -> list[str]:
         return []  # manifest_is_fresh says so
     ran = {outcome.id for outcome in run.outcomes}
     return [test for test in sealed if test not in ran]
-
-
-def _shown(path: Path) -> str:
-    return path.relative_to(ROOT).as_posix()

@@ -27,7 +27,7 @@ def example_problems(kata: Kata) -> list[str]:
     status, output = child(command, PYTHONPATH=path, **{VARIABLE: "reference"})
     if status == DIFFERENT:
         return output.strip().splitlines()
-    return [] if status == 0 else [f"katas/{kata.folder}/README.md: its examples cannot be run: {output}"]
+    return [] if status == 0 else [f"{kata.shown}/README.md: its examples cannot be run: {output}"]
 
 
 def failures(kata: Kata) -> list[str]:
@@ -56,7 +56,7 @@ def failures(kata: Kata) -> list[str]:
 def _problem(kata: Kata, text: str, example: doctest.Example, got: str) -> str:
     line = next((n for n, one in enumerate(text.splitlines(), 1) if example.source.splitlines()[0] in one), 0)
     wanted, given = example.want.strip(), got.strip()
-    where = f"katas/{kata.folder}/README.md:{line}"
+    where = f"{kata.shown}/README.md:{line}"
     return f"{where}: `{example.source.strip()}` gives {given!r}, not {wanted!r}"
 
 

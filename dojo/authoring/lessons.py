@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dojo import hints, stubs
-from dojo.curriculum import ROOT, Kata
+from dojo.curriculum import Kata, from_root
 
 SECTIONS = (
     "What you will build",
@@ -50,15 +50,15 @@ def section_problems(kata: Kata) -> list[str]:
     """What is missing or misplaced among the README's sections."""
     readme = kata.path / "README.md"
     if not readme.exists():
-        return [f"{_shown(readme)} is missing; write it with the sections {', '.join(SECTIONS)}"]
+        return [f"{from_root(readme)} is missing; write it with the sections {', '.join(SECTIONS)}"]
     there = [h.text for h in headings(readme.read_text("utf-8")) if h.depth == 2]
     problems = [
-        f"{_shown(readme)} has no section `## {section}`" for section in SECTIONS if section not in there
+        f"{from_root(readme)} has no section `## {section}`" for section in SECTIONS if section not in there
     ]
     known = [section for section in there if section in SECTIONS]
     wanted = [section for section in SECTIONS if section in there]
     if known != wanted:
-        problems.append(f"{_shown(readme)} has its sections as {known}; the order is {wanted}")
+        problems.append(f"{from_root(readme)} has its sections as {known}; the order is {wanted}")
     return problems
 
 
@@ -70,7 +70,7 @@ def task_problems(kata: Kata) -> list[str]:
     there = [h.text for h in headings(readme.read_text("utf-8")) if h.depth == 3]
     numbers = [text.split()[0] for text in there if _is_number(text, kata)]
     problems = [
-        f"{_shown(readme)} has no heading `### {number} {' '.join(names)}`"
+        f"{from_root(readme)} has no heading `### {number} {' '.join(names)}`"
         for number, names in _tasks(kata).items()
         if not any(_announces(text, number, names) for text in there)
     ]
@@ -83,20 +83,20 @@ def hint_problems(kata: Kata) -> list[str]:
     file = kata.path / "hints.md"
     if not file.exists():
         return [
-            f"{_shown(file)} is missing; write `## {kata.number}.1 name` and three numbered hints for each"
+            f"{from_root(file)} is missing; write `## {kata.number}.1 name` and three numbered hints for each"
         ]
     there = [h.text for h in headings(file.read_text("utf-8")) if h.depth == 2]
     found = hints.read(kata)
     problems = []
     for number, names in _tasks(kata).items():
         if not any(_announces(text, number, names) for text in there):
-            problems.append(f"{_shown(file)} has no section `## {number} {' '.join(names)}`")
+            problems.append(f"{from_root(file)} has no section `## {number} {' '.join(names)}`")
             continue
         texts = found[number].texts if number in found else ()
         if len(texts) != HINTS or not all(texts):
             count = len([text for text in texts if text])
             problems.append(
-                f"{_shown(file)}: {number} has {count} hints; it needs a list from 1. to {HINTS}.: "
+                f"{from_root(file)}: {number} has {count} hints; it needs a list from 1. to {HINTS}.: "
                 "a question, the idea, the shape of the key line"
             )
     return problems + _strangers(file, [text.split()[0] for text in there if _is_number(text, kata)], kata)
@@ -124,15 +124,13 @@ def _announces(text: str, number: str, names: list[str]) -> bool:
 def _strangers(file: Path, numbers: list[str], kata: Kata) -> list[str]:
     known = _tasks(kata)
     problems = [
-        f"{_shown(file)} speaks of task {number}, which {_shown(kata.reference)} does not have"
+        f"{from_root(file)} speaks of task {number}, which {from_root(kata.reference)} does not have"
         for number in dict.fromkeys(numbers)
         if number not in known
     ]
     problems += [
-        f"{_shown(file)} has {number} twice" for number in dict.fromkeys(numbers) if numbers.count(number) > 1
+        f"{from_root(file)} has {number} twice"
+        for number in dict.fromkeys(numbers)
+        if numbers.count(number) > 1
     ]
     return problems
-
-
-def _shown(path: Path) -> str:
-    return path.relative_to(ROOT).as_posix()

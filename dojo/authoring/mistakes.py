@@ -13,7 +13,7 @@ from types import ModuleType
 
 from dojo import compose
 from dojo.authoring import forking, suites
-from dojo.curriculum import BY_NUMBER, REFERENCE, ROOT, Kata, Unit
+from dojo.curriculum import BY_NUMBER, REFERENCE, ROOT, Kata, Unit, from_root
 from dojo.mistakes import Mistake, kata_of, level_of
 
 ENOUGH = "--maxfail=3"  # levels come in order, so the first failures are at the level that catches it
@@ -125,4 +125,4 @@ def judge(name: str, claimed: int, run: suites.SuiteRun) -> Caught:
 
 
 def shown_file(unit: Unit) -> str:
-    return mistakes_file(unit).relative_to(ROOT).as_posix()
+    return from_root(mistakes_file(unit))

@@ -30,7 +30,7 @@ DRAWS = 5
 
 def strict_problems(kata: Kata) -> list[str]:
     """Too few checks, checks that the reference fails, and checks that a blank stub passes."""
-    file = f"katas/{kata.folder}/strict.py"
+    file = f"{kata.shown}/strict.py"
     if not (kata.path / "strict.py").exists():
         return [f"{file} is missing; it needs {ENOUGH} checks (see dojo/strict.py)"]
     answers = _ask(kata, "reference")

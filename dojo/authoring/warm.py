@@ -172,7 +172,7 @@ def _record(kata: Kata) -> dict[str, Any]:
     session = Session(loop)
     tests = session.main(kata) or []
     tracer.stop()
-    words = session.words or ("" if tests else f"pytest ran no test of katas/{kata.folder}")
+    words = session.words or ("" if tests else f"pytest ran no test of {kata.shown}")
     for name, why in session.failed.items():
         words = f"the suite is not green on the reference: {name}: {why} (see `dojo check {kata.number}`)"
     lines = tracer.get_data().contexts_by_lineno(str(kata.reference))

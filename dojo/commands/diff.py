@@ -10,7 +10,7 @@ from dojo import progress
 from dojo.commands import Refused, kata_named, so_far
 from dojo.console import terminal
 from dojo.console.terminal import say
-from dojo.curriculum import ROOT, Kata
+from dojo.curriculum import Kata, from_root
 
 CONTEXT = 3  # equal lines shown around a difference
 ROOMY = 140  # columns from which two files fit beside each other
@@ -24,7 +24,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     kata: Kata = args.kata
-    mine, theirs = (path.relative_to(ROOT).as_posix() for path in (kata.stub, kata.reference))
+    mine, theirs = from_root(kata.stub), from_root(kata.reference)
     if not kata.reference.is_file():
         raise Refused(f"kata {kata} is not written yet; {so_far()}")
     if kata.number not in progress.load().passed and not args.force:

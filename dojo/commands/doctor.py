@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from dojo import compose, manifest, progress
 from dojo.console.terminal import fold, say
-from dojo.curriculum import KATAS, ROOT, STUBS
+from dojo.curriculum import KATAS, ROOT, STUBS, from_root
 
 OK, NOTE, FIX = "ok", "note", "FIX"
 INSTALL = f'python -m pip install -e "{ROOT}"'
@@ -117,25 +117,23 @@ def clone() -> Iterator[Finding]:
 def stubs() -> Iterator[Finding]:
     missing = [k for k in KATAS if k.written and not k.stub.is_file()]
     for kata in missing:
-        yield Finding(FIX, f"stubs/tinytorch/{kata.name}.py is missing: `dojo reset {kata.number}`")
+        yield Finding(FIX, f"{from_root(kata.stub)} is missing: `dojo reset {kata.number}`")
     if not (STUBS / "__init__.py").is_file():
         yield Finding(
             FIX, "stubs/tinytorch/__init__.py is missing: `git checkout stubs/tinytorch/__init__.py`"
         )
     elif not missing:
-        yield Finding(OK, f"every kata has its stub in {STUBS.relative_to(ROOT).as_posix()}")
+        yield Finding(OK, f"every kata has its stub in {from_root(STUBS)}")
 
 
 def suites() -> Iterator[Finding]:
     edited = 0
     for kata in (k for k in KATAS if k.written):
-        restore = f"`git checkout katas/{kata.folder}` restores it"
+        restore = f"`git checkout {kata.shown}` restores it"
         try:
             if manifest.read(kata).suite == manifest.suite_hash(kata):
                 continue
-            yield Finding(
-                FIX, f"the tests in katas/{kata.folder} were edited, so a pass does not count: {restore}"
-            )
+            yield Finding(FIX, f"the tests in {kata.shown} were edited, so a pass does not count: {restore}")
         except (OSError, ValueError) as damage:
             yield Finding(FIX, str(damage))
         edited += 1

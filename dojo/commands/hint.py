@@ -14,7 +14,7 @@ from dojo import hints, progress
 from dojo.commands import BadInput, Refused, so_far
 from dojo.commands.next import working_at
 from dojo.console.terminal import fold, say
-from dojo.curriculum import KATAS, Kata, find
+from dojo.curriculum import KATAS, Kata, find, from_root
 from dojo.hints import Hints
 
 
@@ -92,15 +92,13 @@ def show(asked: Asked, *, everything: bool = False) -> list[str]:
         raise Refused(f"kata {kata} has no hints yet; {so_far()}")
     if task is None:
         if not kata.stub.is_file():
-            raise Refused(
-                f"stubs/tinytorch/{kata.name}.py is missing; `dojo reset {kata.number}` brings it back"
-            )
+            raise Refused(f"{from_root(kata.stub)} is missing; `dojo reset {kata.number}` brings it back")
         todos = hints.unwritten(kata)
         if not todos:
             return _nothing_to_write(kata, tasks)
         task = todos[0].task
         if task not in tasks:
-            raise Refused(f"katas/{kata.folder}/hints.md has no hint for {task}")
+            raise Refused(f"{kata.shown}/hints.md has no hint for {task}")
     found = tasks[task]
     count = len(found.texts)
     shown = min(_seen(task), count) if everything else min(progress.record_hint(task), count)

@@ -7,7 +7,7 @@ import argparse
 from dojo import manifest
 from dojo.commands import Refused, unit_named
 from dojo.console.terminal import say
-from dojo.curriculum import ROOT, UNITS, Unit
+from dojo.curriculum import UNITS, Unit
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -26,10 +26,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     units: list[Unit] = args.units or [one for one in UNITS if has_suite(one)]
     for missing in (one for one in units if not has_suite(one)):
-        raise Refused(f"{_folder(missing)} has no test_*.py to seal")
+        raise Refused(f"{missing.shown} has no test_*.py to seal")
     wrong = 0
     for one in units:
-        name = f"{_folder(one)}/manifest.json"
+        name = f"{one.shown}/manifest.json"
         try:
             text = manifest.text_of(one)
         except RuntimeError as error:
@@ -48,7 +48,3 @@ def run(args: argparse.Namespace) -> int:
 
 def has_suite(unit: Unit) -> bool:
     return any(unit.path.glob("test_*.py"))
-
-
-def _folder(unit: Unit) -> str:
-    return unit.path.relative_to(ROOT).as_posix()

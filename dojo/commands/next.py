@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from dojo import hints, progress
 from dojo.console.terminal import say
-from dojo.curriculum import KATAS, Kata
+from dojo.curriculum import KATAS, Kata, from_root
 from dojo.progress import Progress
 
 
@@ -85,7 +85,7 @@ def _kata(kata: Kata) -> Advice:
     title = f"{kata}: {kata.title}"
     if not kata.stub.is_file():
         command = f"dojo reset {kata.number}"
-        return Advice((title, f"stubs/tinytorch/{kata.name}.py is missing.", f"Type:  {command}"), command)
+        return Advice((title, f"{from_root(kata.stub)} is missing.", f"Type:  {command}"), command)
     todos = hints.unwritten(kata)
     if not todos:
         return Advice(

@@ -10,7 +10,7 @@ from dojo import hints, stubs
 from dojo.commands import BadInput, Refused, so_far
 from dojo.commands.hint import parse
 from dojo.console.terminal import say
-from dojo.curriculum import ROOT, Kata
+from dojo.curriculum import Kata, from_root
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,7 +22,7 @@ def run(args: argparse.Namespace) -> int:
     kata, task = parse(args.task)
     if not kata.reference.is_file():
         raise Refused(f"kata {kata} is not written yet; {so_far()}")
-    name = kata.stub.relative_to(ROOT).as_posix()
+    name = from_root(kata.stub)
     blank = stubs.implied(kata.reference)
     if not kata.stub.exists():
         _write(kata, blank)
@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
     kept = stubs.save_aside(kata.stub)
     _write(kata, new)
     say(
-        f"Your file is kept as {kept.relative_to(ROOT).as_posix()}.",
+        f"Your file is kept as {from_root(kept)}.",
         f"{name} has the blank stub{f' of task {task}' if task else ''} again. Next: {kata.command}",
     )
     return 0

@@ -20,7 +20,7 @@ from dojo.console import children
 from dojo.console.keyboard import Keyboard, keyboard
 from dojo.console.saves import Saves
 from dojo.console.terminal import say, width
-from dojo.curriculum import BY_NUMBER, ROOT, Kata
+from dojo.curriculum import BY_NUMBER, Kata, from_root
 
 TICK = 0.1  # seconds between looks at the files; a save is noticed at the second look
 KEYS = "Keys: r run again, h hint, n next, q quit"
@@ -126,9 +126,8 @@ class Watcher:
         self.stop()
         title = f"-- {self.kata.command}{f' ({why})' if why else ''} "
         say("", title.ljust(min(width(), 100), "-"))
-        folder = self.kata.path.relative_to(ROOT).as_posix()
         self.began = time.monotonic()
-        self.child = children.start(["-m", "pytest", folder, "-x", "--no-header"])
+        self.child = children.start(["-m", "pytest", self.kata.shown, "-x", "--no-header"])
 
     def stop(self) -> None:
         if self.child is not None:
@@ -167,13 +166,13 @@ class Watcher:
         if now.state(here) != progress.OPEN:
             say(*advise(now).lines)
             return True
-        say(f"On to {here}: {here.title}. Read katas/{here.folder}/README.md")
+        say(f"On to {here}: {here.title}. Read {here.shown}/README.md")
         self.kata = here
         self.saves = Saves(self.files)
         self.start("")
         return False
 
     def wait_for_a_save(self) -> None:
-        stub = self.kata.stub.relative_to(ROOT).as_posix()
+        stub = from_root(self.kata.stub)
         say("", f"Waiting for you to save {stub}.", *([KEYS] if self.keys.interactive else []))
         self.answer()

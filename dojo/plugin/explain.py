@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import pytest
 
 from dojo import compose
-from dojo.curriculum import KATAS, ROOT
+from dojo.curriculum import KATAS, from_root
 from dojo.plugin.about import task_of_failure
 from dojo.plugin.limits import TimeUp
 from dojo.plugin.units import unit_of
@@ -38,7 +38,7 @@ class Frame(NamedTuple):
     locals: dict[str, Any]
 
     def __str__(self) -> str:
-        return f"{relative(self.path)}:{self.line}"
+        return f"{from_root(self.path)}:{self.line}"
 
     @property
     def qualified(self) -> str:
@@ -90,11 +90,6 @@ class Explain:
                 report.timed_out = True
                 report.sections.clear()  # pytest-timeout's dump of every thread's stack
         return report
-
-
-def relative(path: Path) -> str:
-    """`path` from the repository's root, with forward slashes; as it is when it lies elsewhere."""
-    return path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else str(path)
 
 
 def is_under_test(path: Path) -> bool:
@@ -289,7 +284,7 @@ def stub_trouble(error: BaseException) -> str | None:
         if isinstance(cause, SyntaxError) and cause.filename:
             file = Path(cause.filename).resolve()
             if is_under_test(file):
-                where = f"{relative(file)}:{cause.lineno}"
+                where = f"{from_root(file)}:{cause.lineno}"
                 return f"{where}: Python cannot read this: {cause.msg}\n    {(cause.text or '').strip()}"
         if isinstance(cause, compose.LockedError):
             return str(cause)

@@ -152,7 +152,7 @@ def _help(unit: Unit, task: str) -> Iterator[str]:
     if not isinstance(unit, Kata):
         yield f"Read: {unit.shown}/README.md"
         return
-    readme = f"katas/{unit.folder}/README.md"
+    readme = f"{unit.shown}/README.md"
     if line := _heading(unit, task):
         yield f"Read: {readme}:{line}    Hint: dojo hint {task}"
     else:

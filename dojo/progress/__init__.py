@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from dojo import __version__
-from dojo.curriculum import BY_NUMBER, KATAS, MILESTONES, ROOT, Kata, Milestone, Unit, before
+from dojo.curriculum import BY_NUMBER, KATAS, MILESTONES, ROOT, Kata, Milestone, Unit, before, from_root
 from dojo.progress.storing import read, update
 
 PATH = ROOT / "progress.json"
@@ -123,7 +123,7 @@ class Progress:
         if now.stub != record.stub and not self._does_the_same(kata, record.stub):
             return kata, f"{_what_happened(kata, now.stub)} since {kata} passed"
         if now.suite != record.suite:
-            return kata, f"the tests in katas/{kata.folder} changed since {kata} passed"
+            return kata, f"the tests in {kata.shown} changed since {kata} passed"
         needs = [BY_NUMBER[number] for number in kata.needs]
         for needed in needs:
             proven = record.needs.get(needed.number, "")
@@ -279,7 +279,7 @@ def _code(kata: Kata) -> str:
 
 
 def _what_happened(kata: Kata, now: str) -> str:
-    return f"stubs/tinytorch/{kata.name}.py " + ("changed" if now else "went missing or became unreadable")
+    return f"{from_root(kata.stub)} " + ("changed" if now else "went missing or became unreadable")
 
 
 def _now() -> str:
