@@ -217,7 +217,8 @@ def draw_block(rng):
 
 def run_block(student, x, first, second, third):
     block = student.ResidualBlock(first.shape[1], len(first), 2, rng=np.random.default_rng(0)).eval()
-    convolutions = [m for m in block.modules() if isinstance(m, student.Conv2d)]
+    layers = [*block.main, *block.shortcut]
+    convolutions = [layer for layer in layers if isinstance(layer, student.Conv2d)]
     for layer, weight in zip(convolutions, (first, second, third), strict=True):
         layer.weight.data[:] = weight
     return block(student.Tensor(x)).data
