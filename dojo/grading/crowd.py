@@ -41,7 +41,9 @@ def grade_all(
     pool = ThreadPoolExecutor(jobs)
     try:
         futures = {
-            pool.submit(grade_one, submission, katas, how, ledger.known, ledger.add, leash): submission.name
+            pool.submit(
+                grade_one, submission, katas, how, ledger.known, ledger.add, leash, ledger.alone
+            ): submission.name
             for submission in submissions
         }
         for future in as_completed(futures):

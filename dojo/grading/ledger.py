@@ -21,6 +21,7 @@ class Ledger:
         self.path = path
         self.known: dict[str, Outcome] = {}
         self._lock = threading.Lock()
+        self._turns: dict[str, threading.Lock] = {}
         self._torn = False
         if path.exists():
             content = path.read_bytes()
@@ -34,6 +35,11 @@ class Ledger:
             self.known[str(entry["key"])] = Outcome.from_data(entry["outcome"])
         except (ValueError, KeyError, TypeError):
             return  # torn, or of another version: that kata is graded again
+
+    def alone(self, key: str) -> threading.Lock:
+        """To hold while finding the outcome of `key`: of equal files one is graded, and the others wait."""
+        with self._lock:
+            return self._turns.setdefault(key, threading.Lock())
 
     def add(self, key: str, outcome: Outcome) -> None:
         """Remember an outcome, on disk before this returns."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 from dojo.curriculum import BY_NUMBER, Kata
 from dojo.grading import plain, strict
@@ -21,12 +22,14 @@ def grade_one(
     known: Mapping[str, Outcome] = NOTHING,
     found: Callable[[str, Outcome], object] = lambda key, outcome: None,
     leash: Leash | None = None,
+    alone: Callable[[str], AbstractContextManager[object]] = nullcontext,
 ) -> Grade:
     """Grade `katas` of one submission, each in a child process of its own.
 
     A kata runs on the student's own earlier ones, and is locked while one of `katas` that it needs has not
     passed; with `how.borrow` it runs on the reference's, and nothing is locked.  `known` has outcomes by
-    their key, and `found` is told each new one at once.
+    their key, and `found` is told each new one at once.  `alone(key)` is held meanwhile, for others
+    who need the same outcome to wait for.
 
     Raises:
         Stopped: `leash` was, by another thread.
@@ -38,11 +41,12 @@ def grade_one(
         outcome = _without_running(submission, kata, how, outcomes)
         if outcome is None:
             name = key(submission, kata, how)
-            outcome = known.get(name)
-            if outcome is None:
-                outcome = _run(submission, kata, how, leash)
-                check_untouched()
-                found(name, outcome)
+            with alone(name):
+                outcome = known.get(name)
+                if outcome is None:
+                    outcome = _run(submission, kata, how, leash)
+                    check_untouched()
+                    found(name, outcome)
         outcomes[kata.number] = outcome
     return Grade(submission.name, tuple(outcomes.values()), submission.trouble)
 

@@ -60,6 +60,18 @@ def test_a_class_is_graded_whatever_one_of_them_has_sent(course: Course, hand_in
     assert scores(results) == {"submission": ["03", "trouble"], "ben": ["10.00", ""]}
 
 
+def test_of_equal_files_one_is_graded_also_when_they_come_up_together(
+    course: Course, hand_in: HandIn
+) -> None:
+    folder = hand_in("ana").parent
+    hand_in("bea")
+    hand_in("eve", setup=LEAVES)
+    done = course.dojo("grade", str(folder), "-o", "results", "--jobs", "3", "01")
+    assert done.returncode == 0, done.stderr
+    assert scores(course.path("results"))["bea"] == ["10.00", ""]
+    assert course.read("results/ledger.jsonl").count("\n") == 2
+
+
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="there is no SIGKILL on this system")
 @pytest.mark.parametrize("how", ["SIGINT", "SIGKILL"])
 def test_a_run_that_was_stopped_goes_on_to_the_same_scores(course: Course, hand_in: HandIn, how: str) -> None:
