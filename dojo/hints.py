@@ -129,7 +129,7 @@ def heading(kata: Kata, task: str) -> Heading | None:
         lines = readme.read_text("utf-8").splitlines()
     except FileNotFoundError:
         return None
-    pattern = re.compile(rf"#+ +({re.escape(task)}(?!\d).*)")
+    pattern = re.compile(rf"### +({re.escape(task)}(?!\d).*)")
     for number, line in enumerate(lines, 1):
         if match := pattern.match(line):
             return Heading(match[1].strip(), f"{from_root(readme)}:{number}")

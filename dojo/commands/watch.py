@@ -19,7 +19,7 @@ from dojo.commands.next import advise, has_blanks, working_at
 from dojo.console import children
 from dojo.console.keyboard import Keyboard, keyboard
 from dojo.console.saves import Saves
-from dojo.console.terminal import say, width
+from dojo.console.terminal import WIDEST, say, width
 from dojo.curriculum import BY_NUMBER, Kata, from_root
 
 TICK = 0.1  # seconds between looks at the files; a save is noticed at the second look
@@ -125,7 +125,7 @@ class Watcher:
             why += ", so starting over"
         self.stop()
         title = f"-- {self.kata.command}{f' ({why})' if why else ''} "
-        say("", title.ljust(min(width(), 100), "-"))
+        say("", title.ljust(min(width(), WIDEST), "-"))
         self.began = time.monotonic()
         self.child = children.start(["-m", "pytest", self.kata.shown, "-x", "--no-header"])
 

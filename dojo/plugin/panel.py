@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from dojo import manifest, progress
+from dojo.console.terminal import NARROW, WIDEST
 from dojo.curriculum import KATAS, MILESTONES, Kata, Unit
+from dojo.hints import heading
 from dojo.plugin.outcomes import Outcomes, Test
 
-NARROW = 60  # columns; below, a plain list
-WIDE = 100
 STALE_SHOWN = 2
 
 
@@ -151,23 +151,10 @@ def _standing() -> Iterator[str]:
 def _help(unit: Unit, task: str) -> Iterator[str]:
     if not isinstance(unit, Kata):
         yield f"Read: {unit.shown}/README.md"
-        return
-    readme = f"{unit.shown}/README.md"
-    if line := _heading(unit, task):
-        yield f"Read: {readme}:{line}    Hint: dojo hint {task}"
+    elif task and (found := heading(unit, task)):
+        yield f"Read: {found.where}    Hint: dojo hint {task}"
     else:
-        yield f"Read: {readme}    Hint: dojo hint {unit.number}"
-
-
-def _heading(unit: Kata, task: str) -> int:
-    """The line of the README at which a task begins; 0 if there is none."""
-    readme = unit.path / "README.md"
-    if not task or not readme.exists():
-        return 0
-    for number, line in enumerate(readme.read_text("utf-8").splitlines(), 1):
-        if line.startswith(f"### {task}") and not line[len(f"### {task}") :][:1].isdigit():
-            return number
-    return 0
+        yield f"Read: {unit.shown}/README.md    Hint: dojo hint {unit.number}"
 
 
 def _name(test: Test) -> str:
@@ -217,7 +204,7 @@ def _draw(lines: list[str], reporter: Any) -> None:
     console = Console(
         file=writer._file,
         force_terminal=True,
-        width=min(writer.fullwidth, WIDE),
+        width=min(writer.fullwidth, WIDEST),
         emoji=False,
         highlight=False,
         legacy_windows=False,
