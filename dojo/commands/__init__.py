@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from dojo import compose
+from dojo import compose, manifest
 from dojo.compose import Composition
 from dojo.curriculum import KATAS, MILESTONES, Kata, Unit, find
 
@@ -59,6 +59,25 @@ def written(katas: list[Kata]) -> list[Kata]:
     for missing in (k for k in katas if not k.written):
         raise Refused(f"kata {missing} is not written yet; {so_far()}")
     return katas or [k for k in KATAS if k.written]
+
+
+def sealed(katas: list[Kata]) -> list[Kata]:
+    """`katas` as they are: a test that its manifest does not have would count for nothing.
+
+    Raises:
+        Refused: a suite is not the one that was sealed, or its manifest cannot be read.
+    """
+    for kata in katas:
+        try:
+            fresh = manifest.read(kata).suite == manifest.suite_hash(kata)
+        except (OSError, ValueError) as error:
+            raise Refused(str(error)) from error
+        if not fresh:
+            raise Refused(
+                f"{kata.shown} is not as it was sealed: `dojo manifest {kata.number}` seals it as it is now, "
+                f"`git checkout {kata.shown}` restores it"
+            )
+    return katas
 
 
 def so_far() -> str:

@@ -21,7 +21,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from dojo.commands import BadInput, Refused, kata_named, written
+from dojo.commands import BadInput, Refused, kata_named, sealed, written
 from dojo.console import children
 from dojo.console.terminal import say
 from dojo.curriculum import KATAS, Kata
@@ -64,7 +64,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    katas = sorted(set(written(args.katas)), key=KATAS.index)
+    katas = sealed(sorted(set(written(args.katas)), key=KATAS.index))
     _sensible(args)
     try:
         submissions = _part(find(args.folder, but=args.output), args.shard)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from dojo.commands import BadInput, kata_named, written
+from dojo.commands import BadInput, kata_named, sealed, written
 from dojo.console.terminal import say
 from dojo.curriculum import KATAS
 from dojo.grading.results import POINTS
@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from dojo.grading.gradescope import package
 
-    katas = sorted(set(written(args.katas)), key=KATAS.index)
+    katas = sealed(sorted(set(written(args.katas)), key=KATAS.index))
     if args.output.is_dir() or args.output.suffix != ".zip":
         raise BadInput(f"-o {args.output} should be a file, as autograder.zip")
     if not args.output.absolute().parent.is_dir():

@@ -187,3 +187,18 @@ def test_dask_workers_give_the_same_scores(course: Course, hand_in: HandIn) -> N
         "bea": ["10.00", ""],
         "eve": ["0.00", ""],
     }
+
+
+@pytest.mark.parametrize("command", ["grade class -o results", "gradescope"])
+def test_tests_that_were_added_count_from_when_they_are_sealed(course: Course, command: str) -> None:
+    course.write("class/ana/setup.py", course.read("reference/tinytorch/setup.py"))
+    course.write("katas/01_setup/test_1_hidden.py", "def test_hidden():\n    assert False\n")
+    refused = course.dojo(*command.split(), "01")
+    assert refused.returncode == 1
+    assert "`dojo manifest 01` seals it as it is now" in refused.stderr
+    assert len(refused.stderr.splitlines()) == 1
+    assert course.dojo("manifest", "01").returncode == 0
+    done = course.dojo(*command.split(), "01")
+    assert done.returncode == 0, done.stderr
+    if command.startswith("grade "):
+        assert scores(course.path("results"))["ana"] == ["6.67", ""]  # two of three tests
