@@ -14,23 +14,21 @@ import gc
 import importlib
 import os
 import statistics
-import sys
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from pathlib import Path
 from typing import Any
+
+from dojo import compose
 
 PAIRS = 31
 PATIENCE = 3.0  # seconds for a row, but five pairs at least
 SHORTEST = 1e-3  # seconds: what takes less is repeated inside the clock
-STUBS = Path(__file__).resolve().parent.parent / "stubs"
 
 
 def reference(name: str) -> Any:
     """A module of tinytorch, as it is in reference/."""
-    os.environ.setdefault("TINYTORCH_IMPL", "reference")
-    if str(STUBS) not in sys.path:
-        sys.path.insert(0, str(STUBS))
+    os.environ.setdefault(compose.VARIABLE, "reference")
+    compose.reach()
     return importlib.import_module(name)
 
 

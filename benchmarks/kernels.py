@@ -23,7 +23,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.beside import STUBS, images, measure, pairs_of, pytorch, reference
+from benchmarks.beside import images, measure, pairs_of, pytorch, reference
+from dojo.curriculum import ROOT
 
 ours: Any = reference("tinytorch.kernels")
 reference("tinytorch.autograd")
@@ -274,7 +275,7 @@ def alone(name: str) -> float:
         code = f"from benchmarks import kernels; print(kernels.milliseconds({name!r}, {which!r}))"
         done = subprocess.run(
             [sys.executable, "-c", code],
-            cwd=STUBS.parent,
+            cwd=ROOT,
             env=apart,
             capture_output=True,
             text=True,

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import doctest
 import importlib
-import os
 import re
 import sys
 
+from dojo import compose
 from dojo.authoring.suites import child
-from dojo.compose import VARIABLE
-from dojo.curriculum import ROOT, STUBS, Kata, find
+from dojo.curriculum import Kata, find
 
 FENCE = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 DIFFERENT = 3  # exit status; 1 is a crash
@@ -22,9 +21,8 @@ FLAGS = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
 
 def example_problems(kata: Kata) -> list[str]:
     """Each `>>>` example of the README that gives something else than it says."""
-    path = os.pathsep.join([str(ROOT), str(STUBS.parent)])
     command = ["-m", "dojo.authoring.examples", kata.number]
-    status, output = child(command, PYTHONPATH=path, **{VARIABLE: "reference"})
+    status, output = child(command, **{compose.VARIABLE: "reference"})
     if status == DIFFERENT:
         return output.strip().splitlines()
     return [] if status == 0 else [f"{kata.shown}/README.md: its examples cannot be run: {output}"]
@@ -61,6 +59,7 @@ def _problem(kata: Kata, text: str, example: doctest.Example, got: str) -> str:
 
 
 if __name__ == "__main__":
+    compose.reach()
     found = failures(find(sys.argv[1]))
     print("\n".join(found))
     sys.exit(DIFFERENT if found else 0)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import importlib
 import os
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from types import ModuleType
 
 from dojo import compose
 from dojo.authoring import forking, suites
-from dojo.curriculum import BY_NUMBER, REFERENCE, ROOT, Kata, Unit, from_root
+from dojo.curriculum import BY_NUMBER, REFERENCE, Kata, Unit, from_root
 from dojo.mistakes import Mistake, kata_of, level_of
 
 ENOUGH = "--maxfail=3"  # levels come in order, so the first failures are at the level that catches it
@@ -93,7 +92,7 @@ def misfits(unit: Unit) -> list[str]:
 
 def _misfits(unit: Unit) -> Iterator[str]:
     os.environ[compose.VARIABLE] = "reference"
-    sys.path.insert(0, str(ROOT / "stubs"))
+    compose.reach()
     mistakes = load(unit)
     for name in listed(unit):
         if (kata := spoiled_by(unit, name)) is not None:

@@ -91,7 +91,7 @@ def main(number: str) -> int:
     file = kata.path / "strict.py"
     checks: tuple[Check, ...] = getattr(compose.load_file(file), "CHECKS", ())
     world = worker_functions(file)
-    sys.path.insert(0, str(kata.stub.parents[1]))
+    compose.reach()
     student = importlib.import_module(kata.module)
     answers = []
     for check in checks:

@@ -10,7 +10,6 @@ import argparse
 import html
 import importlib
 import os
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -68,7 +67,7 @@ def _competition(spec: str | None) -> Any:
             "To read it with the reference: dojo leaderboard --impl reference"
         )
     compose.choose(source)
-    sys.path[:0] = [str(ROOT), str(ROOT / "stubs")]
+    compose.reach()
     try:
         return importlib.import_module(KATA.module)
     except (NotImplementedError, LockedError) as error:

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 
 from dojo import compose, progress
 from dojo.commands import Refused, composition, unit_named
 from dojo.compose import LockedError
-from dojo.curriculum import ROOT, Milestone
+from dojo.curriculum import Milestone
 from dojo.threads import ONE_THREAD
 
 PROGRAM = "demo.py"  # beside the milestone's tests: `main(args: list[str]) -> int`
@@ -41,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
     # Many small products on two busy threads take ten times as long as on one, which they spend in waiting.
     for variable, one in ONE_THREAD.items():
         os.environ.setdefault(variable, one)
-    sys.path[:0] = [str(ROOT), str(ROOT / "stubs")]
+    compose.reach()
     try:
         status: int = compose.load_file(program).main(args.rest)
         return status

@@ -124,6 +124,4 @@ def prove(kata: Kata, limit: float) -> bool:
 def environment(outer: Mapping[str, str]) -> dict[str, str]:
     """`outer` without what would make a run of pytest prove less than everything."""
     unwanted = (compose.VARIABLE, "PYTEST_ADDOPTS", "PYTHONOPTIMIZE")
-    return {name: value for name, value in outer.items() if name not in unwanted} | {
-        "PYTHONIOENCODING": "utf-8"
-    }
+    return {name: value for name, value in outer.items() if name not in unwanted}

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from dojo.curriculum import ROOT
@@ -59,10 +59,15 @@ def _signal_group(group: int, number: int) -> None:
         os.killpg(group, number)
 
 
-def run(args: Sequence[str], limit: float, **options: Any) -> tuple[int | None, str]:
+def run(args: Sequence[str], limit: float, env: Mapping[str, str] = os.environ) -> tuple[int | None, str]:
     """Run Python to its end: its exit status and all it printed.  The status is None when time was up."""
     child = start(
-        args, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8", errors="replace", **options
+        args,
+        env={**env, "PYTHONIOENCODING": "utf-8"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+        errors="replace",
     )
     try:
         output, _ = child.communicate(timeout=limit)

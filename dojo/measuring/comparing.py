@@ -16,7 +16,7 @@ from typing import Any
 
 from dojo import compose
 from dojo.console import children
-from dojo.curriculum import ROOT, Kata
+from dojo.curriculum import Kata
 from dojo.measuring.growth import exponent
 from dojo.measuring.roofline import Roofline
 from dojo.threads import ONE_THREAD
@@ -116,13 +116,7 @@ def _sources(impl: str) -> Iterator[tuple[str, str]]:
 
 def _run(kata: Kata, source: str, composition: str) -> list[dict[str, Any]]:
     """The lines that a worker wrote, and one for its trouble if it came to a bad end."""
-    path = os.pathsep.join([str(ROOT), str(ROOT / "stubs"), os.environ.get("PYTHONPATH", "")])
-    environment = {
-        **os.environ,
-        **ONE_THREAD,
-        "PYTHONPATH": path,
-        compose.VARIABLE: composition,
-    }
+    environment = {**os.environ, **ONE_THREAD, compose.VARIABLE: composition}
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "figures.jsonl"
         args = ["-m", "dojo.measuring.worker", kata.number, str(file)]

@@ -18,6 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from dojo import compose
 from dojo.compose import LockedError
 from dojo.curriculum import find
 from dojo.measuring.growth import peaks, times
@@ -29,6 +30,7 @@ TOO_SLOW = 3.0  # seconds for one call; larger sizes are then left out
 
 def main(argv: list[str]) -> None:
     """Write the roofline, and then each probe's figures, to the file."""
+    compose.reach()
     kata, file, with_torch = find(argv[0]), Path(argv[1]), "--torch" in argv
     if not with_torch:
         _report(file, {"roofline": dataclasses.asdict(measure_roofline())})

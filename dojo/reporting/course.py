@@ -33,6 +33,8 @@ details { margin: 1rem 0; } summary { cursor: pointer; font-weight: 600; }
 
 # A small computation with a result that is used twice, on the framework of the composition in force.
 EXAMPLE = """
+from dojo import compose
+compose.reach()
 import numpy as np
 from tinytorch.autograd import graph_mermaid
 from tinytorch.tensor import Tensor
