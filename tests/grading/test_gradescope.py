@@ -92,6 +92,7 @@ def test_out_of_time_there_is_still_a_valid_result(course: Course, tmp_path: Pat
 @pytest.mark.skipif(not strict_mode_works(), reason=WHAT_STRICT_NEEDS)
 def test_strict_points_are_those_of_the_checks(course: Course, tmp_path: Path) -> None:
     course.write("katas/01_setup/strict.py", STRICT)
+    course.seal()
     top = built(course, tmp_path, "--strict")
     assert points(run(top, setup=course.read("reference/tinytorch/setup.py"))) == (10.0, 10)
     assert points(run(top, setup="import os\nos._exit(0)\n")) == (0.0, 10)

@@ -148,6 +148,7 @@ CHECKS = (
 @strict_only
 def test_a_class_is_graded_strictly(course: Course, hand_in: HandIn) -> None:
     course.write("katas/01_setup/strict.py", STRICT)
+    course.seal()
     folder = hand_in("ana").parent
     # Guesses what is the same for any numbers, which earns nothing by itself.
     hand_in("ben", setup="double = int\nshout = str.upper\n")
