@@ -200,12 +200,3 @@ def from_root(path: Path) -> str:
 def before(kata: Kata) -> tuple[Kata, ...]:
     """The katas that come earlier in the course."""
     return KATAS[: KATAS.index(kata)]
-
-
-def dependents(kata: Kata) -> tuple[Kata, ...]:
-    """The katas that stand on this one, directly or through others."""
-    standing = {kata.number}
-    for later in KATAS[KATAS.index(kata) + 1 :]:
-        if standing.intersection(later.needs):
-            standing.add(later.number)
-    return tuple(k for k in KATAS if k.number in standing and k != kata)

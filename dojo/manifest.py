@@ -87,12 +87,6 @@ def text_of(kata: Kata | Milestone) -> str:
     return json.dumps(content, indent=1) + "\n"
 
 
-def write(kata: Kata | Milestone) -> None:
-    """Seal `kata`: for authors, after a change to its suite."""
-    path_of(kata).write_text(text_of(kata), encoding="utf-8", newline="\n")
-    read.cache_clear()
-
-
 def is_fresh(kata: Kata | Milestone) -> bool:
     """Whether the manifest says what the suite is now."""
     return path_of(kata).exists() and path_of(kata).read_text("utf-8") == text_of(kata)

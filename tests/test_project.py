@@ -6,7 +6,7 @@ import ast
 import re
 from pathlib import Path
 
-from dojo.curriculum import KATAS, MILESTONES, PHASES, REFERENCE, ROOT, before, dependents, find
+from dojo.curriculum import KATAS, MILESTONES, PHASES, REFERENCE, ROOT, before, find
 
 
 def text(name: str) -> str:
@@ -44,13 +44,6 @@ def test_the_course_has_twenty_katas_in_four_phases() -> None:
 def test_a_kata_needs_only_earlier_ones() -> None:
     for kata in KATAS:
         assert set(kata.needs) <= {earlier.number for earlier in before(kata)}
-
-
-def test_dependents_are_found_through_others() -> None:
-    numbers = {kata.number for kata in dependents(find("05"))}
-    assert {"06", "07", "10", "15", "20"} <= numbers
-    assert "05" not in numbers
-    assert "09" not in numbers
 
 
 def test_a_kata_is_found_by_any_of_its_names() -> None:

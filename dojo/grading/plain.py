@@ -36,10 +36,6 @@ class Told:
     troubles: list[str]
     seconds: float
 
-    def failing(self, unit: Unit) -> list[str]:
-        """The sealed tests that did not pass and were not merely blocked by others."""
-        return [t for t in manifest.read(unit).tests if self.states.get(t) in ("failed", "todo", "skipped")]
-
 
 def run(submission: Submission, kata: Kata, how: How, leash: Leash) -> Outcome:
     """The outcome of `kata`; in a cell where `how` is strict.

@@ -86,13 +86,9 @@ class Walls:
         return ", ".join(held or ["nothing"]) + (f"; MISSING: {', '.join(missing)}" if missing else "")
 
 
+@functools.cache
 def namespaces() -> tuple[str, ...]:
     """The words of `unshare` that make a cell here; none where that is not allowed."""
-    return _namespaces()
-
-
-@functools.cache
-def _namespaces() -> tuple[str, ...]:
     tool = shutil.which("unshare")
     if tool is None or platform.machine() not in ARCHITECTURES:
         return ()

@@ -179,7 +179,7 @@ def test_a_class_is_graded_strictly(course: Course, hand_in: HandIn) -> None:
 def test_strict_mode_refuses_where_solutions_cannot_be_hidden(course: Course, hand_in: HandIn) -> None:
     hand_in("ana")
     patched = (
-        "import sys; from dojo.grading import sandbox; sandbox._namespaces = lambda: ();"
+        "import sys; from dojo.grading import sandbox; sandbox.namespaces = lambda: ();"
         "from dojo.cli import main; sys.exit(main())"
     )
     course.path("reference").chmod(0o755)
