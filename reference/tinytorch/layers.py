@@ -137,7 +137,10 @@ class Module:
         return walk("", {name: value for name, value in vars(self).items() if name != "_forward_hooks"})
 
     def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
-        """This module (its path is `prefix`) and all modules below it, each once, parents first."""
+        """This module (its path is `prefix`) and all modules below it, each once, parents first.
+
+        What is below a member comes before the next member.
+        """
         # kata 03.6: the members, and theirs; some may be met twice.
         seen: set[Module] = set()
 

@@ -86,7 +86,7 @@ def MLP(
     *,
     rng: np.random.Generator,
 ) -> Sequential:
-    """A multi-layer perceptron: a Linear from each size to the next, `activation()` between two of them.
+    """A multi-layer perceptron: a Linear from each size to the next, a new `activation()` between two.
 
     Where `dropout` is not 0, each activation is followed by Dropout. Nothing follows the last Linear. All is
     drawn from `rng`. ValueError for fewer than two sizes.

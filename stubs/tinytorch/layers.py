@@ -108,7 +108,10 @@ class Module:
         raise NotImplementedError("kata 03.5: Module.named_members")
 
     def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
-        """This module (its path is `prefix`) and all modules below it, each once, parents first."""
+        """This module (its path is `prefix`) and all modules below it, each once, parents first.
+
+        What is below a member comes before the next member.
+        """
         # TODO 03.6: the members, and theirs; some may be met twice.
         raise NotImplementedError("kata 03.6: Module.named_modules")
 
