@@ -856,7 +856,7 @@ def jvp(
 
     Both sequences hold arrays of floats, one of each for each input; a tangent may be a number or a list, and
     is taken to the dtype of its primal. Whatever else the function uses stands still. Nothing is kept for
-    later, however long the function.
+    later, however long the function; so it works under `no_grad`, too.
 
     Raises:
         ValueError: a tangent has not the shape of its primal, and the message names both; or there are more
