@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 
 from dojo import compose, manifest
 from dojo.compose import Composition
@@ -36,6 +37,17 @@ def unit_named(text: str) -> Unit:
         if word in (milestone.number, milestone.folder):
             return milestone
     return kata_named(text)
+
+
+def seconds(text: str) -> float:
+    """An argument that is a time limit, for `add_argument(type=seconds)`."""
+    try:
+        limit = float(text)
+    except ValueError:
+        limit = math.nan
+    if not 0 < limit < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
+    return limit
 
 
 def composition(impl: str | None) -> Composition:

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from dojo import stubs
-from dojo.commands import BadInput, Refused, so_far, unit_named
+from dojo.commands import BadInput, Refused, seconds, so_far, unit_named
 from dojo.console import children
 from dojo.console.terminal import say
 from dojo.curriculum import UNITS, Kata, Unit
@@ -39,7 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--tests-only", action="store_true", help="leave out costs and coverage")
     parser.add_argument("--json", action="store_true", help="the same for programs, with every test")
     parser.add_argument(
-        "--limit", type=float, default=children.LIMIT, metavar="SECONDS", help="for a suite (%(default)g)"
+        "--limit", type=seconds, default=children.LIMIT, metavar="SECONDS", help="for a suite (%(default)g)"
     )
 
 

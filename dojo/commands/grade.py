@@ -21,7 +21,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from dojo.commands import BadInput, Refused, kata_named, sealed, written
+from dojo.commands import BadInput, Refused, kata_named, sealed, seconds, written
 from dojo.console import children
 from dojo.console.terminal import say
 from dojo.curriculum import KATAS, Kata
@@ -59,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--dask", metavar="ADDRESS", help="by the workers of a dask cluster, as tcp://host:8786"
     )
     parser.add_argument(
-        "--limit", type=float, default=children.LIMIT, metavar="SECONDS", help="for one kata (%(default)g)"
+        "--limit", type=seconds, default=children.LIMIT, metavar="SECONDS", help="for one kata (%(default)g)"
     )
 
 

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator, Mapping
 
 from dojo import compose, hints, progress
-from dojo.commands import Refused, kata_named, written
+from dojo.commands import Refused, kata_named, seconds, written
 from dojo.commands.next import advise, stale
 from dojo.console import children
 from dojo.console.terminal import say
@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--keep-going", action="store_true", help="do not stop at the first that fails")
     parser.add_argument(
         "--limit",
-        type=float,
+        type=seconds,
         default=children.LIMIT,
         metavar="SECONDS",
         help="end a suite that takes longer (default %(default)g)",

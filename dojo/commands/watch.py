@@ -14,7 +14,7 @@ from pathlib import Path
 from types import FrameType
 
 from dojo import compose, progress
-from dojo.commands import Refused, hint, kata_named, so_far
+from dojo.commands import Refused, hint, kata_named, seconds, so_far
 from dojo.commands.next import advise, has_blanks, working_at
 from dojo.console import children
 from dojo.console.keyboard import Keyboard, keyboard
@@ -30,7 +30,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("kata", nargs="?", type=kata_named, metavar="KATA", help="else the one you are at")
     parser.add_argument(
         "--limit",
-        type=float,
+        type=seconds,
         default=children.LIMIT,
         metavar="SECONDS",
         help="end a run that takes longer (default %(default)g)",
