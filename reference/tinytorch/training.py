@@ -581,7 +581,7 @@ class Trainer:
         epoch, step: how many epochs and steps of the optimizer are done.
         rows: how many rows have been trained on.
         epochs, batches: how many epochs are to be done in all, and how many steps an epoch has.
-        logs: means over the rows of this epoch so far.
+        logs: means over the rows of this epoch so far; when `on_epoch_end` is called, of none.
         history: lists with a number for each epoch: "loss" and, for labels, "accuracy", of the batches as
             they were trained on; the same with "val_" of the validation; and "lr", of the first group at the
             end.
@@ -637,7 +637,7 @@ class Trainer:
         return tally.means()
 
     def train_batch(self, batches: Iterable[Any]) -> int:
-        """One step of the optimizer, on batches that count as one; then of a schedule that goes by steps.
+        """One step of the optimizer, on all of these batches as one; then of a schedule that goes by steps.
 
         The gradient is that of the mean over all rows, and stays in `.grad` until the next step. Batches are
         taken one at a time, and let go again. Returns how many rows there were; if there was no batch,
