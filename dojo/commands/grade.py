@@ -29,10 +29,11 @@ from dojo.grading.crowd import grade_all, grade_over_dask
 from dojo.grading.keys import How
 from dojo.grading.ledger import Ledger
 from dojo.grading.results import Grade
-from dojo.grading.submissions import Submission, Unreadable, find
+from dojo.grading.submissions import Submission, Unreadable, find, passed_over
 from dojo.threads import use_one_thread
 
 INTERMIXED = True  # KATA may come after the options
+NAMED = 12  # files that are no submission worth naming
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -70,6 +71,9 @@ def run(args: argparse.Namespace) -> int:
         submissions = _part(find(args.folder, but=args.output), args.shard)
     except Unreadable as error:
         raise BadInput(str(error)) from error
+    if others := passed_over(args.folder, but=args.output):
+        named = ", ".join(others[:NAMED]) + f" and {len(others) - NAMED} others" * (len(others) > NAMED)
+        say(f"not graded, being neither a folder nor a .zip: {named}")
     if args.strict and not args.dask:  # whose workers look for themselves
         _walled(args.weak, args.suites)
     args.output.mkdir(parents=True, exist_ok=True)

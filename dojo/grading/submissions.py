@@ -40,10 +40,15 @@ def find(folder: Path, but: Path | None = None) -> list[Submission]:
     """Every submission in `folder`: its folders and zips, by name.  `but` is left out (the results).
 
     Raises:
-        Unreadable: there is no such folder, nothing in it, or two submissions of one name.
+        Unreadable: there is no such folder, nothing in it, or two submissions of one name; or it is itself
+            one submission.
     """
     if not folder.is_dir():
         raise Unreadable(f"{folder} is not a folder; it should hold one folder or .zip for each student")
+    if inside := _own_files(folder):
+        raise Unreadable(
+            f"{folder} is one submission: {inside} is in it; name the folder that holds the submissions"
+        )
     entries = [entry for entry in sorted(folder.iterdir()) if _is_one(entry, but)]
     if not entries:
         raise Unreadable(
@@ -57,6 +62,24 @@ def find(folder: Path, but: Path | None = None) -> list[Submission]:
             raise Unreadable(f"{seen[name].name} and {entry.name} are both called {name!r}; rename one")
         seen[name] = entry
     return [read(entry) for entry in entries]
+
+
+def _own_files(folder: Path) -> str:
+    """The first file of a kata where one submission, not a class, would have it; empty if there is none."""
+    places = (folder, folder / "tinytorch", folder / "stubs" / "tinytorch")
+    files = (place / name for place in places for name in sorted(WANTED) if (place / name).is_file())
+    return next((file.relative_to(folder).as_posix() for file in files), "")
+
+
+def passed_over(folder: Path, but: Path) -> list[str]:
+    """What lies in a class's folder and is neither a folder nor a zip; with the results there, nothing."""
+    if but.resolve() == folder.resolve():
+        return []
+    return [
+        entry.name
+        for entry in sorted(folder.iterdir())
+        if not entry.name.startswith(".") and not entry.is_dir() and entry.suffix.lower() != ".zip"
+    ]
 
 
 def _is_one(entry: Path, but: Path | None) -> bool:

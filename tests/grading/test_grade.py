@@ -31,8 +31,10 @@ def test_a_class_is_graded_whatever_one_of_them_has_sent(course: Course, hand_in
     hand_in("ben", tensor=wrong)
     hand_in("eve", setup=LEAVES, tensor=None)
     (folder / "zed.zip").write_bytes(b"PK")
+    (folder / "zoe.tar.gz").write_bytes(b"")
     done = course.dojo("grade", str(folder), "-o", "results", "--jobs", "2")
     assert done.returncode == 0, done.stderr
+    assert "not graded, being neither a folder nor a .zip: zoe.tar.gz\n" in done.stdout
     results = course.path("results")
     assert scores(results) == {
         "submission": ["01", "02", "03", "trouble"],
@@ -139,6 +141,8 @@ def running(root: str) -> list[str]:
         (["class", "-o", "r", "--limit", "2m"], "'2m' is not a number of seconds above 0"),
         (["class", "-o", "r", "--strict", "--borrow"], "--strict has no reference"),
         (["class", "-o", "r", "77"], "there is no kata '77'"),
+        (["class/ana", "-o", "r"], "class/ana is one submission: tensor.py is in it"),
+        ([".", "-o", "r"], "is one submission: stubs/tinytorch/"),
         (["class"], "required: -o/--output"),
     ],
 )
