@@ -36,7 +36,11 @@ def unit_named(text: str) -> Unit:
     for milestone in MILESTONES:
         if word in (milestone.number, milestone.folder):
             return milestone
-    return kata_named(text)
+    try:
+        return find(text)
+    except ValueError as error:
+        also = f"{error}; the milestones {', '.join(map(str, MILESTONES))}"
+        raise argparse.ArgumentTypeError(also) from error
 
 
 def seconds(text: str) -> float:

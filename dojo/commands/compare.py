@@ -24,7 +24,7 @@ from dojo.grading.blame import stack
 from dojo.grading.leash import Leash
 from dojo.grading.plain import laid_out
 from dojo.grading.results import PASSED
-from dojo.grading.submissions import Submission, read
+from dojo.grading.submissions import Submission, class_in, read
 
 INTERMIXED = True
 NAMED = 12  # failing tests worth naming
@@ -44,6 +44,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
+    if several := class_in(args.submission):
+        raise BadInput(
+            f"{args.submission} holds {len(several)} submissions; name one of them, as {several[0]}"
+        )
     submission = read(args.submission)
     if submission.trouble:
         raise BadInput(f"{args.submission}: {submission.trouble}")

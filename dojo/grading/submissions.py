@@ -64,6 +64,14 @@ def find(folder: Path, but: Path | None = None) -> list[Submission]:
     return [read(entry) for entry in entries]
 
 
+def class_in(folder: Path) -> list[Path]:
+    """The submissions in `folder` if it is a class's: two or more, and no file of a kata of its own."""
+    if not folder.is_dir() or _own_files(folder):
+        return []
+    inside = [e for e in sorted(folder.iterdir()) if _is_one(e, None) and (e.is_file() or _own_files(e))]
+    return inside if len(inside) > 1 else []
+
+
 def _own_files(folder: Path) -> str:
     """The first file of a kata where one submission, not a class, would have it; empty if there is none."""
     places = (folder, folder / "tinytorch", folder / "stubs" / "tinytorch")
@@ -105,7 +113,7 @@ def read(path: Path) -> Submission:
         elif path.exists():
             files = _in_zip(path)
         else:
-            raise Unreadable(f"there is no {path}")
+            raise Unreadable("there is no such folder or zip")
     except Unreadable as error:
         return Submission(name, trouble=str(error))
     except OSError as error:

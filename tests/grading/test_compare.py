@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 from dojo.curriculum import BY_NUMBER, MILESTONES
 from dojo.grading.blame import stack
@@ -50,10 +51,14 @@ def test_programs_get_every_test_and_the_lines_that_none_runs(course: Course, ha
 
 def test_what_cannot_be_compared_is_one_line(course: Course, hand_in: HandIn) -> None:
     folder = str(hand_in("ana", tensor=None))
+    hand_in("bea")
     for args, status, words in (
         ([folder, "03"], 1, "03 layers needs tensor.py, which was not handed in"),
         ([folder, "17"], 1, "17 kernels is not written yet"),
-        (["nowhere"], 2, "there is no nowhere"),
+        (["nowhere"], 2, "nowhere: there is no such folder or zip"),
+        ([str(Path(folder).parent), "03"], 2, f"holds 2 submissions; name one of them, as {folder}"),
+        ([folder, "m9"], 2, "there is no kata 'm9'; the katas are 01 setup"),
+        ([folder, "m9"], 2, "20 competition; the milestones m1 inference, m2 vision"),
     ):
         done = course.dojo("compare", *args)
         assert done.returncode == status
