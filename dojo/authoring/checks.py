@@ -14,8 +14,8 @@ from dojo.authoring.lessons import hint_problems, section_problems, task_problem
 from dojo.authoring.mistakes import listed, misfits, mistakes_file
 from dojo.authoring.strictly import strict_problems
 from dojo.curriculum import REFERENCE, Kata, from_root
+from dojo.mistakes import LEVELS
 
-LEVELS = (1, 2, 3, 4)
 MISTAKES = 10
 ALTERNATIVES = 2
 MOST = 10  # tests that one run may name; somebody reads this

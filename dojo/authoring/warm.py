@@ -33,10 +33,9 @@ from dojo.authoring.mutants import Mutant, mutants_of
 from dojo.authoring.outcomes import make_hypothesis_steady, state_of, words_of
 from dojo.curriculum import Kata, find
 from dojo.plugin.twins import TWIN
-from dojo.plugin.units import place_of
+from dojo.plugin.units import MEASURED_FROM, place_of
 from dojo.threads import ONE_THREAD
 
-MEASURED = 3  # from this level on, tests measure
 SPEED = 4
 PATIENCE = 10.0  # a test may take so many times what it takes on the reference,
 GRACE = 1.0  # and so many CPU seconds on top;
@@ -281,7 +280,7 @@ class Hunt:
         tests = sorted(
             task.tests,
             key=lambda test: (
-                max(baseline.levels[test], MEASURED - 1),
+                max(baseline.levels[test], MEASURED_FROM - 1),
                 -self.kills[test],
                 baseline.seconds[test],
             ),
@@ -289,7 +288,7 @@ class Hunt:
         chosen = [by_name[baseline.names[test]] for test in tests]
         for index, test in enumerate(tests):
             page.at = test
-            grace = GRACE if baseline.levels[test] < MEASURED else GRACE_TO_MEASURE
+            grace = GRACE if baseline.levels[test] < MEASURED_FROM else GRACE_TO_MEASURE
             forking.limit_cpu(grace + PATIENCE * baseline.seconds[test])
             run_item(chosen, index)
             if session.failed:
@@ -309,7 +308,7 @@ class Hunt:
         if status == forking.NOT_PYTHON and mutant:
             self.emit(kind="mutant", id=mutant.id, verdict="not python", how="", by="")
             return []
-        if ending.at >= 0 and self.baseline.levels[ending.at] >= MEASURED and not task.confirming:
+        if ending.at >= 0 and self.baseline.levels[ending.at] >= MEASURED_FROM and not task.confirming:
             rest = tuple(test for test in task.tests if test != ending.at)
             return [Task(task.mutant, (ending.at,), confirming=True, rest=rest, last=task.last)]
         by = self.baseline.names[ending.at] if ending.at >= 0 else "while it is imported"

@@ -54,6 +54,14 @@ def seconds(text: str) -> float:
     return limit
 
 
+def shard(text: str) -> tuple[int, int]:
+    """An argument such as 1/4: the first of four parts."""
+    part, _, parts = text.partition("/")
+    if not (part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a part such as 1/2")
+    return int(part), int(parts)
+
+
 def composition(impl: str | None) -> Composition:
     """Where tinytorch comes from: what `--impl` says, or else the environment.
 

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from dojo.commands import BadInput, Refused, unit_named, written
+from dojo.commands import BadInput, Refused, shard, unit_named, written
 from dojo.console import terminal
 from dojo.console.terminal import say
 from dojo.curriculum import MILESTONES, Kata, Milestone, Unit
@@ -35,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     option("--every", type=int, default=1, metavar="K", help="of the mistakes or mutants, run only each Kth")
     option("--alternatives", action="store_true", help="correct solutions in another manner pass")
     option("--coverage", action="store_true", help="the suite reaches every branch of the reference")
-    option("--shard", type=_shard, default=(1, 1), metavar="I/N", help="of the units, the Ith of N parts")
+    option("--shard", type=shard, default=(1, 1), metavar="I/N", help="of the units, the Ith of N parts")
     option("--load", nargs="?", const=RUNS, type=_runs, metavar="N", help=_LOAD)
     option("--all", action="store_true", help="everything but --load")
 
@@ -48,13 +48,6 @@ def _runs(text: str) -> int:
     if not text.isdecimal() or text.startswith("0"):
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of runs; say `--load {RUNS} {text}`")
     return int(text)
-
-
-def _shard(text: str) -> tuple[int, int]:
-    part, _, parts = text.partition("/")
-    if not (part.isdecimal() and parts.isdecimal() and 1 <= int(part) <= int(parts)):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a part such as 1/2")
-    return int(part), int(parts)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -14,14 +14,13 @@ import argparse
 import contextlib
 import importlib.util
 import os
-import re
 import secrets
 import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from dojo.commands import BadInput, Refused, kata_named, sealed, seconds, written
+from dojo.commands import BadInput, Refused, kata_named, sealed, seconds, shard, written
 from dojo.console import children
 from dojo.console.terminal import say
 from dojo.curriculum import KATAS, Kata
@@ -55,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="what a kata stands on is the reference's: a mistake costs one kata",
     )
     parser.add_argument("--jobs", type=_count, default=os.cpu_count() or 1, metavar="N", help="at a time")
-    parser.add_argument("--shard", type=_shard, metavar="I/N", help="only the I-th of N parts of the class")
+    parser.add_argument("--shard", type=shard, metavar="I/N", help="only the I-th of N parts of the class")
     parser.add_argument(
         "--dask", metavar="ADDRESS", help="by the workers of a dask cluster, as tcp://host:8786"
     )
@@ -229,10 +228,3 @@ def _count(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of processes, 1 or more")
     return int(text)
-
-
-def _shard(text: str) -> tuple[int, int]:
-    match = re.fullmatch(r"(\d+)/(\d+)", text)
-    if not match or not 1 <= int(match[1]) <= int(match[2]):
-        raise argparse.ArgumentTypeError(f"{text!r} should look like 1/4, the first of four parts")
-    return int(match[1]), int(match[2])

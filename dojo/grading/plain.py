@@ -25,6 +25,7 @@ from dojo.grading.leash import Ended, Leash
 from dojo.grading.results import BLOCKED, FAILED, PASSED, TODO, WEIGHTS, Outcome, Part
 from dojo.grading.submissions import Submission
 from dojo.grading.text import short
+from dojo.plugin.units import level_of
 
 
 @dataclass(frozen=True)
@@ -161,8 +162,7 @@ def _part(level: int, tests: list[str], states: Mapping[str, str], reasons: Mapp
 
 def _level(test: str) -> int:
     """The level of a test's id, as `test_2_properties.py::test_x`."""
-    number = test.removeprefix("test_").partition("_")[0]
-    return int(number) if number.isdigit() else 1
+    return level_of(Path(test.partition("::")[0]))
 
 
 def _last(output: str) -> str:

@@ -30,13 +30,12 @@ from dojo.plugin.panel import Panel
 from dojo.plugin.reach import Reach, choose_sources, forget_bytecode, keep_katas_whole, restore_environment
 from dojo.plugin.real_data import RealData
 from dojo.plugin.twins import Twins
-from dojo.plugin.units import level_of, unit_of
+from dojo.plugin.units import MEASURED_FROM, level_of, unit_of
 
 if TYPE_CHECKING:
     import numpy as np
 
 BEFORE = pytest.StashKey[str | None]()
-MEASURED_FROM = 3  # the level where bytes are counted, and then time is taken
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

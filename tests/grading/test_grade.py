@@ -133,7 +133,7 @@ def running(root: str) -> list[str]:
         (["missing", "-o", "r"], "is not a folder"),
         (["empty", "-o", "r"], "holds no submission"),
         (["class", "-o", "pytest.ini"], "is a file"),
-        (["class", "-o", "r", "--shard", "3/2"], "should look like 1/4"),
+        (["class", "-o", "r", "--shard", "3/2"], "is not a part such as 1/2"),
         (["class", "-o", "r", "--shard", "2/2"], "use fewer shards"),
         (["class", "-o", "r", "--jobs", "0"], "1 or more"),
         (["class", "-o", "r", "--limit", "0"], "'0' is not a number of seconds above 0"),
