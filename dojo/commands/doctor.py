@@ -191,15 +191,17 @@ def git() -> Iterator[Finding]:
     if shutil.which("git") is None:
         yield Finding(NOTE, "git is not installed: it keeps versions of your work, and brings new katas")
         return
-    command = ["git", "status", "--porcelain", "--", "stubs", "katas", "dojo"]
+    command = ["git", "status", "--porcelain", "--", "stubs"]
     try:
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=10, check=False)
+        done = subprocess.run(
+            command, cwd=ROOT, capture_output=True, encoding="utf-8", timeout=10, check=False
+        )
     except (OSError, subprocess.TimeoutExpired) as error:
         yield Finding(NOTE, f"git does not answer: {error}")
         return
     if done.returncode:
         yield Finding(NOTE, "this folder is not a git clone, so `git checkout` cannot restore its files")
-    elif changed := [line[3:] for line in done.stdout.splitlines() if line[3:].startswith("stubs")]:
+    elif changed := [line[3:] for line in done.stdout.splitlines()]:
         yield Finding(NOTE, f"not committed yet: {', '.join(changed)}. `git commit` keeps your work")
     else:
         yield Finding(OK, "your work is committed")

@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from dojo.commands.doctor import requirements
 from dojo.curriculum import BY_NUMBER, ROOT, Kata, find
 from dojo.grading import sandbox
 from dojo.grading.keys import How
@@ -44,17 +45,13 @@ def package(path: Path, katas: Sequence[Kata], strict: bool) -> None:
             archive.writestr(entry, (TEMPLATES / name).read_bytes().replace(b"\r\n", b"\n"))
         settings = {"katas": [kata.number for kata in katas], "strict": strict, "limit": LIMIT}
         archive.writestr(SETTINGS, json.dumps(settings, indent=1) + "\n")
-        archive.writestr("requirements.txt", "\n".join(requirements()) + "\n")
+        needed = requirements((ROOT / "pyproject.toml").read_text("utf-8")).packages
+        archive.writestr(
+            "requirements.txt", "".join(f"{name}{at_least}\n" for name, at_least in needed.items())
+        )
         for file in _files(katas):
             archive.write(file, f"{COURSE}/{file.relative_to(ROOT).as_posix()}")
     os.replace(temporary, path)
-
-
-def requirements() -> list[str]:
-    """What pyproject.toml says that the course needs."""
-    text = (ROOT / "pyproject.toml").read_text("utf-8")
-    block = text.partition("\ndependencies = [")[2].partition("]")[0]
-    return [line.strip().strip('",') for line in block.splitlines() if line.strip()]
 
 
 def _files(katas: Sequence[Kata]) -> Iterator[Path]:
