@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from dojo.measuring.gradients import STREAM
-from dojo.measuring.slopes import Array
+from dojo.measuring.slopes import Array, sample
 from dojo.measuring.subject import Subject
 
 STEP = 1e-30
@@ -20,8 +20,7 @@ RTOL = {8: 1e-9, 4: 2e-4}  # by the size of the coarsest dtype in use
 # Rounding that is left where everything cancels, in eps of the sum of magnitudes.
 NOISE = 16
 SMALL = 1e-2  # an element below 1 % of the largest is judged against that
-ALL_UP_TO = 400  # elements: beyond it, the 16 largest and 64 random ones
-LARGEST, SAMPLE = 16, 64
+ALL_UP_TO = 400  # elements; of a larger gradient, a sample
 
 
 def check_formula(op: Any, formula: Callable[..., Any], *arrays: Any, **params: Any) -> None:
@@ -73,7 +72,7 @@ def check_formula(op: Any, formula: Callable[..., Any], *arrays: Any, **params: 
             raise subject.error(
                 f"the gradient for {name} is {gradient.dtype}, and {name} is {subject.inputs[which].dtype}"
             )
-        places = _sample(gradient, rng)
+        places = sample(gradient, ALL_UP_TO, rng)
         true = np.array([slope(_unit(exact, which, place)) for place in places])
         said = gradient.ravel()[places].astype(np.float64)
         allowed = rtol * (np.abs(true) + SMALL * np.max(np.abs(true), initial=0.0)) + noise
@@ -115,13 +114,6 @@ def _unit(inputs: Sequence[Array], which: int, place: int) -> list[Any]:
     move[which] = np.zeros(inputs[which].shape)
     move[which].flat[place] = 1.0
     return move
-
-
-def _sample(gradient: Array, rng: np.random.Generator) -> list[int]:
-    if gradient.size <= ALL_UP_TO:
-        return list(range(gradient.size))
-    largest = np.argsort(-np.abs(gradient).ravel())[:LARGEST]
-    return [int(i) for i in np.unique([*largest, *rng.integers(0, gradient.size, SAMPLE)])]
 
 
 def _plain(index: Any) -> tuple[int, ...]:

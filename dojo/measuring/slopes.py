@@ -23,8 +23,8 @@ STEPS = (STEP, STEP / 8, STEP / 64)
 RTOL = 1e-6  # for the first step; three times as much for the others
 SMALL = 1e-2  # an element below 1 % of the largest gradient is judged against that
 DIRECTIONS = 3
-ALL_UP_TO = 256  # elements: every one is checked up to here, beyond it the largest and a random sample
-LARGEST, SAMPLE = 16, 64
+ALL_UP_TO = 256  # elements: every one is checked up to here
+LARGEST, SAMPLE = 16, 64  # elements of a larger gradient
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,9 @@ def find_fault(slopes: Slopes, rng: np.random.Generator) -> tuple[Fault | None, 
             return fault, 0, 0
     kinks = []
     examined = [
-        (which, index) for which in range(len(slopes.inputs)) for index in _sample(slopes, which, rng)
+        (which, index)
+        for which, gradient in enumerate(slopes.gradients)
+        for index in sample(gradient, ALL_UP_TO, rng)
     ]
     for place in examined:
         found = slopes.judge_element(place)
@@ -178,9 +180,9 @@ def _halve(slopes: Slopes, move: Move, places: list[Place]) -> Fault | None:
     return None
 
 
-def _sample(slopes: Slopes, which: int, rng: np.random.Generator) -> list[int]:
-    gradient = np.abs(slopes.gradients[which]).ravel()
-    if gradient.size <= ALL_UP_TO:
+def sample(gradient: Array, all_up_to: int, rng: np.random.Generator) -> list[int]:
+    """Which elements to look at: all up to so many, beyond it the largest and some random ones."""
+    if gradient.size <= all_up_to:
         return list(range(gradient.size))
-    largest = np.argsort(-gradient)[:LARGEST]
+    largest = np.argsort(-np.abs(gradient).ravel())[:LARGEST]
     return [int(i) for i in np.unique([*largest, *rng.integers(0, gradient.size, SAMPLE)])]
