@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import difflib
+import errno
 import importlib
 import os
 import sys
@@ -37,6 +38,7 @@ COMMANDS = {
 }
 
 INTERRUPTED = 130  # what shells report for Ctrl-C
+FULL = {errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC)}  # errors that come without a file's name
 PIPE_CLOSED = 141  # and for a reader that left, as in `dojo status | head -1`
 
 
@@ -66,9 +68,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         _forget_output()
         return PIPE_CLOSED
     except OSError as error:
-        if error.filename is None:
+        if error.filename is None and error.errno not in FULL:
             raise
-        print(f"dojo: {error.filename}: {error.strerror}", file=sys.stderr)
+        where = f"{error.filename}: " if error.filename is not None else ""
+        print(f"dojo: {where}{error.strerror}", file=sys.stderr)
         return 1
 
 

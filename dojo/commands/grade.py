@@ -79,6 +79,7 @@ def run(args: argparse.Namespace) -> int:
     secret = _secret(args.output) if args.strict else b""
     how = How(args.strict, args.borrow, args.limit, args.suites, args.weak, secret)
     ledger = Ledger(args.output / "ledger.jsonl")
+    ledger.path.touch()  # rather an error now than when a class has been graded
     with _counted(len(submissions), len(katas)) as tell:
         grades = _grade(args, submissions, katas, how, ledger, tell)
     _write(args.output, submissions, katas, how, grades)

@@ -44,8 +44,12 @@ def write_all(folder: Path, title: str, grades: Sequence[Grade], pairs: Sequence
 def write(path: Path, text: str) -> Path:
     """Write a file in one step, so that nobody reads half of it."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(text, encoding="utf-8", newline="")
-    os.replace(temporary, path)
+    try:
+        temporary.write_text(text, encoding="utf-8", newline="")
+        os.replace(temporary, path)
+    except OSError:
+        temporary.unlink(missing_ok=True)
+        raise
     return path
 
 

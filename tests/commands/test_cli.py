@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import signal
 import subprocess
 import sys
@@ -70,6 +72,15 @@ def test_a_task_that_is_not_there_names_those_that_are(course: Course, typed: st
     assert refused.returncode == 2
     assert refused.stdout == ""
     assert refused.stderr == f"dojo: there is no task '{typed}'; kata 02 tensor has 02.1, 02.2, 02.3\n"
+
+
+def test_a_full_disk_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def write(_: list[str]) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # as Python has it, with no file's name
+
+    monkeypatch.setattr(cli, "_run", write)
+    assert cli.main(["grade"]) == 1
+    assert capsys.readouterr().err == f"dojo: {os.strerror(errno.ENOSPC)}\n"
 
 
 def test_it_works_from_any_folder(course: Course, tmp_path: Path) -> None:

@@ -209,3 +209,12 @@ def test_tests_that_were_added_count_from_when_they_are_sealed(course: Course, c
     assert done.returncode == 0, done.stderr
     if command.startswith("grade "):
         assert scores(course.path("results"))["ana"] == ["6.67", ""]  # two of three tests
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="there is no folder that nobody can write in")
+def test_results_that_could_not_be_written_are_not_begun(course: Course) -> None:
+    course.write("class/ana/setup.py", "")
+    done = course.dojo("grade", "class", "-o", "/proc", "01")
+    assert done.returncode == 1
+    assert (done.stdout, len(done.stderr.splitlines())) == ("", 1)
+    assert "/proc/ledger.jsonl: " in done.stderr
