@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections import Counter
 from collections.abc import Hashable, Iterator, Sequence
 from typing import Any
 
@@ -69,9 +70,9 @@ def einsum(args: Sequence[Any]) -> int:
         terms: list[Any] = sources.split(",")
         output: Any = target if arrow else None
     else:
-        operands, terms = args[0::2], list(args[1::2])
-        output = terms.pop() if len(terms) > len(operands[: len(args) // 2]) else None
-        operands = operands[: len(terms)]
+        terms = list(args[1::2])
+        operands = args[0 : 2 * len(terms) : 2]
+        output = args[-1] if len(args) % 2 else None
     sizes: dict[Hashable, int] = {}
     for term, operand in zip(terms, operands, strict=True):
         for label, n in zip(_labels(term, operand.ndim), operand.shape, strict=True):
@@ -79,8 +80,11 @@ def einsum(args: Sequence[Any]) -> int:
     points = math.prod(sizes.values())
     if len(terms) > 1:
         return len(terms) * points
-    kept = math.prod(sizes[label] for label in set(_named(output if output is not None else terms[0])))
-    return points if output is not None and kept < points else 0
+    if output is None:  # then an index that is named once is kept
+        output = [label for label, times in Counter(_named(terms[0])).items() if times == 1]
+    # The axes that `...` stands for, whose labels are pairs, are always kept.
+    kept = math.prod(n for label, n in sizes.items() if isinstance(label, tuple) or label in output)
+    return points if kept < points else 0
 
 
 def _named(term: Any) -> Iterator[Hashable]:
