@@ -75,9 +75,7 @@ def rewritten(m: ModuleType, name: str, *changes: tuple[str, str]) -> Any:
             raise ValueError(f"{name} has no {old!r} to be rewritten")
         source = source.replace(old, new)
     if is_op or is_property or not owner:
-        source = source[
-            source.index("def ") :
-        ]  # an op stays the op that it is: its decorators have done their work
+        source = source[source.index("def ") :]  # its decorators have done their work
     source = source.replace("super()", f"super({owner}, self)")  # which knows its class only inside of it
     made: dict[str, Any] = {}
     code = compile("from __future__ import annotations\n" + source, f"<{name}, spoilt>", "exec")

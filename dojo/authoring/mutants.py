@@ -2,8 +2,7 @@
 
 A mutant replaces one node of the syntax tree.  Its id names the change by source text, not by line, so that
 it survives edits elsewhere: `Tensor.sum: x.sum(axis=1) -> x.sum(axis=2)`, and `#2` for the second such place
-in a function.  What no test of behaviour could notice is left alone: docstrings, annotations, text, the
-words of an error (but not that it is raised).
+in a function.  `changes` says what may stand in place of a node.
 """
 
 from __future__ import annotations

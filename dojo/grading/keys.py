@@ -23,9 +23,7 @@ class How:
     """How to grade.  Submissions graded alike can be compared, and share a ledger."""
 
     strict: bool = False
-    borrow: bool = (
-        False  # what a kata stands on comes from reference/, so that a mistake costs one kata alone
-    )
+    borrow: bool = False  # what a kata stands on comes from reference/: a mistake costs one kata alone
     limit: float = children.LIMIT  # seconds for the child process of one kata
     suites: bool = False  # strict mode also runs the suite, in a cell, of a kata that holds
     weak: bool = False  # strict mode goes on where the system cannot hide the solutions

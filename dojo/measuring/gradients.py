@@ -31,9 +31,8 @@ SMOOTH = 1e-3
 COMPLETE = 1024  # elements: up to this size the worst is looked for among all
 PATIENCE = 2.0  # seconds, for that
 READABLE = 64  # elements: a wrong gradient up to this size is shown whole
-STREAM = (
-    0x67726164  # never the stream that the inputs came from: a cotangent equal to an input hides mistakes
-)
+# Never the stream that the inputs came from: a cotangent equal to an input hides mistakes.
+STREAM = 0x67726164
 
 
 def check_gradient(op: Any, *arrays: Any, **params: Any) -> None:

@@ -3,10 +3,15 @@
 reach      which katas a run is about, and where tinytorch comes from
 gate       levels that wait for the ones before them
 explain    how failures read
+about      which task a test, or a failure, is about
 alike      one cause, many failures
 limits     endless loops and stubs that leave the process
+twins      naive versions that a budget lets through
+real_data  tests that need a downloaded set
+measured   what budgets measured, for the record
 outcomes   what passed, and what that unlocks
 panel      the last words
+units      where a test stands in the course
 """
 
 from __future__ import annotations

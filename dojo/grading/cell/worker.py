@@ -1,6 +1,6 @@
-"""Answers a grader's questions with a student's code: `python -I -S -B worker.py MODULE PATH...`
+"""Answers a grader's questions with a student's code: `python -I -S -B worker.py MODULE RUNS PATH...`
 
-It has the student's files, the `run_...` functions of one strict.py, numpy, and nothing of the grader.
+It has the student's files, the `run_...` functions of one strict.py (RUNS), numpy, and nothing of the grader.
 Whatever the student's code does to this process, the grader sees bytes on a pipe.  The protocol is
 dojo.grading.frames.
 """
