@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import json
 import re
 import shlex
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from dojo.cli import COMMANDS, Parser
-from dojo.curriculum import ROOT
+from dojo.curriculum import KATAS, ROOT
 from tests.conftest import copied
 from tests.grading.cheats import NAMES
 
@@ -67,5 +68,13 @@ def test_the_script_that_withholds_solutions_leaves_a_course(tmp_path: Path) -> 
     assert "np.maximum" not in lines
     hint = course.dojo("hint", "01.1")
     assert hint.returncode == 0, hint.stderr
-    assert course.dojo("manifest", "01").returncode == 0
+    doctor = course.dojo("doctor").stdout
+    assert "the katas' tests are as they were shipped" in doctor, doctor
+    for kata in KATAS:
+        name = f"katas/{kata.folder}/manifest.json"
+        assert json.loads(course.read(name))["tests"] == json.loads(text(name))["tests"]
+    # Its files cannot be imported on blank references, and no made-up tests are sealed in their place.
+    refused = course.dojo("manifest", "15")
+    assert refused.returncode == 1
+    assert "katas/15_generation/test_1_writing.py cannot be imported on the reference" in refused.stderr
     assert course.run("katas/01_setup", "-q", "-k", "01.1").stdout.count("to do")
