@@ -113,7 +113,20 @@ def _checked(source: str) -> str:
     path, planted, mistake = source.partition(PLANTED)
     if not source or not Path(path).exists():
         raise ValueError(f"{source!r} is neither 'stubs' nor 'reference' nor a file or folder")
+    if planted:
+        _check_planted(Path(path), mistake)
     return str(Path(path).resolve()) + planted + mistake
+
+
+def _check_planted(file: Path, mistake: str) -> None:
+    """ValueError if the file has no such function."""
+    named = re.findall(r"^def (\w+)\(", file.read_text("utf-8"), re.MULTILINE) if file.is_file() else []
+    if mistake not in named:
+        import difflib
+
+        near = difflib.get_close_matches(mistake, named, n=1)
+        meant = f"; did you mean {near[0]}?" if near else ""
+        raise ValueError(f"{file.as_posix()} has no mistake {mistake!r}{meant}")
 
 
 def current() -> Composition:

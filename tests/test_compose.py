@@ -89,6 +89,21 @@ def test_a_mistake_is_planted_in_the_reference(course: Course) -> None:
 
 
 @pytest.mark.parametrize(
+    ("source", "complaint"),
+    [
+        ("mistakes.py::of", "mistakes.py has no mistake 'of'; did you mean off?"),
+        ("katas::off", "katas has no mistake 'off'"),
+    ],
+)
+def test_a_mistake_that_is_not_there_is_one_line(course: Course, source: str, complaint: str) -> None:
+    course.write("mistakes.py", "def off(m):\n    m.total = lambda numbers: 100\n")
+    run = course.run("katas/02_tensor", "--impl", f"reference,02={source}")
+    assert run.returncode == 4
+    assert complaint in run.stderr
+    assert len(run.stderr.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
     ("spec", "complaint"),
     [
         ("nowhere", "'nowhere' is neither 'stubs' nor 'reference'"),

@@ -64,3 +64,10 @@ def test_every_written_kata_has_all_its_parts() -> None:
         for part in ("README.md", "hints.md", "probes.py", "strict.py", "test_1_*.py"):
             assert list(kata.path.glob(part)), f"{kata}: {part}"
         assert Path(kata.stub).is_file()
+
+
+def test_the_mistake_that_contributors_are_shown_is_there() -> None:
+    page = text("CONTRIBUTING.md")
+    (file, name) = re.findall(r"^MISTAKE=(\S+)::(\w+)$", page, re.MULTILINE)[0]
+    (shown,) = re.findall(rf"^@caught_by\(1\)\ndef {name}\(m\):\n(?:    .*\n)+", page, re.MULTILINE)
+    assert shown in text(file)
