@@ -467,7 +467,8 @@ class KVCache:
         """Keep these rows of the batch, in this order; one may be kept several times; `rows` may be empty.
 
         Views that were handed out before stay as they are. IndexError for a row that is not there, which it
-        names, and -1 is none; then nothing has changed. An empty cache has no rows, and stays empty.
+        names, and -1 is none; then nothing has changed. An empty cache stays empty, whichever rows are
+        asked for.
         """
         # kata 13.13: numpy's indexing by a list copies, and takes -1 for the last row.
         rows = np.asarray(rows, np.intp)

@@ -689,8 +689,9 @@ def load_gpt2(path: str | os.PathLike[str], num_heads: int) -> TinyGPT:
 
     Which of the two it is, its bytes say, and not what it is called. All its numbers can be read off the
     shapes, but for that of the heads. Nothing is unpickled. FileNotFoundError if there is no such file;
-    ValueError, naming it, if it is damaged, or its arrays are not those of a GPT-2, or, naming `num_heads`,
-    too, if so many cannot share its width. The model is tied where its head has the numbers of the tokens.
+    ValueError, naming it, if it is damaged, or its arrays are not those of a GPT-2 (of one block or more),
+    or, naming `num_heads`, too, if so many cannot share its width. The model is tied where its head has the
+    numbers of the tokens.
     """
     # kata 14.20: an .npz is a zip, which starts with b"PK". How many blocks are there, how wide is `fc`?
     with open(path, "rb") as file:

@@ -192,8 +192,9 @@ class Reader:
     """Reads rows of ids that grow to the right, and gives the logits of what comes next.
 
     With a cache each column is given to the model once; without, all of the window again each time: the same
-    logits for more work. When the window of a row moves, the caches are of no use any more, and the windows
-    of all rows are read anew. Nothing is recorded, and the model does not train, while it reads.
+    logits for more work. When more columns than fit have come since the first in the caches, these are of no
+    use any more, and the windows of all rows are read anew. Nothing is recorded, and the model does not
+    train, while it reads.
 
     Args:
         padding: how many columns before each row are none of its own, (B,). The model does not see them, and
