@@ -6,6 +6,7 @@ Nothing here changes whether a test passed.  With `--tb` given, pytest's own tra
 from __future__ import annotations
 
 import ast
+import contextlib
 import functools
 import inspect
 import linecache
@@ -180,11 +181,11 @@ def cause_of(error: BaseException, item: pytest.Item) -> str:
 
 
 def words_of(error: BaseException) -> list[str]:
-    """The names that the failing statements of the test use."""
+    """The names that the failing statements of the test use, and the methods that they call unnamed."""
     if inner := getattr(error, "exceptions", None):
         return words_of(inner[0])
     tests = [step for step in frames(error) if not is_under_test(step.path)]
-    return [name for step in tests for name in _names(_statement(step))]
+    return [name for step in tests for name in (*_names(_statement(step)), *_calls(step))]
 
 
 def timed_out(error: BaseException) -> bool:
@@ -220,16 +221,30 @@ def _statement(step: Frame) -> str:
 
 def _names(statement: str) -> list[str]:
     """The names in a statement, in order; attributes too, but for numpy's."""
-    try:
-        tree = ast.parse(statement if not statement.endswith(":") else statement + " pass")
-    except SyntaxError:
-        return []
     named = (
         n.id if isinstance(n, ast.Name) else n.attr
-        for n in ast.walk(tree)
+        for n in _nodes(statement)
         if isinstance(n, ast.Name) or (isinstance(n, ast.Attribute) and ast.unparse(n.value) != "np")
     )
     return list(dict.fromkeys(named))
+
+
+def _nodes(statement: str) -> Iterator[ast.AST]:
+    """The syntax nodes of a statement; none if it is only a part of one."""
+    with contextlib.suppress(SyntaxError):
+        yield from ast.walk(ast.parse(statement if not statement.endswith(":") else statement + " pass"))
+
+
+def _calls(step: Frame) -> Iterator[str]:
+    """`Linear.forward` and `Linear.__call__` where an object is called: `Linear(2, 3)(x)`, `layer(x)`."""
+    for node in _nodes(_statement(step)):
+        if isinstance(node, ast.Call):
+            called = node.func
+            if isinstance(called, ast.Call):
+                kind = ast.unparse(called.func)
+            else:
+                kind = type(step.locals.get(ast.unparse(called))).__name__
+            yield from (f"{kind}.forward", f"{kind}.__call__")
 
 
 def _values(step: Frame) -> list[str]:

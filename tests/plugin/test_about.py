@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from dojo.curriculum import BY_NUMBER
+from dojo.plugin import explain
 from dojo.plugin.about import task_of_failure
 from dojo.plugin.explain import Frame
 
@@ -34,6 +35,16 @@ def test_the_innermost_task_on_the_way_to_an_exception_is_meant(steps: list[str]
 def test_a_class_that_refuses_nothing_means_its_init() -> None:
     named = ["expect_error", "ValueError", "Conv2d"]
     assert task_of_failure(BY_NUMBER["07"], NOWHERE, [], named) == "07.12 Conv2d.__init__"
+
+
+@pytest.mark.parametrize("statement", ["f = Normalize([0.5], [0.5])(x)", "assert f(x).dtype == 'float32'"])
+def test_an_object_that_is_called_means_its_call(statement: str, tmp_path: Path) -> None:
+    class Normalize: ...
+
+    file = tmp_path / "test_1.py"
+    file.write_text(statement)
+    named = list(explain._calls(Frame(file, 1, "test", {"f": Normalize()})))
+    assert task_of_failure(BY_NUMBER["09"], NOWHERE, [], ["Normalize", *named]) == "09.12 Normalize.__call__"
 
 
 def test_an_operation_in_the_statement_means_its_rule() -> None:
