@@ -171,16 +171,17 @@ class Worker:
     def _spent(self) -> float:
         """Seconds of processor time that the worker and its ended children have used."""
         with contextlib.suppress(OSError, ValueError, IndexError):
-            stat = Path(f"/proc/{self._pid}/stat").read_text()
+            stat = Path(f"/proc/{self._pid}/stat").read_bytes()
             # Behind the name, which is in brackets and may hold anything: user, system, and the children's.
-            return sum(map(int, stat.rpartition(")")[2].split()[11:15])) / TICK
+            return sum(map(int, stat.rpartition(b")")[2].split()[11:15])) / TICK
         return 0.0
 
     def _weight(self, what: str) -> int | None:
         """Bytes of memory that it holds (VmRSS), or held at most (VmHWM)."""
         with contextlib.suppress(OSError, ValueError):
-            for line in Path(f"/proc/{self._pid}/status").read_text().splitlines():
-                if line.startswith(f"{what}:"):
+            # The name is in it as well, in which only line feeds are escaped.
+            for line in Path(f"/proc/{self._pid}/status").read_bytes().split(b"\n"):
+                if line.startswith(f"{what}:".encode()):
                     return int(line.split()[1]) << 10
         return None
 

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from dojo.curriculum import BY_NUMBER, KATAS
-from dojo.grading import frames, questions
+from dojo.grading import frames, questions, sandbox
 from dojo.grading.frames import Broken
+from dojo.grading.worker import Worker
 from dojo.strict import Check
 from tests.conftest import Course
 from tests.grading.cheats import WHAT_STRICT_NEEDS, strict_mode_works
@@ -143,6 +144,37 @@ CHECKS = (
     Check("shout", draw, run_shout, expected_shout),
 )
 """
+
+
+NAMELESS = """
+import ctypes, time
+
+def work():
+    ctypes.CDLL(None).prctl(15, NAME)  # PR_SET_NAME
+    begin, held = time.process_time(), b"x" * (40 << 20)
+    while time.process_time() < begin + 0.2:
+        pass
+"""
+RUN = """
+import numpy as np
+
+def run_work(student):
+    student.work()
+    return np.zeros(1)
+"""
+
+
+@strict_only
+@pytest.mark.parametrize("name", [b"\xff", b"\fVmHWM: 1 kB"], ids=["no UTF-8", "a line of its own"])
+def test_a_worker_is_clocked_and_weighed_whatever_it_calls_itself(name: bytes) -> None:
+    files = {"student/nameless.py": f"NAME = {name!r}\n{NAMELESS}", "runs.py": RUN}
+    with sandbox.cell(files, "nameless") as made, Worker(made) as worker:
+        worker.begin()
+        worker.ask("run_work", {}, 5.0)
+        reply = worker.ask("run_work", {}, 5.0)
+    assert reply.seconds >= 0.1, "of the 0.2 that it took"
+    assert reply.megabytes is not None
+    assert reply.megabytes > 30, "of the 40 that it held"
 
 
 @strict_only
