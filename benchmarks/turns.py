@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.beside import STUBS
+from dojo.curriculum import STUBS
 
 LAST = 50  # steps, whose mean loss is told
 

@@ -71,3 +71,26 @@ def test_the_mistake_that_contributors_are_shown_is_there() -> None:
     (file, name) = re.findall(r"^MISTAKE=(\S+)::(\w+)$", page, re.MULTILINE)[0]
     (shown,) = re.findall(rf"^@caught_by\(1\)\ndef {name}\(m\):\n(?:    .*\n)+", page, re.MULTILINE)
     assert shown in text(file)
+
+
+def test_benchmarks_have_what_they_take_of_each_other() -> None:
+    """They are run by hand, so nothing else would notice."""
+    trees = {file.stem: ast.parse(file.read_text("utf-8")) for file in (ROOT / "benchmarks").glob("*.py")}
+    for name, tree in trees.items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("benchmarks."):
+                other = trees[node.module.removeprefix("benchmarks.")] if node.module else tree
+                taken = {alias.name for alias in node.names}
+                assert taken <= made_at_the_top_of(other), f"benchmarks/{name}.py takes from {node.module}"
+
+
+def made_at_the_top_of(tree: ast.Module) -> set[str]:
+    """The names that a module defines or assigns; what it imports itself is not its own to give."""
+    made = set()
+    for node in tree.body:
+        if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+            made.add(node.name)
+        elif isinstance(node, (ast.Assign, ast.AnnAssign)):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            made |= {name.id for target in targets for name in ast.walk(target) if isinstance(name, ast.Name)}
+    return made
