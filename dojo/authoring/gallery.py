@@ -121,7 +121,7 @@ def main(argv: Sequence[str]) -> int:
 def parts_of(page: str) -> dict[str, str]:
     """A page's parts by the number of their kata."""
     found = re.split(r"^(?=## \d\d )", page, flags=re.M)[1:]
-    return {text[3:5]: text for text in found}
+    return {text[3:5]: text.rstrip("\n") + "\n" for text in found}
 
 
 def part(kata: Kata) -> str:

@@ -24,7 +24,7 @@ def test_each_kata_shows_three_of_its_mistakes(kata: Kata) -> None:
 
 def test_a_part_that_is_not_made_anew_stays_as_it_is() -> None:
     page = f"{gallery.HEAD}\n## 01 setup\n\na\n\n## 02 tensor\n\nb\n"
-    assert gallery.parts_of(page) == {"01": "## 01 setup\n\na\n\n", "02": "## 02 tensor\n\nb\n"}
+    assert gallery.parts_of(page) == {"01": "## 01 setup\n\na\n", "02": "## 02 tensor\n\nb\n"}
 
 
 OUTPUT = """\
