@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import io
 import sys
 
 from dojo import hints, stubs
@@ -74,7 +75,10 @@ def with_blank_task(mine: str, blank: str, task: str, name: str) -> str:
             f"{name}:{error.lineno}: Python cannot read this ({error.msg}), so task {task} cannot be put "
             f"back alone; {whole}"
         ) from error
-    lines, fresh = mine.splitlines(keepends=True), blank.splitlines(keepends=True)
+    lines, fresh = (
+        list(io.StringIO(mine)),
+        list(io.StringIO(blank)),
+    )  # a form feed ends no line
     edits = []
     for title, places in functions(blank).items():
         for index, (first, last) in enumerate(places):

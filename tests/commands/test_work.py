@@ -60,6 +60,14 @@ def test_reset_of_one_task_leaves_the_others(course: Course) -> None:
     assert "nothing to do" in course.dojo("reset", "02.3").stdout
 
 
+def test_reset_of_one_task_counts_lines_as_python_does(course: Course) -> None:
+    course.solve("02_tensor")
+    mine = course.write(STUB, "\f\n" + course.read(STUB)).read_text("utf-8")
+    assert course.dojo("reset", "02.3").returncode == 0
+    before, _, _ = mine.partition("        # kata 02.3")
+    assert course.read(STUB).startswith(before)
+
+
 def test_reset_of_one_task_needs_a_file_that_python_can_read(course: Course) -> None:
     course.write(STUB, "def total(:\n")
     refused = course.dojo("reset", "02.1")
