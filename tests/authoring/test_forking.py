@@ -35,6 +35,7 @@ def test_a_child_that_waits_for_nothing_is_ended_long_before_its_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(forking, "IDLE", 0.3)
+    monkeypatch.setattr(forking, "WALL", 1e6)  # so that it is not this that ends it
     endings = []
 
     def work(task: Task, page: forking.Page) -> int:
@@ -47,10 +48,8 @@ def test_a_child_that_waits_for_nothing_is_ended_long_before_its_time(
         endings.append(ending.status)
         return []
 
-    began = time.monotonic()
     forking.run_tasks([Task(1, ())], 1, work, lambda task: 1.0, settle)
     assert endings == [forking.ENDLESS]
-    assert time.monotonic() - began < forking.WALL / 2
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere nobody can tell")

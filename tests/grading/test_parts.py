@@ -260,13 +260,12 @@ def test_a_leash_that_is_stopped_ends_its_children_and_starts_no_more() -> None:
         except Stopped:
             stopped.append(True)
 
-    thread, began = threading.Thread(target=wait), time.monotonic()
+    thread = threading.Thread(target=wait)
     thread.start()
     time.sleep(0.2)
     leash.stop()
     thread.join(20)
     assert stopped == [True]
-    assert time.monotonic() - began < 20
     with pytest.raises(Stopped):
         leash.run(["-c", ""], 1.0, dict(os.environ))
 
