@@ -52,9 +52,13 @@ def _runs(text: str) -> int:
 
 def run(args: argparse.Namespace) -> int:
     part, parts = args.shard
-    units = _written(args.units)[part - 1 :: parts]
-    if not units:
-        raise BadInput("there is no kata to check yet")
+    every = _written(args.units)
+    if not (units := every[part - 1 :: parts]):
+        raise BadInput(
+            f"shard {part}/{parts} of {len(every)} is empty; use fewer shards"
+            if every
+            else "there is no kata to check yet"
+        )
     if args.every < 1:
         raise BadInput(f"--every takes a number from 1, not {args.every}")
     chosen: list[tuple[Check, tuple[int, ...]]] = []  # and the number that it was given, if any
@@ -71,6 +75,13 @@ def run(args: argparse.Namespace) -> int:
         chosen.append((check_mutants if args.mutants else check_mutants_if_possible, (args.every,)))
     if args.load:
         chosen.append((check_load, (args.load,)))
+    if not any(check in FOR_MILESTONES for check, _ in chosen):
+        for one in args.units:
+            if isinstance(one, Milestone):
+                raise BadInput(
+                    f"{one} is a milestone: only `dojo check {one.number}` and "
+                    f"`dojo check --mistakes {one.number}` have something to ask of it"
+                )
     problems = [
         f"{unit}: {line}"
         for unit in units

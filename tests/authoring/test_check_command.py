@@ -85,6 +85,12 @@ def test_a_part_that_is_none_is_refused(words: str, finished: Course) -> None:
     assert f"'{words}' is not a part such as 1/2" in done.stderr
 
 
+def test_a_part_of_too_few_is_refused(finished: Course) -> None:
+    done = finished.dojo("check", "01", "--shard", "2/2")
+    assert done.returncode == 2
+    assert "shard 2/2 of 1 is empty" in done.stderr
+
+
 def test_load_counts_what_went_wrong(finished: Course) -> None:
     finished.edit(f"{SUITE}/test_3_memory.py", "DOUBLE.catches(4)", "DOUBLE.catches(3)")
     # Levels 1 and 2 are not asked: were they, this would block the others.

@@ -132,3 +132,9 @@ def test_what_a_milestone_has_not_is_not_asked(course: Course) -> None:
     status, out = check(course, "m1", "--coverage")
     assert (status, out) == (0, "\neverything holds\n")
     assert "milestone m2 vision is not written yet" in check(course, "m2")[1]
+
+
+def test_what_is_never_asked_of_a_milestone_is_refused(course: Course) -> None:
+    status, out = check(course, "m1", "--coverage")
+    assert status == 2
+    assert "only `dojo check m1` and `dojo check --mistakes m1` have something to ask of it" in out
