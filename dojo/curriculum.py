@@ -8,29 +8,57 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 ROOT = Path(__file__).resolve().parents[1]
 STUBS = ROOT / "stubs" / "tinytorch"
 REFERENCE = ROOT / "reference" / "tinytorch"
 
 
-@dataclass(frozen=True)
-class Kata:
-    """One row of the course.  `needs` are the katas whose modules this one imports."""
+class _Unit:
+    """What katas and milestones have in common."""
 
+    home: ClassVar[str]
     number: str
     name: str
-    title: str
-    phase: str
-    needs: tuple[str, ...] = ()
 
     @property
     def folder(self) -> str:
         return f"{self.number}_{self.name}"
 
     @property
+    def shown(self) -> str:
+        """Its folder as a student types it."""
+        return f"{self.home}/{self.folder}"
+
+    @property
     def path(self) -> Path:
-        return ROOT / "katas" / self.folder
+        return ROOT / self.shown
+
+    @property
+    def command(self) -> str:
+        """What to type to work on it."""
+        return f"pytest {self.shown}"
+
+    @property
+    def written(self) -> bool:
+        """Whether the course has it yet: its suite is there, and sealed by a manifest."""
+        return (self.path / "manifest.json").is_file()
+
+    def __str__(self) -> str:
+        return f"{self.number} {self.name}"
+
+
+@dataclass(frozen=True)
+class Kata(_Unit):
+    """One row of the course.  `needs` are the katas whose modules this one imports."""
+
+    home = "katas"
+    number: str
+    name: str
+    title: str
+    phase: str
+    needs: tuple[str, ...] = ()
 
     @property
     def module(self) -> str:
@@ -44,61 +72,21 @@ class Kata:
     def reference(self) -> Path:
         return REFERENCE / f"{self.name}.py"
 
-    @property
-    def shown(self) -> str:
-        """Its folder as a student types it."""
-        return f"katas/{self.folder}"
-
-    @property
-    def command(self) -> str:
-        """What to type to work on it."""
-        return f"pytest {self.shown}"
-
-    @property
-    def written(self) -> bool:
-        """Whether the course has this kata yet: its suite is there, and sealed by a manifest."""
-        return (self.path / "manifest.json").is_file()
-
-    def __str__(self) -> str:
-        return f"{self.number} {self.name}"
-
 
 @dataclass(frozen=True)
-class Milestone:
+class Milestone(_Unit):
     """A real model that runs on what the student built; open once every kata up to `after` has passed."""
 
+    home = "katas/milestones"
     number: str
     name: str
     title: str
     after: str
 
     @property
-    def folder(self) -> str:
-        return f"{self.number}_{self.name}"
-
-    @property
-    def path(self) -> Path:
-        return ROOT / "katas" / "milestones" / self.folder
-
-    @property
-    def shown(self) -> str:
-        return f"katas/milestones/{self.folder}"
-
-    @property
-    def command(self) -> str:
-        return f"pytest {self.shown}"
-
-    @property
-    def written(self) -> bool:
-        return (self.path / "manifest.json").is_file()
-
-    @property
     def needs(self) -> tuple[str, ...]:
         """The katas that it runs on: every one up to `after`."""
         return tuple(kata.number for kata in KATAS if kata.number <= self.after)
-
-    def __str__(self) -> str:
-        return f"{self.number} {self.name}"
 
 
 PHASES = {
