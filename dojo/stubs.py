@@ -17,9 +17,7 @@ for when the signature would give the answer away.  Everything else stays, byte 
 from __future__ import annotations
 
 import io
-import os
 import re
-import time
 import tokenize
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -27,6 +25,7 @@ from pathlib import Path
 
 from dojo import curriculum
 from dojo.curriculum import BY_NUMBER, KATAS, Kata, from_root
+from dojo.progress.storing import write_new
 
 MARK = re.compile(r"#\s*kata (?P<number>(?P<kata>\d\d)\.[1-9]\d*)(?::\s*(?P<hint>.*?))?\s*$")
 NEARLY_A_MARK = re.compile(r"#\s*kata\s*\d+\.\d+", re.IGNORECASE)
@@ -298,18 +297,7 @@ def save_aside(path: Path) -> Path:
     """Copy a student's file to .dojo/saved/ under a name that nothing has yet, and return where it is."""
     folder = curriculum.ROOT / ".dojo" / "saved"
     folder.mkdir(parents=True, exist_ok=True)
-    content = path.read_bytes()
-    now = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-    for count in range(1, 1000):
-        copy = folder / f"{path.stem}-{now}{'' if count == 1 else f'-{count}'}{path.suffix}"
-        try:
-            with open(copy, "xb") as file:
-                file.write(content)
-                os.fsync(file.fileno())
-            return copy
-        except FileExistsError:
-            continue
-    raise FileExistsError(f"too many files are called {path.stem}-{now} in {folder}")
+    return write_new(folder / path.stem, path.suffix, path.read_bytes())
 
 
 def normal(raw: bytes) -> bytes:

@@ -99,7 +99,7 @@ def _set_aside(path: Path, contents: Contents) -> str:
     label = "conflict" if contents.kind == CONFLICT else "corrupt"
     kept = next((old for old in path.parent.glob(f"{path.name}.{label}-*") if old.read_bytes() == raw), None)
     if kept is None:
-        kept = _write_new(path, f"{path.name}.{label}-{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}", raw)
+        kept = write_new(path.with_name(f"{path.name}.{label}"), "", raw)
     katas = ", ".join(sorted(contents.data["katas"]))
     what = "held the marks of a git merge" if contents.kind == CONFLICT else "was damaged"
     if not katas:
@@ -113,9 +113,11 @@ def _set_aside(path: Path, contents: Contents) -> str:
     )
 
 
-def _write_new(path: Path, name: str, raw: bytes) -> Path:
+def write_new(stem: Path, suffix: str, raw: bytes) -> Path:
+    """Write a file under a name of `stem`, the time and `suffix` that nothing has yet; return where it is."""
+    now = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
     for count in range(1, 1000):
-        target = path.with_name(name if count == 1 else f"{name}-{count}")
+        target = stem.with_name(f"{stem.name}-{now}{'' if count == 1 else f'-{count}'}{suffix}")
         try:
             with open(target, "xb") as file:
                 file.write(raw)
@@ -123,7 +125,7 @@ def _write_new(path: Path, name: str, raw: bytes) -> Path:
             return target
         except FileExistsError:
             continue
-    raise FileExistsError(errno.EEXIST, f"too many files are called {name}")
+    raise FileExistsError(errno.EEXIST, f"too many files are called {stem.name}-{now}")
 
 
 def _patiently(action: Callable[[], T]) -> T:
