@@ -121,12 +121,12 @@ else:
             if not ready:
                 return ""
             try:
-                typed = os.read(self.fd, 1024).decode("ascii", "ignore")
+                typed = os.read(self.fd, 1024)
             except OSError:
-                typed = ""
+                typed = b""
             if not typed:
                 self.interactive = False  # the terminal has gone
-            return typed
+            return typed.decode("ascii", "ignore")
 
 
 def keyboard() -> Keyboard:

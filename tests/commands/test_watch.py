@@ -189,6 +189,8 @@ if sys.platform != "win32":
             watch.until("hint 1 of 3")
             os.write(keys, b"n")
             watch.until("Task 01.1 double")
+            os.write(keys, "é".encode())
+            time.sleep(0.5)  # so that it is read by itself
             os.write(keys, b"xr")
             watch.until("(run again)")
             os.write(keys, b"h")  # answered below the run's output
