@@ -198,6 +198,7 @@ def test_another_way_has_other_prints() -> None:
 
 def test_files_that_are_no_python_have_no_prints() -> None:
     assert prints("def f(:", "\0", "f(" * 5000) == [set()] * 3
+    assert prints(f"def f(x):\n    return {' + '.join('x' * 2000)}") == [set()]
 
 
 def test_a_copy_is_found_and_the_stub_alone_is_not() -> None:
