@@ -30,7 +30,6 @@ from dojo.threads import use_one_thread
 TEMPLATES = Path(__file__).parent / "templates"
 SETTINGS = "grading.json"
 COURSE = "course"  # the folder of this repository in the package
-SHIPPED = ("conftest.py", "pytest.ini", "pyproject.toml", "progress.json")
 FOLDERS = ("dojo", "reference/tinytorch", "stubs/tinytorch")
 LIMIT = 120.0  # seconds for a kata: half a processor is a third of what suites are tried on
 
@@ -56,7 +55,7 @@ def package(path: Path, katas: Sequence[Kata], strict: bool) -> None:
 
 def _files(katas: Sequence[Kata]) -> Iterator[Path]:
     """The harness, the reference, the stubs and the suites; no solutions that nothing is graded by."""
-    yield from (ROOT / name for name in SHIPPED)
+    yield from (ROOT / name for name in sandbox.FILES)
     for folder in (*(ROOT / name for name in FOLDERS), *(kata.path for kata in katas)):
         for file in sorted(folder.rglob("*")):
             if file.is_file() and "__pycache__" not in file.parts:

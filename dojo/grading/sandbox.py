@@ -48,16 +48,8 @@ LIMITS_OF_SUITES = {
     "RLIMIT_NOFILE": 512,
     "RLIMIT_CORE": 0,
 }
-COURSE = (
-    "conftest.py",
-    "pytest.ini",
-    "pyproject.toml",
-    "progress.json",
-    "dojo",
-    "katas",
-    "reference/tinytorch",
-    "stubs",
-)
+FILES = ("conftest.py", "pytest.ini", "pyproject.toml", "progress.json")  # that a run reads at the top
+COURSE = (*FILES, "dojo", "katas", "reference/tinytorch", "stubs")
 ARCHITECTURES = ("x86_64", "aarch64", "riscv64")  # of which enter.py knows the number of pivot_root
 ALONE = ("-I", "-S", "-B")  # of Python: no variables, no site-packages, no bytecode
 SPACES = ("--net", "--mount", "--pid", "--ipc", "--uts", "--fork", "--kill-child")
