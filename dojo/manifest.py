@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+import os
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -71,8 +72,8 @@ def tests_of(kata: Kata | Milestone) -> list[str]:
     run = subprocess.run(
         [sys.executable, "-m", "pytest", *ask, str(kata.path)],
         cwd=ROOT,
+        env={**os.environ, "PYTEST_ADDOPTS": ""},  # with -k in it, some would be left out, and with -v all
         capture_output=True,
-        text=True,
         encoding="utf-8",
     )
     if run.returncode:

@@ -109,6 +109,8 @@ def test_a_manifest_lists_every_test_and_notices_an_edit(course: Course) -> None
     """The fixture's seal is made from the files' text, so it is an expectation for pytest's ids."""
     shipped = course.read("katas/02_tensor/manifest.json")
     assert course.dojo("manifest", "--check", "02").returncode == 0
+    for options in ("-v", "-k total"):  # which would list other tests, or none
+        assert course.dojo("manifest", "--check", "02", env={"PYTEST_ADDOPTS": options}).returncode == 0
     course.edit("katas/02_tensor/test_3_memory.py", "test_span_is_a_distance", "test_renamed")
     stale = course.dojo("manifest", "02", "--check")
     assert stale.returncode == 1
