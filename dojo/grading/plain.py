@@ -110,7 +110,7 @@ def _lines(file: Path, copies: Path) -> list[dict[str, Any]]:
 
 
 def hear(unit: Unit, ended: Ended, lines: list[dict[str, Any]]) -> Told:
-    """What a child's lines say of the sealed tests; of others they say nothing."""
+    """What a child's lines say of the sealed tests, and of files that could not be imported; no more."""
     sealed = set(manifest.read(unit).tests)
     states: dict[str, str] = {}
     reasons: dict[str, str] = {}
@@ -125,7 +125,13 @@ def hear(unit: Unit, ended: Ended, lines: list[dict[str, Any]]) -> Told:
     for test in states.keys() - called:
         if states[test] == "passed":
             states[test] = "missing"
-    troubles = [str(line.get("words", "")) for line in lines if line.get("kind") == "trouble"]
+    troubles = [
+        str(line.get("words", ""))
+        for line in lines
+        if line.get("kind") == "trouble"
+        # A file whose tests are not known, for the stub did not get it imported, has this one in their place.
+        or (line.get("state") == "failed" and str(line.get("id")).endswith("::the_stub_can_be_imported"))
+    ]
     if ended.status is None:
         troubles.append("it was stopped at the time limit: is there a loop that never ends?")
     elif not any(line.get("kind") == "end" for line in lines):

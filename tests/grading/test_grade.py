@@ -30,6 +30,7 @@ def test_a_class_is_graded_whatever_one_of_them_has_sent(course: Course, hand_in
     wrong = course.read("reference/tinytorch/tensor.py").replace("max(self.data)", "len(self.data)")
     hand_in("ben", tensor=wrong)
     hand_in("eve", setup=LEAVES, tensor=None)
+    hand_in("tom", setup="def (")
     (folder / "zed.zip").write_bytes(b"PK")
     (folder / "zoe.tar.gz").write_bytes(b"")
     done = course.dojo("grade", str(folder), "-o", "results", "--jobs", "2")
@@ -42,6 +43,7 @@ def test_a_class_is_graded_whatever_one_of_them_has_sent(course: Course, hand_in
         # Level 1 of two in 02 passed, with 4 of 6 weights; 03 stands on it and is locked.
         "ben": ["10.00", "6.67", "0.00", ""],
         "eve": ["0.00", "0.00", "0.00", ""],
+        "tom": ["0.00", "10.00", "10.00", ""],  # which do not need 01
         "zed": ["0.00", "0.00", "0.00", scores(results)["zed"][-1]],
     }
     assert "damaged" in scores(results)["zed"][-1]
@@ -50,7 +52,9 @@ def test_a_class_is_graded_whatever_one_of_them_has_sent(course: Course, hand_in
     assert ("ben.02_tensor", "level 3") in failed
     assert ("ben.03_layers", "kata") in failed
     assert not [who for who, _ in failed if who is not None and who.startswith("ana")]
-    assert "it needs 02 tensor, which has not passed" in (results / "details.csv").read_text("utf-8")
+    reasons = (results / "details.csv").read_text("utf-8")
+    assert "it needs 02 tensor, which has not passed" in reasons
+    assert "stubs/tinytorch/setup.py:1: Python cannot read this" in reasons
 
     # Again: nothing runs; and with what a kata stands on borrowed, ben's mistake costs one kata.
     ledger = (results / "ledger.jsonl").read_bytes()

@@ -146,6 +146,13 @@ def test_tests_that_are_not_sealed_count_for_nothing(sealed: Sequence[str]) -> N
     assert judged(lines({"test_1_mine.py::test_easy": "passed"})).score == 0
 
 
+def test_a_stub_that_cannot_be_imported_is_the_reason(sealed: Sequence[str]) -> None:
+    stopped = lines({"test_1_a.py::the_stub_can_be_imported": "failed", sealed[-1]: "blocked"})
+    outcome = judged([{**line, "words": "setup.py:1: Python cannot read this"} for line in stopped])
+    assert (outcome.state, outcome.score, outcome.reached) == (FAILED, 0, "level 1")
+    assert outcome.words == "setup.py:1: Python cannot read this"
+
+
 def test_a_run_that_broke_off_or_ran_out_of_time_does_not_pass(sealed: Sequence[str]) -> None:
     green = dict.fromkeys(sealed, "passed")
     broken, late = judged(lines(green, end=False), 3), judged(lines(green), None)
