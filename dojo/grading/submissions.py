@@ -109,7 +109,8 @@ def read(path: Path) -> Submission:
     name = _name_of(path)
     try:
         if path.is_dir():
-            files = _chosen(dict(_in_folder(path)))
+            found = dict(_in_folder(path))
+            files = _in_zip(only) if not found and (only := _only_zip(path)) else _chosen(found)
         elif path.exists():
             files = _in_zip(path)
         else:
@@ -121,11 +122,17 @@ def read(path: Path) -> Submission:
     return Submission(name, files)
 
 
+def _only_zip(folder: Path) -> Path | None:
+    """The one zip of a folder without files of katas: so learning platforms hand out what was handed in."""
+    zips = [e for e in folder.iterdir() if e.suffix.lower() == ".zip" and stat.S_ISREG(e.lstat().st_mode)]
+    return zips[0] if len(zips) == 1 else None
+
+
 def _chosen(found: dict[PurePosixPath, bytes]) -> dict[str, bytes]:
     """The files of the one folder that is the student's: stubs/tinytorch, tinytorch, or the top.
 
     Raises:
-        Unreadable: there is no file of any kata.
+        Unreadable: there is no file of any kata, or there are two such folders.
     """
     folders = {path.parent for path in found}
     if not folders:
@@ -134,11 +141,13 @@ def _chosen(found: dict[PurePosixPath, bytes]) -> dict[str, bytes]:
             "(zip the clone, or its stubs folder)"
         )
 
-    def rank(folder: PurePosixPath) -> tuple[bool, bool, int, str]:
+    def rank(folder: PurePosixPath) -> tuple[bool, bool, int]:
         inside = folder.parts[-2:] == ("stubs", "tinytorch")
-        return (not inside, folder.name != "tinytorch", len(folder.parts), str(folder))
+        return (not inside, folder.name != "tinytorch", len(folder.parts))
 
-    best = min(folders, key=rank)
+    best, *others = sorted(folders, key=lambda folder: (rank(folder), str(folder)))
+    if others and rank(others[0]) == rank(best):
+        raise Unreadable(f"both {best} and {others[0]} have files of katas; hand in one of them")
     return {WANTED[path.name]: text for path, text in sorted(found.items()) if path.parent == best}
 
 

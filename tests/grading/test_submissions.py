@@ -55,6 +55,23 @@ def test_one_folder_is_read_and_not_a_mixture(tmp_path: Path) -> None:
     assert read(made).files == {"layers": b"new"}
 
 
+def test_of_two_versions_none_is_taken_for_the_right_one(tmp_path: Path) -> None:
+    made = folder_of(tmp_path / "ana", v1__tensor="old", v2__tensor="new")
+    assert read(made).trouble == "both v1 and v2 have files of katas; hand in one of them"
+    folder_of(made, stubs__tinytorch__tensor="newest")
+    assert read(made).files == {"tensor": b"newest"}
+
+
+def test_a_zip_may_be_in_a_folder_of_the_students(tmp_path: Path) -> None:
+    made = tmp_path / "ana_1234_assignsubmission_file"
+    made.mkdir()
+    zipped(made / "work.zip", **{"stubs/tinytorch/tensor.py": "a"})
+    assert read(made).files == {"tensor": b"a"}
+    assert read(made).name == made.name
+    zipped(made / "more.zip", **{"stubs/tinytorch/tensor.py": "b"})
+    assert "no file of a kata is in it" in read(made).trouble
+
+
 @pytest.mark.parametrize("name", ["../tensor.py", "/etc/tensor.py", "a/../../x", "C:/x", "..\\x"])
 def test_a_zip_that_leads_out_of_itself_is_refused(tmp_path: Path, name: str) -> None:
     made = zipped(tmp_path / "eve.zip", **{name: "x", "stubs/tinytorch/tensor.py": "y"})
