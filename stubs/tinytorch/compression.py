@@ -103,9 +103,9 @@ class Pruner(Callback):
     """Prunes a model while a Trainer trains it, by `prune_global`; what is pruned stays 0.
 
     `schedule` is a sparsity, or a function from the number of steps to one. The first masks are drawn when a
-    fit begins, unless there are some already; then new ones after every step whose number is a multiple of
-    `every`. After each other step the masks that are there are applied anew: momentum and weight decay move a
-    weight also where its gradient is 0.
+    fit begins; if there are some already, these are kept, and applied at once. Then new ones are drawn after
+    every step whose number is a multiple of `every`. After each other step the masks that are there are
+    applied anew: momentum and weight decay move a weight also where its gradient is 0.
 
     A weight that was pruned does not come back, not even if the schedule falls. A run that goes on from a
     checkpoint ends as if it had not been interrupted.
