@@ -25,6 +25,7 @@ ROOM = 2 << 30  # bytes of address space that a child may add: a mutant may ask 
 WALL = 30.0  # seconds that a child may live,
 PER_SECOND = 3  # and so many more for each CPU second of its limit
 IDLE = 5.0  # seconds of sleep without any work, which no test needs: the child waits for what never comes
+MOST_FILES = 1024  # that it may have inherited
 
 # How a child that ran tests may end, as its exit status.
 SURVIVED, CAUGHT, UNSWAPPABLE, NOT_PYTHON, BROKEN = 0, 10, 11, 12, 13
@@ -219,6 +220,7 @@ def _contain() -> None:
     nothing = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1, 2):
         os.dup2(nothing, stream)
+    os.closerange(3, MOST_FILES)  # among them the one that its parent reports to
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     if sys.platform == "linux":

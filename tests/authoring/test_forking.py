@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 import time
@@ -71,3 +72,23 @@ def test_a_child_that_works_now_and_then_goes_on(monkeypatch: pytest.MonkeyPatch
 
     forking.run_tasks([Task(1, ())], 1, work, lambda task: 1.0, settle)
     assert endings == [7]
+
+
+def test_a_child_cannot_write_to_what_its_parent_has_open() -> None:
+    """As to the pipe through which the parent reports: a mutant may write to any number."""
+    endings = []
+    reader, writer = os.pipe()
+
+    def work(task: Task, page: forking.Page) -> int:
+        os.write(writer, b"noise")
+        return 0
+
+    def settle(task: Task, ending: forking.Ending) -> list[Task]:
+        endings.append(ending.status)
+        return []
+
+    forking.run_tasks([Task(1, ())], 1, work, lambda task: 1.0, settle)
+    os.close(writer)
+    with open(reader, "rb") as pipe:
+        assert pipe.read() == b""
+    assert endings == [forking.BROKEN]
