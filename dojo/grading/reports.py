@@ -147,8 +147,9 @@ def _summary(grades: Sequence[Grade]) -> str:
     points = [grade.points for grade in grades]
     if not points:
         return "<p>No submissions.</p>"
+    count = f"{len(points)} submission{'s' * (len(points) != 1)}"
     return (
-        f"<p>{len(points)} submissions; points: median {statistics.median(points):.1f}, "
+        f"<p>{count}; points: median {statistics.median(points):.1f}, "
         f"lowest {min(points):.1f}, highest {max(points):.1f}, of {grades[0].most}.</p>"
     )
 
