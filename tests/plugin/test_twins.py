@@ -38,6 +38,16 @@ def test_a_missed_twin_unlocks_all_the_same_and_is_told(solved: Course) -> None:
     assert "not held against you: double: this budget catches nothing: a loop needed 1.9 times" in run.stdout
 
 
+def test_a_missed_twin_without_words_is_told_too(solved: Course) -> None:
+    solved.edit(
+        f"{SUITE}/test_4_speed.py", "SPEED.catches(1.9)", "SPEED.catches(9)\n    raise AssertionError"
+    )
+    solved.seal()
+    run = solved.run(SUITE)
+    assert run.returncode == 0, run.stdout
+    assert "not held against you: a naive version was not caught" in run.stdout
+
+
 def test_of_the_reference_it_is_a_failure(solved: Course) -> None:
     run = solved.run(SUITE, "--impl", "reference")
     assert run.returncode == 1
