@@ -114,7 +114,8 @@ def main(argv: Sequence[str]) -> int:
     every = parts_of(PAGE.read_text("utf-8")) if PAGE.exists() else {}
     for kata in asked:
         every[kata.number] = part(kata)
-        PAGE.write_text("\n".join([HEAD, *(every[number] for number in sorted(every))]), encoding="utf-8")
+        text = "\n".join([HEAD, *(every[number] for number in sorted(every))])
+        PAGE.write_text(text, encoding="utf-8", newline="\n")
     return 0
 
 
