@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from dojo.measuring.counting import CountingElement, Looks
     from dojo.measuring.formula import check_formula
     from dojo.measuring.gradients import GradientError, check_gradient
-    from dojo.measuring.growth import counted_growth, memory_growth, time_growth
+    from dojo.measuring.growth import check_memory_growth, counted_growth, memory_growth, time_growth
     from dojo.measuring.memory import kept_bytes, peak_bytes, retained_bytes
     from dojo.measuring.probes import Probe, load_probes
     from dojo.measuring.roofline import Roofline, measure_roofline
@@ -33,6 +33,7 @@ __all__ = [
     "WorkMeter",
     "check_formula",
     "check_gradient",
+    "check_memory_growth",
     "counted_growth",
     "kept_bytes",
     "load_probes",
@@ -49,7 +50,7 @@ _HOME = {
     "counting": ("CountingElement", "Looks"),
     "formula": ("check_formula",),
     "gradients": ("GradientError", "check_gradient"),
-    "growth": ("counted_growth", "memory_growth", "time_growth"),
+    "growth": ("check_memory_growth", "counted_growth", "memory_growth", "time_growth"),
     "memory": ("kept_bytes", "peak_bytes", "retained_bytes"),
     "probes": ("Probe", "load_probes"),
     "roofline": ("Roofline", "measure_roofline"),

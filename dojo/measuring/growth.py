@@ -46,6 +46,26 @@ def memory_growth(probe: Probe) -> float:
     return exponent(probe.sizes, [max(SMALL, b) for b in peaks(probe, probe.sizes[-2:])])
 
 
+def check_memory_growth(probe: Probe) -> None:
+    """Assert that the peak of `probe` grows by the power of n that it expects, or by less.
+
+    Half a power more passes: between two sizes a cost has parts that grow otherwise.
+    """
+    __tracebackhide__ = True
+    grown, expected = memory_growth(probe), probe.memory
+    if expected is None:
+        raise ValueError(f"{probe.name} says nothing of memory")
+    if grown >= expected + 0.5:
+        sizes = probe.sizes[-2:]
+        seen = ", ".join(
+            f"{b:,} bytes for n = {n:,}" for n, b in zip(sizes, peaks(probe, sizes), strict=True)
+        )
+        raise AssertionError(
+            f"{probe.name}: {seen}, at the worst moment: as n to the power of {grown:.2f}, "
+            f"where {expected:g} is expected"
+        )
+
+
 def time_growth(probe: Probe) -> float:
     """The exponent by which the time of `probe` grows over its last two sizes.
 

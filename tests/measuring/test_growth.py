@@ -1,9 +1,10 @@
+import dataclasses
 import sys
 
 import numpy as np
 import pytest
 
-from dojo.measuring import Probe, counted_growth, load_probes, memory_growth, time_growth
+from dojo.measuring import Probe, check_memory_growth, counted_growth, load_probes, memory_growth, time_growth
 from dojo.measuring.growth import exponent, times
 
 
@@ -35,6 +36,20 @@ def test_the_exponent_of_a_power_is_the_power(power, base):
 
 def test_only_the_last_doubling_counts():
     assert exponent([1, 2, 4], [100, 100, 200]) == pytest.approx(1)
+
+
+def test_memory_that_grows_faster_than_expected_is_told_in_bytes():
+    """256² and 512² numbers of 8 bytes."""
+    check_memory_growth(dataclasses.replace(OUTER, memory=2))
+    with pytest.raises(AssertionError) as caught:
+        check_memory_growth(dataclasses.replace(OUTER, memory=1))
+    for word in ("outer", "n = 256", "n = 512", "2.0", "where 1 is expected"):
+        assert word in str(caught.value)
+
+
+def test_growth_that_a_probe_does_not_speak_of_cannot_be_checked():
+    with pytest.raises(ValueError, match="outer"):
+        check_memory_growth(OUTER)
 
 
 def test_time_grows_as_the_work_does():
