@@ -685,8 +685,8 @@ def verify(
     resident memory, it is traced. Size is that of the file.
 
     Refused, saying why: as of `read_submission` (with `limit`, which is LIMIT at most) and Worker; code
-    without `allow_code`, of which it speaks; and, all together and with the file's name, an accuracy below
-    `floor`, which is named, and broken claims. No process is left behind.
+    without `allow_code`, with that word in the message; and, all together and with the file's name, an
+    accuracy below `floor`, which is named, and broken claims. No process is left behind.
     """
     # TODO 20.17: read it first: what is refused there needs no process. Labels come with images: keep them.
     raise NotImplementedError("kata 20.17: verify")
