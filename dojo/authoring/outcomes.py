@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import textwrap
 from typing import Any
 
 import pytest
@@ -15,6 +16,9 @@ import pytest
 VARIABLE = "DOJO_OUTCOMES"
 STEADY = "DOJO_STEADY"  # set: hypothesis draws the same examples every time, and does not shrink
 
+# What dojo.expect says of two values; a longer one goes on in indented lines.
+VALUES = re.compile(r"^came back  (.*(?:\n+ .*)*)\nexpected   (.*(?:\n+ .*)*)", re.MULTILINE)
+WIDE = 120  # characters of a value in a reason
 HEADING = re.compile(r"kata \d\d\.\d+ ")  # the line that a failure about one task begins with
 
 WORST_LAST = ("passed", "skipped", "blocked", "todo", "failed")
@@ -103,5 +107,8 @@ def words_of(report: Any) -> str:
     # dojo.plugin.explain shows the statements first, then a blank line and what went wrong.
     if errors:
         return errors[-1]
+    if values := VALUES.search(text):
+        got, expected = (textwrap.shorten(value, WIDE, placeholder=" ...") for value in values.groups())
+        return f"came back {got}; expected {expected}"
     lines = [*text.rpartition("\n\n")[2].splitlines(), "", ""]
     return lines[1 if lines[1] and HEADING.match(lines[0]) else 0]

@@ -306,3 +306,16 @@ def test_a_reason_is_what_went_wrong_and_not_the_heading_above_it() -> None:
     assert words_of(Report) == "activations.py:3, in relu: still running when its time was up."
     Report.longrepr = ""
     assert words_of(Report) == ""
+
+
+def test_a_reason_has_what_came_back_and_what_was_expected() -> None:
+    class Report:
+        longrepr = (
+            "kata 04.2 relu_back\ntest_2.py:9: in test_x\n    expect(back(grad), [[1], [2]])\n\n"
+            "came back  [[ 1.],\n            [ 3.]]  float64, shape (2, 1)\n"
+            "expected   [[ 1.],\n            [ 2.]]  float64, shape (2, 1)\nworst at [1, 0] 3.0"
+        )
+
+    assert words_of(Report) == (
+        "came back [[ 1.], [ 3.]] float64, shape (2, 1); expected [[ 1.], [ 2.]] float64, shape (2, 1)"
+    )
