@@ -56,10 +56,16 @@ def source_hash(path: Path) -> str:
 def suite_hash(kata: Kata | Milestone) -> str:
     """16 hex digits over the Python and JSON files of the unit's folder, but for the manifest itself."""
     digest = hashlib.sha256()
-    files = {*kata.path.rglob("*.py"), *kata.path.rglob("*.json")} - {path_of(kata)}
-    for file in sorted(files):
-        digest.update(f"{file.relative_to(kata.path).as_posix()} {source_hash(file)}\n".encode())
+    for file in files_in(kata.path, "*.py", "*.json"):
+        if file != path_of(kata):
+            digest.update(f"{file.relative_to(kata.path).as_posix()} {source_hash(file)}\n".encode())
     return digest.hexdigest()[:16]
+
+
+def files_in(folder: Path, *patterns: str) -> list[Path]:
+    """The files in a folder and below; but for hidden ones, which are an editor's, as .#name.py."""
+    found = {file for pattern in patterns for file in folder.rglob(pattern)}
+    return sorted(file for file in found if "/." not in f"/{file.relative_to(folder).as_posix()}")
 
 
 def tests_of(kata: Kata | Milestone) -> list[str]:

@@ -100,7 +100,7 @@ def _hash(*folders: str) -> str:
     digest = hashlib.sha256()
     files = [ROOT / "conftest.py", ROOT / "pytest.ini"]
     for folder in folders:
-        files += [*(ROOT / folder).rglob("*.py"), *(ROOT / folder).rglob("manifest.json")]
+        files += manifest.files_in(ROOT / folder, "*.py", "manifest.json")
     for file in sorted(files):
         digest.update(f"{file.relative_to(ROOT).as_posix()} {manifest.source_hash(file)}\n".encode())
     return digest.hexdigest()[:16]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Callable
@@ -190,6 +191,15 @@ def test_a_spoiled_kata_unlocks_nothing(solved: Course, spoil: Callable[[Course]
     spoil(solved)
     run = solved.run(SUITE)
     assert solved.passed() == set(), run.stdout
+
+
+def test_what_an_editor_keeps_beside_a_suite_is_no_edit(solved: Course) -> None:
+    solved.write(f"{SUITE}/.vscode/settings.json", "{}")
+    with contextlib.suppress(OSError):  # some systems let nobody make links
+        solved.path(f"{SUITE}/.#{FIRST}").symlink_to("ada@host.1234:1")  # Emacs', of an unsaved file
+    run = solved.run(SUITE)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert solved.passed() == {"01"}
 
 
 def test_an_edited_suite_is_named_with_the_way_back(solved: Course) -> None:
