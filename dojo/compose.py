@@ -119,8 +119,10 @@ def _checked(source: str) -> str:
 
 
 def _check_planted(file: Path, mistake: str) -> None:
-    """ValueError if the file has no such function."""
-    named = re.findall(r"^def (\w+)\(", file.read_text("utf-8"), re.MULTILINE) if file.is_file() else []
+    """ValueError if the file has no such function, by a `def` or, made by another one, by an assignment."""
+    text = file.read_text("utf-8") if file.is_file() else ""
+    bound = re.findall(r"^(?:def )?(\w+(?:, \w+)*)(?:\(| = )", text, re.MULTILINE)
+    named = [name for names in bound for name in names.split(", ")]
     if mistake not in named:
         import difflib
 
