@@ -169,8 +169,10 @@ def held(path):
 def test_a_leaderboard_waits_for_who_has_the_file(path, held):
     timer = threading.Timer(0.1, lambda: held.execute("COMMIT"))
     timer.start()
-    assert Leaderboard(path).entries() == []
-    timer.join()
+    try:
+        assert Leaderboard(path).entries() == []
+    finally:
+        timer.join()
 
 
 def test_who_has_waited_in_vain_is_told_that_the_file_is_locked(path, held, monkeypatch):
