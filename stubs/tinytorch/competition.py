@@ -546,6 +546,7 @@ class Worker:
         )
         self.before: int | None = None
         self.begun = False  # it starts while others do, and is waited for when it is asked
+        self.given_up = False
 
     def __call__(self, images: Array) -> Array:
         got = self.ask(images)
@@ -561,14 +562,14 @@ class Worker:
             self.ask(None, "here")
             self.before = self.resident("VmRSS")
             self.ask("go", "ready")
-        late = threading.Timer(self.seconds, self.process.kill)
+        late = threading.Timer(self.seconds, self.give_up)
         late.start()
         try:
             if message is not None:
                 write_frame(self.process.stdin, message)  # type: ignore[arg-type]
             got = read_frame(self.process.stdout)  # type: ignore[arg-type]
         except (EOFError, OSError) as error:
-            if not late.is_alive():
+            if self.given_up:
                 raise Refused(f"no answer within {self.seconds:g} seconds") from error
             self.errors.seek(0)
             said = self.errors.read().decode(errors="replace").strip().rpartition("\n")[2]
@@ -579,6 +580,10 @@ class Worker:
         if isinstance(got, str) != bool(expected) or (expected and got != expected):
             raise Refused(f"it said {got!r:.300}")
         return got
+
+    def give_up(self) -> None:
+        self.given_up = True
+        self.process.kill()
 
     def clock(self) -> float:
         """Seconds that its process, all its threads together, has computed; where no system tells, the
