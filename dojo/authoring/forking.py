@@ -15,6 +15,7 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
@@ -167,6 +168,12 @@ class _Child:
     def kill(self) -> None:
         os.kill(self.pid, signal.SIGKILL)
         os.waitpid(self.pid, 0)
+        self.end_others()
+
+    def end_others(self) -> None:
+        """Processes that it has started do not outlive it."""
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signal.SIGKILL)
 
     def status(self) -> int | None:
         """How it ended; None while it runs."""
@@ -176,6 +183,7 @@ class _Child:
                 return None
             self.kill()
             return ENDLESS
+        self.end_others()
         if os.WIFSIGNALED(status):
             return ENDLESS if os.WTERMSIG(status) == signal.SIGPROF else CRASHED
         return os.WEXITSTATUS(status)
@@ -214,9 +222,10 @@ def limit_cpu(seconds: float) -> None:
 
 
 def _contain() -> None:
-    """Keep a child quiet, and off the whole of the memory."""
+    """Keep a child quiet, off the whole of the memory, and in one group with all that it starts."""
     import resource
 
+    os.setpgid(0, 0)
     nothing = os.open(os.devnull, os.O_RDWR)
     for stream in (0, 1, 2):
         os.dup2(nothing, stream)

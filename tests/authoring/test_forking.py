@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import pytest
 
@@ -92,3 +94,19 @@ def test_a_child_cannot_write_to_what_its_parent_has_open() -> None:
     with open(reader, "rb") as pipe:
         assert pipe.read() == b""
     assert endings == [forking.BROKEN]
+
+
+def test_what_a_child_has_started_does_not_outlive_it(tmp_path: Path) -> None:
+    """A pipe is at its end when nobody is left who could write to it; until then it waits."""
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+
+    def work(task: Task, page: forking.Page) -> int:
+        with open(tmp_path / "pipe", "wb") as out:
+            subprocess.Popen([sys.executable, "-c", "import time; time.sleep(900)"], stdout=out)
+        return 7
+
+    forking.run_tasks([Task(1, ())], 1, work, lambda task: 1.0, lambda task, ending: [])
+    os.set_blocking(reader, True)
+    with open(reader, "rb") as pipe:
+        assert pipe.read() == b""
