@@ -140,7 +140,10 @@ class GradientCheck:
 
     def _smooth_at(self, inputs: Sequence[Array], cotangent: Array) -> list[Array] | None:
         """The gradients at `inputs`; None where rounding decides them (the deviation of equal rows, ties)."""
-        beside = [x + 1e-7 * (1 + np.abs(x)) * self.rng.choice((-1.0, 1.0), x.shape) for x in inputs]
+        # Of a 0-d array and a number numpy makes a number, and what an op is given here are arrays.
+        beside = [
+            np.asarray(x + 1e-7 * (1 + np.abs(x)) * self.rng.choice((-1.0, 1.0), x.shape)) for x in inputs
+        ]
         try:
             with np.errstate(all="ignore"):
                 here = self._gradients([x.copy() for x in inputs], cotangent)

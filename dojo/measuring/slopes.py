@@ -122,7 +122,10 @@ class Slopes:
 
     def _outputs(self, move: Move | None, step: float) -> Array:
         moves = move or self._still()
-        there = [x.copy() if u is None else x + step * u for x, u in zip(self.inputs, moves, strict=True)]
+        there = [
+            x.copy() if u is None else np.asarray(x + step * u)
+            for x, u in zip(self.inputs, moves, strict=True)
+        ]
         return np.array(self.function(there), dtype=np.float64).ravel()
 
 

@@ -190,3 +190,15 @@ def test_an_engine_that_overwrites_is_caught(tensors, rng):
     tensors.Tensor = Overwriting
     text = message(lambda a, b: a * b * a, rng.normal(size=(2, 3)), rng.normal(size=3))
     assert text.startswith("this function: gradient for `a`, worst at")
+
+
+def test_an_op_is_given_arrays_also_of_no_axis():
+    """Of an array without axes and a number numpy makes a number, which has not all that an array has."""
+    kinds = set()
+
+    def noting(x):
+        kinds.add(type(x))
+        return square(x)
+
+    check_gradient(Op(noting), np.array(1.5))
+    assert kinds == {np.ndarray}
