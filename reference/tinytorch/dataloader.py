@@ -588,7 +588,8 @@ class DataLoader:
         shuffle: in a new order each epoch, drawn from `rng`, which must be given then.
         sampler: the order, instead of `shuffle`.
         collate_fn: makes a batch of a list of samples. With the default a dataset fetches it at once, if it
-        can. prefetch: how many batches a thread makes ahead. The batches are the same whatever it is.
+            can.
+        prefetch: how many batches a thread makes ahead. The batches are the same whatever it is.
         transform: what happens to each batch's images: the batch, or its first part where it is a tuple.
 
     Raises:

@@ -526,9 +526,8 @@ def fuse(module: Module) -> Module:
     """A copy of `module` that gives the same, in which neighbours in each Sequential, however deep, are one.
 
     Linear and GELU become LinearGELU; Conv2d and BatchNorm2d in use, or several of these one after the other,
-    become one Conv2d. Only layers of just
-    these classes: a subclass may do something else. The copy shares no array with `module`, which stays as it
-    is; forward hooks of layers that were put together are gone.
+    become one Conv2d. Only layers of just these classes: a subclass may do something else. The copy shares no
+    array with `module`, which stays as it is; forward hooks of layers that were put together are gone.
     """
     # TODO 17.16: copy.deepcopy, then each Sequential among `modules()`: look at the last layer and the next.
     raise NotImplementedError("kata 17.16: fuse")
