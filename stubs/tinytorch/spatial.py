@@ -312,7 +312,7 @@ def in_the_cache(images: Array) -> Iterator[slice]:
 def max_pool2d(x: Array, *, kernel: Pair, stride: Pair | None = None, padding: Pair = 0) -> Array:
     """The largest pixel under the kernel, at each of its places, channel by channel; nan if there is one.
 
-    Without `stride`, places do not overlap. The border is smaller than everything. The result is no view of
+    Without `stride`, places do not overlap. The border is the `lowest` of its dtype. The result is no view of
     `x`, not even for a kernel of 1 x 1.
     """
     # TODO 07.9: the largest of a row of taps, then the largest of these rows.
