@@ -12,8 +12,8 @@ import pytest
 
 from dojo import manifest, progress
 from dojo.console.terminal import NARROW, WIDEST
-from dojo.curriculum import KATAS, MILESTONES, Kata, Unit
-from dojo.hints import heading
+from dojo.curriculum import KATAS, MILESTONES, Kata, Unit, from_root
+from dojo.hints import heading, unwritten
 from dojo.plugin.outcomes import Outcomes, Test
 
 STALE_SHOWN = 2
@@ -22,11 +22,13 @@ STALE_SHOWN = 2
 class Panel:
     def __init__(self, outcomes: Outcomes) -> None:
         self.outcomes = outcomes
+        self.ends_early = False  # as with -x: at the first test that fails
 
     @pytest.hookimpl(trylast=True)
     def pytest_terminal_summary(self, terminalreporter: Any, config: pytest.Config) -> None:
         if config.option.collectonly or not (self.outcomes.tests or self.outcomes.troubles):
             return
+        self.ends_early = bool(config.option.maxfail and not config.option.keyword)
         self._list_todos(terminalreporter)
         lines = list(self._lines())
         terminalreporter.ensure_newline()
@@ -84,8 +86,13 @@ class Panel:
             if first is None:
                 continue
             if first.todo:
-                yield f"Next: {first.todo['where']}, {first.todo['task']}"
-                yield from _help(unit, first.todo["task"].removeprefix("kata ").partition(":")[0])
+                where, task = first.todo["where"], first.todo["task"]
+                if self.ends_early and isinstance(unit, Kata) and where.startswith(from_root(unit.stub)):
+                    # Tests come in another order than tasks, so an earlier task may be to do as well.
+                    for blank in unwritten(unit)[:1]:
+                        where, task = blank.where, f"kata {blank.task}: {blank.name}"
+                yield f"Next: {where}, {task}"
+                yield from _help(unit, task.removeprefix("kata ").partition(":")[0])
             else:
                 yield f"Next: make this pass: {_name(first)}"
                 yield from _help(unit, first.task.partition(" ")[0])

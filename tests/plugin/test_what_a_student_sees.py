@@ -343,6 +343,24 @@ def test_the_last_lines_say_what_is_next(solved: Course) -> None:
     assert see(solved).strip().splitlines()[-2].startswith("Read: katas/01_setup/README.md")
 
 
+def test_a_run_that_ends_at_its_first_failure_names_the_first_task_not_that_tests(course: Course) -> None:
+    code = """\
+from tinytorch.setup import double, shout
+
+
+def test_loudly():
+    assert shout("a") == "A!"
+
+
+def test_twice():
+    assert double(2) == 4
+"""
+    course.write(f"{SUITE}/test_1_correctness.py", code)
+    course.seal()
+    assert "kata 01.1: double\n" in see(course, "-x").partition("Next: ")[2]
+    assert "kata 01.2: shout\n" in see(course, "-x", "-k", "loudly").partition("Next: ")[2]
+
+
 def test_a_locked_kata_is_refused_with_the_next_command(course: Course) -> None:
     run = course.run("katas/02_tensor")
     assert run.returncode == 4
