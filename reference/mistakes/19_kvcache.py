@@ -329,7 +329,7 @@ def a_window_is_put_in_order_for_each_token(m):
     m.WindowCache.positions, m.WindowCache.append, m.WindowCache.slots = positions, append, slots
 
 
-@caught_by(3)
+@caught_by(1)
 def a_window_keeps_all_and_shows_the_last(m):
     class Shows(m.Cache):
         def __init__(self, window, sinks=0):
