@@ -101,6 +101,11 @@ def text_of(kata: Kata | Milestone) -> str:
     return json.dumps(content, indent=1) + "\n"
 
 
+def is_as_sealed(kata: Kata | Milestone) -> bool:
+    """Whether the suite is the one that its manifest seals. Errors as of `read`."""
+    return read(kata).suite == suite_hash(kata)
+
+
 def is_fresh(kata: Kata | Milestone) -> bool:
     """Whether the manifest says what the suite is now."""
     return path_of(kata).exists() and path_of(kata).read_text("utf-8") == text_of(kata)

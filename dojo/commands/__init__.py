@@ -93,10 +93,10 @@ def sealed(katas: list[Kata]) -> list[Kata]:
     """
     for kata in katas:
         try:
-            fresh = manifest.read(kata).suite == manifest.suite_hash(kata)
+            as_sealed = manifest.is_as_sealed(kata)
         except (OSError, ValueError) as error:
             raise Refused(str(error)) from error
-        if not fresh:
+        if not as_sealed:
             raise Refused(
                 f"{kata.shown} is not as it was sealed: `dojo manifest {kata.number}` seals it as it is now, "
                 f"`git checkout {kata.shown}` restores it"
