@@ -15,12 +15,14 @@ STUBS = ROOT / "stubs" / "tinytorch"
 REFERENCE = ROOT / "reference" / "tinytorch"
 
 
+@dataclass(frozen=True)
 class _Unit:
     """What katas and milestones have in common."""
 
     home: ClassVar[str]
     number: str
     name: str
+    title: str
 
     @property
     def folder(self) -> str:
@@ -54,9 +56,6 @@ class Kata(_Unit):
     """One row of the course.  `needs` are the katas whose modules this one imports."""
 
     home = "katas"
-    number: str
-    name: str
-    title: str
     phase: str
     needs: tuple[str, ...] = ()
 
@@ -78,9 +77,6 @@ class Milestone(_Unit):
     """A real model that runs on what the student built; open once every kata up to `after` has passed."""
 
     home = "katas/milestones"
-    number: str
-    name: str
-    title: str
     after: str
 
     @property
