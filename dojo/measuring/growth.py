@@ -43,7 +43,11 @@ def memory_growth(probe: Probe) -> float:
 
     Less than SMALL counts as SMALL: views and numbers of Python's are no growth.
     """
-    return exponent(probe.sizes, [max(SMALL, b) for b in peaks(probe, probe.sizes[-2:])])
+    return _of_bytes(probe, peaks(probe, probe.sizes[-2:]))
+
+
+def _of_bytes(probe: Probe, seen: Sequence[int]) -> float:
+    return exponent(probe.sizes, [max(SMALL, b) for b in seen])
 
 
 def check_memory_growth(probe: Probe) -> None:
@@ -52,16 +56,15 @@ def check_memory_growth(probe: Probe) -> None:
     Half a power more passes: between two sizes a cost has parts that grow otherwise.
     """
     __tracebackhide__ = True
-    grown, expected = memory_growth(probe), probe.memory
+    sizes, expected = probe.sizes[-2:], probe.memory
     if expected is None:
         raise ValueError(f"{probe.name} says nothing of memory")
+    seen = peaks(probe, sizes)
+    grown = _of_bytes(probe, seen)
     if grown >= expected + 0.5:
-        sizes = probe.sizes[-2:]
-        seen = ", ".join(
-            f"{b:,} bytes for n = {n:,}" for n, b in zip(sizes, peaks(probe, sizes), strict=True)
-        )
+        told = ", ".join(f"{b:,} bytes for n = {n:,}" for n, b in zip(sizes, seen, strict=True))
         raise AssertionError(
-            f"{probe.name}: {seen}, at the worst moment: as n to the power of {grown:.2f}, "
+            f"{probe.name}: {told}, at the worst moment: as n to the power of {grown:.2f}, "
             f"where {expected:g} is expected"
         )
 
