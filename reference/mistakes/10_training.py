@@ -1212,5 +1212,4 @@ EQUIVALENT: dict[str, str] = {
     "memory_by_part: topological(root) if root is not None else () -> topological(root)": (
         "of nothing it makes a list of nothing, in which there is no node"
     ),
-    "mse_loss_back: -back if needs_input_grad[1] else None -> -back": "the engine drops what nobody wants",
 }
