@@ -88,10 +88,10 @@ GROWTH = Budget(
 )
 RATIO = Budget(
     "bootstrap_ratio of 20 and 20, 1,000 draws",
-    limit=25,
-    reference=10,
-    naive=63,
-    unit="times sorting all draws",
+    limit=28,
+    reference=11,
+    naive=84,
+    unit="times drawing all places",
     naively="a version that takes one median after the other",
 )
 RANKS = Budget(
@@ -340,24 +340,27 @@ def test_the_twin_that_goes_through_all_orders_is_caught():
 # 16.14 bootstrap_ratio
 
 
+def all_places(rng):
+    """Which of 20 each of 2,000 draws takes. (Sorting them takes some processors six times as long.)"""
+    return rng.integers(0, 20, (2000, 20))
+
+
 def test_all_medians_are_taken_at_once(rng):
     a, b = rng.uniform(1, 2, (2, 20))
-    draws = rng.uniform(1, 2, (2000, 20))
     RATIO.check(
-        faster(RATIO, lambda: bootstrap_ratio(a, b, rng=rng, resamples=1000), lambda: np.sort(draws, axis=1))
+        faster(RATIO, lambda: bootstrap_ratio(a, b, rng=rng, resamples=1000), lambda: all_places(rng))
     )
 
 
 def test_the_twin_that_takes_one_median_after_the_other_is_caught(rng):
     a, b = rng.uniform(1, 2, (2, 20)).tolist()
-    draws = rng.uniform(1, 2, (2000, 20))
 
     def slow():
         for _ in range(1000):
             places = rng.integers(0, 20, (2, 20)).tolist()
             statistics.median([b[i] for i in places[1]]) / statistics.median([a[i] for i in places[0]])
 
-    RATIO.catches(faster(RATIO, slow, lambda: np.sort(draws, axis=1)))
+    RATIO.catches(faster(RATIO, slow, lambda: all_places(rng)))
 
 
 # 16.16 chrome_trace
