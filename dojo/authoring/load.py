@@ -1,6 +1,7 @@
 """Levels 3 and 4 again and again, on an idle machine and beside two busy processes.
 
-A test that measures must never fail a correct solution, and its twin must never let a naive one pass.
+A test that measures must never fail a correct solution, and its twin must never let a naive one pass: on this
+processor, and on others that numpy can be made to take it for.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from dataclasses import dataclass, field
 
 from dojo.authoring import suites
 from dojo.authoring.budgets import LEVELS
+from dojo.authoring.processors import processors
 from dojo.console import children
 from dojo.curriculum import Kata
 
@@ -47,13 +49,13 @@ class Tally:
     twins_missed: Counter[str] = field(default_factory=Counter)
     troubles: Counter[str] = field(default_factory=Counter)
 
-    def add(self, run: suites.SuiteRun) -> None:
+    def add(self, run: suites.SuiteRun, processor: str) -> None:
         self.runs += 1
         self.tests += len(run.having("passed", "failed", "todo"))
         for outcome in run.failed:
-            (self.twins_missed if outcome.is_twin else self.false_alarms)[outcome.id] += 1
+            (self.twins_missed if outcome.is_twin else self.false_alarms)[f"{outcome.id}, {processor}"] += 1
         for outcome in run.having("skipped"):
-            self.troubles[f"{outcome.id} was skipped: {outcome.words}"] += 1
+            self.troubles[f"{outcome.id}, {processor}, was skipped: {outcome.words}"] += 1
         if run.trouble:
             self.troubles[run.trouble] += 1
 
@@ -89,15 +91,18 @@ def busy_processes(count: int, seconds: float) -> Iterator[list[subprocess.Popen
 def run(kata: Kata, times: int, tell: Callable[[str, int], None]) -> dict[str, Tally]:
     """Levels 3 and 4 on the reference, `times` idle and `times` beside busy processes.
 
-    `tell` hears before each run in which of the two it is, and its number.
+    Runs take turns with the processors, so that two runs see this one and the oldest.  `tell` hears before
+    each in which of the two it is, and its number.
     """
     files = sorted(file.name for file in kata.path.glob("*.py") if LEVELS.fullmatch(file.name))
     idle, busy = Tally(), Tally()
+    kinds = list(processors().items())
     tallies = {"idle": idle, f"beside {BUSY} busy processes": busy}
     for when, tally in tallies.items():
         processes = BUSY if tally is busy else 0
         with busy_processes(processes, times * children.LIMIT):
             for number in range(times if files else 0):
                 tell(when, number)
-                tally.add(suites.run(kata, "reference", files=files))
+                processor, variables = kinds[number % len(kinds)]
+                tally.add(suites.run(kata, "reference", files=files, variables=variables), f"on {processor}")
     return tallies

@@ -7,7 +7,7 @@ import os
 import subprocess
 import tempfile
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -67,17 +67,26 @@ def environment(**extra: str) -> dict[str, str]:
     return kept | quiet | extra
 
 
-def run(unit: Unit, spec: str, *args: str, files: Sequence[str] = (), steady: bool = False) -> SuiteRun:
+def run(
+    unit: Unit,
+    spec: str,
+    *args: str,
+    files: Sequence[str] = (),
+    steady: bool = False,
+    variables: Mapping[str, str] | None = None,
+) -> SuiteRun:
     """`pytest katas/NN_name --impl SPEC ARGS`, or only some `files` of the suite.
 
     `steady` makes hypothesis draw the same examples every time; without it the run is a student's run.
+    `variables` are added to its environment.
     """
     with tempfile.TemporaryDirectory(prefix="dojo-") as folder:
         lines = Path(folder) / "outcomes.jsonl"
         paths = [str(unit.path / file) for file in files] or [str(unit.path)]
         command = ["-m", "pytest", *paths, "--impl", spec, "-q", "--no-header"]
         command += ["-p", "dojo.authoring.outcomes", "-p", "no:cacheprovider", *args]
-        status, output = child(command, **{VARIABLE: str(lines)} | ({STEADY: "1"} if steady else {}))
+        ours = {VARIABLE: str(lines)} | ({STEADY: "1"} if steady else {})
+        status, output = child(command, **ours, **(variables or {}))
         if status is None:
             return read(lines, f"it did not finish within {children.LIMIT:.0f} s")
         last = output.strip().rpartition("\n")[2]

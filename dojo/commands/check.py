@@ -40,7 +40,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     option("--all", action="store_true", help="everything but --load")
 
 
-_LOAD = f"levels 3 and 4, N runs idle and N beside two busy processes ({RUNS} unless given)"
+_LOAD = (
+    f"levels 3 and 4, N runs idle and N beside two busy processes ({RUNS} unless given), in turns as if on "
+    "an older processor"
+)
 
 
 def _runs(text: str) -> int:

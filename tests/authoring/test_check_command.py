@@ -101,7 +101,7 @@ def test_load_counts_what_went_wrong(finished: Course) -> None:
     lines = done.stdout.splitlines()
     assert lines[2].split() == ["idle", "1", "2", "0", "1"]
     assert lines[3].split() == ["beside", "2", "busy", "processes", "1", "2", "0", "1"]
-    assert lines[-2].endswith("test_the_twin_that_gives_four_times_is_caught: missed 1 times in 1 runs, idle")
+    assert lines[-2].endswith("_is_caught, on this processor: missed 1 times in 1 runs, idle")
 
 
 def test_alternatives_by_themselves(finished: Course) -> None:

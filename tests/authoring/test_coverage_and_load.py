@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import signal
 import subprocess
@@ -11,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from dojo.authoring import branches, load
+from dojo.authoring import branches, load, suites
+from dojo.authoring.processors import processors
 from dojo.authoring.suites import Outcome, SuiteRun
 from dojo.curriculum import Kata
 from tests.authoring.conftest import REFERENCE, SUITE
@@ -72,14 +74,39 @@ GREEN = Outcome("test_3_memory.py::test_c", 3, "passed")
 def test_false_alarms_and_missed_twins_are_counted_apart() -> None:
     tally = load.Tally()
     for run in (SuiteRun((RED, GREEN)), SuiteRun((RED, MISSED)), SuiteRun((GREEN, UNJUDGED), "it hangs")):
-        tally.add(run)
+        tally.add(run, "on an old one")
     assert (tally.runs, tally.tests) == (3, 5)
     assert tally.problems("idle") == [
-        "test_3_memory.py::test_a: 2 false alarms in 3 runs, idle",
-        "test_4_speed.py::test_the_twin_that_loops_is_caught: missed 1 times in 3 runs, idle",
-        "test_4_speed.py::test_b was skipped: a profiler is running (1 of 3 runs, idle)",
+        "test_3_memory.py::test_a, on an old one: 2 false alarms in 3 runs, idle",
+        "test_4_speed.py::test_the_twin_that_loops_is_caught, on an old one: missed 1 times in 3 runs, idle",
+        "test_4_speed.py::test_b, on an old one, was skipped: a profiler is running (1 of 3 runs, idle)",
         "it hangs (1 of 3 runs, idle)",
     ]
+
+
+ASKS = "import numpy; print(numpy.show_config('dicts')['SIMD Extensions'].get('found', []))"
+
+
+def test_numpy_takes_this_processor_for_older_ones() -> None:
+    here, *older = (ast.literal_eval(suites.child(["-c", ASKS], **kind)[1]) for kind in processors().values())
+    assert here == ast.literal_eval(suites.child(["-c", ASKS])[1])
+    for found in older:
+        assert set(found) < set(here)
+        assert not any("AVX512" in name for name in found)
+
+
+def test_runs_take_turns_with_the_processors(kata: Kata, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = []
+
+    def noted(*args: object, variables: dict[str, str], **options: object) -> SuiteRun:
+        told.append(variables)
+        return SuiteRun((RED,))
+
+    monkeypatch.setattr(suites, "run", noted)
+    tallies = load.run(kata, 2, lambda when, number: None)
+    kinds = list(processors().values())
+    assert told == [kinds[0], kinds[1 % len(kinds)]] * 2
+    assert f"{RED.id}, on this processor" in tallies["idle"].false_alarms
 
 
 def test_busy_processes_are_busy_and_end_with_the_block() -> None:
