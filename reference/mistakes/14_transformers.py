@@ -1414,7 +1414,7 @@ def an_encoder_reads_text_by_text(m):
 
     def forward(self, ids, lengths=None):
         ids = m.as_array(ids)
-        if lengths is None or np.shape(lengths) != ids.shape[:1]:
+        if ids.ndim != 2 or lengths is None or np.shape(lengths) != ids.shape[:1]:
             return right(self, ids, lengths)
         return concatenate([right(self, ids[i : i + 1], [n]) for i, n in enumerate(lengths)], axis=0)
 

@@ -551,8 +551,7 @@ class MultiHeadAttention(Module):
         # cache grows.
         q, k, v = self.heads(x, 0 if cache is None else cache.length)
         if cache is not None:
-            if mask is not None:
-                allowed_pairs(mask, False, (*q.shape[:3], len(cache.positions(q.shape[2]))))
+            allowed_pairs(mask, False, (*q.shape[:3], len(cache.positions(q.shape[2]))))
             k, v = (Tensor(every) for every in cache.append(k, v))
         if self.fused:
             found = fused_attention(q, k, v, mask=mask, is_causal=is_causal)
