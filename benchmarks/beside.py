@@ -39,6 +39,8 @@ def pytorch() -> Any:
     except ImportError:
         raise SystemExit("this compares with PyTorch, which is not installed") from None
     torch.set_num_threads(1)
+    if held := os.environ.get("OPENBLAS_CORETYPE"):
+        print(f"note: OPENBLAS_CORETYPE holds numpy to the products of a {held}; nothing holds PyTorch so")
     return torch
 
 
