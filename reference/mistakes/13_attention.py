@@ -1813,7 +1813,7 @@ def one_product_is_computed_three_times(m):
 
 
 EQUIVALENT: dict[str, str] = {
-    "allowed_pairs: shape[-2:] -> shape[2:]": SAME,
+    "KVCache.positions: new=0 -> new=1": "without a number only other caches are asked, in kata 19",
     "check_heads: dtypes[0] -> dtypes[1]": SAME,
     "allowed_pairs: np.broadcast_shapes(mask.shape, shape) -> np.broadcast_shapes(shape, mask.shape)": SAME,
     "attention_weights: mul(q, width ** (-0.5) if scale is None else scale) -> mul(width ** (-0.5) if scale is None else scale, q)": SAME,  # noqa: E501

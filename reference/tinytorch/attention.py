@@ -104,7 +104,7 @@ def allowed_pairs(mask: Any, is_causal: bool, shape: Shape) -> Array | None:
         ValueError: it does not stretch to `shape`, and the message names both shapes; or see `causal_mask`.
     """
     # kata 13.3: np.broadcast_shapes says what two shapes stretch to, or raises a ValueError.
-    causal = causal_mask(*shape[-2:]) if is_causal else None
+    causal = causal_mask(*shape[2:]) if is_causal else None
     if mask is None:
         return causal
     mask = as_array(mask)
