@@ -96,7 +96,9 @@ def searched(screen: Screen, options: argparse.Namespace) -> tuple[str, ...]:
     screen.say(f"{options.model}: a search among {', '.join(M4.STEPS)}, {options.budget} models at most.")
     found = M4.explore(options.model, options.budget, told, seed=options.seed)
     screen.say()
-    screen.say(f"On the front are {len(found)} of {len(tried)}:")
+    screen.say(
+        f"On the front are {len(found)} of {len(tried)}, as measured here; the judge will measure again:"
+    )
     found.sort(key=lambda one: -score(one.metrics, tried[0]))
     for one in found:
         screen.say(line(" ".join(one.steps) or "as it was", one.metrics, score(one.metrics, tried[0])))
