@@ -105,9 +105,9 @@ POWERS = Budget(
 )
 STACKED = Budget(
     "the gradients of 192 small matrices and of the one that multiplies them all",
-    limit=4,
+    limit=3.3,
     reference=1.1,
-    naive=11,
+    naive=9,  # 4.8 where products are slow
     unit="times the time of two products",
     naively="a loop over the 192",
 )
