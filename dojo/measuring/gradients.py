@@ -26,6 +26,9 @@ SAME = 1e-10
 # Scaling by a power of two is exact, so a linear rule gives exactly the same; but for BLAS, which may add in
 # another order when an array starts at another address.
 EXACT = 1e-11
+# A gradient that is 0 by the formula (of a softmax's only choice) is what rounding left: this much, at most,
+# of the largest among all gradients and what came in.
+NOISE = 1e-13
 # A rule is smooth at a point if its gradients there and 1e-7 beside it agree to this.
 SMOOTH = 1e-3
 COMPLETE = 1024  # elements: up to this size the worst is looked for among all
@@ -121,8 +124,9 @@ class GradientCheck:
 
     def _check_linear(self, cotangent: Array, gradients: Sequence[Array]) -> None:
         again = self._gradients(self.subject.inputs, -8 * cotangent)
+        noise = 8 * _noise(gradients, cotangent)
         for name, first, second in zip(self.subject.names, gradients, again, strict=True):
-            if not _equal(second, -8 * first, EXACT):
+            if not _equal(second, -8 * first, EXACT, noise):
                 raise self.subject.error(
                     f"-8 times the incoming gradient should give -8 times the gradient for {name}, and does "
                     f"not: the rule is not linear in it, or something is remembered from one run to the next"
@@ -150,14 +154,16 @@ class GradientCheck:
                 there = self._gradients(beside, cotangent)
         except GradientError:  # not finite: equal rows are outside what this op is defined for
             return None
-        return here if all(_equal(a, b, SMOOTH) for a, b in zip(here, there, strict=True)) else None
+        noise = _noise(here, cotangent)
+        return here if all(_equal(a, b, SMOOTH, noise) for a, b in zip(here, there, strict=True)) else None
 
     def _check_layout(
         self, layout: str, inputs: Sequence[Array], expected: Sequence[Array], cotangent: Array
     ) -> None:
         found = self._attempt(f"with {layout} inputs", inputs, cotangent)
+        noise = _noise(expected, cotangent)
         for name, one, other in zip(self.subject.names, found, expected, strict=True):
-            if not _equal(one, other, SAME):
+            if not _equal(one, other, SAME, noise):
                 raise self.subject.error(
                     f"with {layout} inputs, the gradient for {name} is not the one for the same values in "
                     f"C order"
@@ -169,8 +175,9 @@ class GradientCheck:
         expected = self._gradients(self.subject.inputs, one.copy())
         condition = "with an incoming gradient that is a read-only view"
         found = self._attempt(condition, self.subject.inputs, one)
+        noise = _noise(expected, one)
         for name, first, second in zip(self.subject.names, found, expected, strict=True):
-            if not _equal(first, second, SAME):
+            if not _equal(first, second, SAME, noise):
                 raise self.subject.error(
                     f"the gradient for {name} comes out differently when the incoming gradient is a "
                     f"broadcast view (stride 0) of the same values"
@@ -222,5 +229,11 @@ def _repeat_first_row(x: Array) -> Array:
     return np.broadcast_to(x[:1].copy(), x.shape) if x.size and x.ndim else x
 
 
-def _equal(a: Array, b: Array, tolerance: float) -> bool:
-    return bool(np.max(np.abs(a - b), initial=0.0) <= tolerance * np.max(np.abs(b), initial=1e-300))
+def _noise(gradients: Sequence[Array], cotangent: Array) -> float:
+    return NOISE * max(float(np.max(np.abs(array), initial=0.0)) for array in (*gradients, cotangent))
+
+
+def _equal(a: Array, b: Array, tolerance: float, noise: float) -> bool:
+    """Whether they differ by `tolerance` of the largest of b at most, or by no more than noise."""
+    allowed = max(tolerance * float(np.max(np.abs(b), initial=0.0)), noise)
+    return bool(np.max(np.abs(a - b), initial=0.0) <= allowed)

@@ -1,6 +1,5 @@
 """Level 1: a file that is handed in, by somebody who is not to be trusted; and what goes to and fro."""
 
-import contextlib
 import dataclasses
 import io
 import json
@@ -403,9 +402,8 @@ def test_members_that_lie_in_each_other_are_refused(tmp_path):
     tail = struct.pack("<4s4H2IH", b"PK\5\6", 0, 0, len(entries), len(entries), len(directory), end, 0)
     path = tmp_path / "a.zip"
     path.write_bytes(first + inner + directory + tail)
-    # Newer versions of Python see it by themselves.
-    with contextlib.suppress(zipfile.BadZipFile), zipfile.ZipFile(path) as archive:
-        assert archive.testzip() is None
+    with zipfile.ZipFile(path) as archive:
+        assert archive.testzip() in (None, "arrays/a1.npy")  # newer versions of Python see it by themselves
     refused(path, limit=path.stat().st_size)
 
 

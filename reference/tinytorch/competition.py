@@ -1066,7 +1066,7 @@ class Leaderboard:
         """A connection for the time of a block, each statement a transaction; DamagedLeaderboard for
         sqlite3's errors but for a lock that was waited for in vain. Given."""
         try:
-            with closing(sqlite3.connect(self.path, PATIENCE, isolation_level=None)) as database:
+            with closing(sqlite3.connect(self.path, timeout=PATIENCE, isolation_level=None)) as database:
                 yield database
         except sqlite3.DatabaseError as error:
             if "locked" in str(error) or "unable to open" in str(error):

@@ -133,6 +133,16 @@ def test_a_rule_that_only_fails_on_a_layout_says_which(rng):
     assert "with Fortran-ordered inputs" in message(Op(spoiled(tanh, back)), rng.normal(size=(3, 4)))
 
 
+def test_a_gradient_of_0_may_be_rounded_otherwise_in_another_layout(rng):
+    """As that of the only key's weight, which is 1 whatever the query: rounding leaves 1e-17, or -1e-17."""
+
+    def weigh(q, v):
+        noise = 1e-17 if q.flags.c_contiguous else -1e-17
+        return v.copy(), lambda g: (np.full(q.shape, noise * np.abs(g).max()), g)
+
+    check_gradient(Op(weigh), rng.normal(size=(3, 4)), rng.normal(size=(3, 4)))
+
+
 def test_a_rule_that_writes_into_a_view_says_so(rng):
     def back(right, g, out, inputs):
         g += 0  # changes nothing, but cannot be done to what sum() sends down

@@ -907,7 +907,7 @@ class Leaderboard:
     @contextmanager
     def connected(self) -> Iterator[sqlite3.Connection]:
         try:
-            with closing(sqlite3.connect(self.path, PATIENCE, isolation_level=None)) as database:
+            with closing(sqlite3.connect(self.path, timeout=PATIENCE, isolation_level=None)) as database:
                 yield database
         except sqlite3.DatabaseError as error:
             if "locked" in str(error) or "unable to open" in str(error):
