@@ -118,9 +118,9 @@ LAYER_WORK = Budget(
 )
 WINOGRAD = Budget(
     "winograd_conv2d of (1, 32, 28, 28), 32 to 32",
-    limit=8,
+    limit=4,  # other right versions need 1.5
     reference=0.85,
-    naive=45,
+    naive=80,  # 7.9 where numpy copies for a product what is not contiguous
     unit="times the time of nine products",
     naively="a version that goes pixel by pixel",
 )
