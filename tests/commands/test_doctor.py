@@ -50,7 +50,7 @@ def test_it_finds_what_is_wrong_with_the_files(course: Course) -> None:
 
 
 def test_it_finds_missing_and_old_packages(course: Course) -> None:
-    course.edit("pyproject.toml", '"numpy>=2.0"', '"numpy>=99",\n    "no-such-package>=1"')
+    course.edit("pyproject.toml", '"numpy>=2.1"', '"numpy>=99",\n    "no-such-package>=1"')
     wrong = findings(course.dojo("doctor").stdout, "FIX")
     assert len(wrong) == 2
     assert wrong[0].startswith("numpy is ")
