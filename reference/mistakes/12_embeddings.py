@@ -316,7 +316,7 @@ def the_first_row_is_the_result(m):
     m.scatter_add = scatter_add
 
 
-@caught_by(3)
+@caught_by(1)
 def all_is_added_in_float64(m):
     def scatter_add(rows, ids, count):
         ids = m.check_ids(ids, count)
@@ -399,7 +399,7 @@ def the_result_is_kept(m):
     _rule(m, pull)
 
 
-@caught_by(3)
+@caught_by(2)
 def the_padding_is_taken_off_by_another_table(m):
     right = m.embedding_back
 
@@ -768,7 +768,7 @@ def a_dense_gradient_is_made_sparse(m):
     m.Embedding.look_up_sparse = look_up_sparse
 
 
-@caught_by(3)
+@caught_by(1)
 def what_is_looked_up_is_held_until_asked_for(m):
     def look_up_sparse(self, ids):
         places = m.check_ids(ids, len(self.weight.data))
@@ -1006,7 +1006,7 @@ def positions_are_added_in_place(m):
     m.SinusoidalPositions.forward = forward
 
 
-@caught_by(3)
+@caught_by(1)
 def the_table_is_repeated_for_each_sequence(m):
     def forward(self, x, offset=0, positions=None):
         if positions is not None:
