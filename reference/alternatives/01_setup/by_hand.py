@@ -46,7 +46,7 @@ Item = TypeVar("Item")
 
 # What this course asks of a machine, as pyproject.toml says it.
 REQUIREMENTS = (
-    "numpy>=2.0",
+    "numpy>=2.1",
     "rich>=13.7",
     "pytest>=8.2",
     "pytest-timeout>=2.3",
