@@ -19,14 +19,14 @@ def processors() -> dict[str, dict[str, str]]:
     """By name, the environment variables that make numpy take this processor for such a one.
 
     The first is this one as it is, even where the environment says something else.  Others are known for
-    x86-64 alone, and are older.
+    x86-64 alone, and are older: what this one is anyway is not listed again.
     """
     found = {"this processor": {KERNELS: ""}}
     if platform.machine().lower() in ("x86_64", "amd64"):
         has = _extensions()
-        found["a processor without AVX"] = {KERNELS: "Nehalem", SWITCHED_OFF: " ".join(has)}
-        if {"AVX2", "X86_V3"} & set(has):
-            newer = [name for name in has if "AVX512" in name or name == "X86_V4"]
+        if has:
+            found["a processor without AVX"] = {KERNELS: "Nehalem", SWITCHED_OFF: " ".join(has)}
+        if newer := [name for name in has if "AVX512" in name or name == "X86_V4"]:
             found["a processor with AVX2"] = {KERNELS: "Haswell", SWITCHED_OFF: " ".join(newer)}
     return found
 
