@@ -10,7 +10,7 @@ change their inputs, keep state, or hold only for arrays in C order.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -124,13 +124,11 @@ class GradientCheck:
 
     def _check_linear(self, cotangent: Array, gradients: Sequence[Array]) -> None:
         again = self._gradients(self.subject.inputs, -8 * cotangent)
-        noise = 8 * _noise(gradients, cotangent)
-        for name, first, second in zip(self.subject.names, gradients, again, strict=True):
-            if not _equal(second, -8 * first, EXACT, noise):
-                raise self.subject.error(
-                    f"-8 times the incoming gradient should give -8 times the gradient for {name}, and does "
-                    f"not: the rule is not linear in it, or something is remembered from one run to the next"
-                )
+        for name in self._differing(again, [-8 * first for first in gradients], -8 * cotangent, EXACT):
+            raise self.subject.error(
+                f"-8 times the incoming gradient should give -8 times the gradient for {name}, and does "
+                f"not: the rule is not linear in it, or something is remembered from one run to the next"
+            )
 
     def _check_layouts(self, cotangent: Array, gradients: Sequence[Array]) -> None:
         inputs = self.subject.inputs
@@ -154,20 +152,16 @@ class GradientCheck:
                 there = self._gradients(beside, cotangent)
         except GradientError:  # not finite: equal rows are outside what this op is defined for
             return None
-        noise = _noise(here, cotangent)
-        return here if all(_equal(a, b, SMOOTH, noise) for a, b in zip(here, there, strict=True)) else None
+        return None if [*self._differing(here, there, cotangent, SMOOTH)] else here
 
     def _check_layout(
         self, layout: str, inputs: Sequence[Array], expected: Sequence[Array], cotangent: Array
     ) -> None:
         found = self._attempt(f"with {layout} inputs", inputs, cotangent)
-        noise = _noise(expected, cotangent)
-        for name, one, other in zip(self.subject.names, found, expected, strict=True):
-            if not _equal(one, other, SAME, noise):
-                raise self.subject.error(
-                    f"with {layout} inputs, the gradient for {name} is not the one for the same values in "
-                    f"C order"
-                )
+        for name in self._differing(found, expected, cotangent, SAME):
+            raise self.subject.error(
+                f"with {layout} inputs, the gradient for {name} is not the one for the same values in C order"
+            )
 
     def _check_broadcast_cotangent(self, shape: tuple[int, ...]) -> None:
         """What sum().backward() sends down: one number, seen at every place."""
@@ -175,13 +169,20 @@ class GradientCheck:
         expected = self._gradients(self.subject.inputs, one.copy())
         condition = "with an incoming gradient that is a read-only view"
         found = self._attempt(condition, self.subject.inputs, one)
-        noise = _noise(expected, one)
-        for name, first, second in zip(self.subject.names, found, expected, strict=True):
-            if not _equal(first, second, SAME, noise):
-                raise self.subject.error(
-                    f"the gradient for {name} comes out differently when the incoming gradient is a "
-                    f"broadcast view (stride 0) of the same values"
-                )
+        for name in self._differing(found, expected, one, SAME):
+            raise self.subject.error(
+                f"the gradient for {name} comes out differently when the incoming gradient is a "
+                f"broadcast view (stride 0) of the same values"
+            )
+
+    def _differing(
+        self, found: Sequence[Array], expected: Sequence[Array], cotangent: Array, tolerance: float
+    ) -> Iterator[str]:
+        """The inputs whose gradients are off by more than `tolerance` of their largest, and than NOISE."""
+        noise = NOISE * max(map(_largest, (*expected, cotangent)))
+        for name, one, other in zip(self.subject.names, found, expected, strict=True):
+            if not _largest(one - other) <= max(tolerance * _largest(other), noise):  # nan is off, too
+                yield name
 
     def _attempt(self, condition: str, inputs: Sequence[Array], cotangent: Array) -> list[Array]:
         try:
@@ -229,11 +230,5 @@ def _repeat_first_row(x: Array) -> Array:
     return np.broadcast_to(x[:1].copy(), x.shape) if x.size and x.ndim else x
 
 
-def _noise(gradients: Sequence[Array], cotangent: Array) -> float:
-    return NOISE * max(float(np.max(np.abs(array), initial=0.0)) for array in (*gradients, cotangent))
-
-
-def _equal(a: Array, b: Array, tolerance: float, noise: float) -> bool:
-    """Whether they differ by `tolerance` of the largest of b at most, or by no more than noise."""
-    allowed = max(tolerance * float(np.max(np.abs(b), initial=0.0)), noise)
-    return bool(np.max(np.abs(a - b), initial=0.0) <= allowed)
+def _largest(a: Array) -> float:
+    return float(np.max(np.abs(a), initial=0.0))
