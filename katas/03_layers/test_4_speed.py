@@ -63,13 +63,17 @@ def one_product(x, weight):
 # There.
 
 
+def many_rows(rng):
+    return random(rng, 256, 128), random(rng, 128, 128)
+
+
 def test_all_rows_are_multiplied_at_once(rng):
     PRODUCT.check(
         race(
             lambda x, weight: affine(x, weight),
             one_product,
             limit=PRODUCT.limit,
-            inputs=lambda: (random(rng, 256, 128), random(rng, 128, 128)),
+            inputs=lambda: many_rows(rng),
         )
     )
 
@@ -79,7 +83,7 @@ def test_the_twin_that_goes_row_by_row_is_caught(rng):
         lambda x, weight: np.stack([weight @ row for row in x]),
         one_product,
         limit=PRODUCT.limit,
-        inputs=lambda: (random(rng, 256, 128), random(rng, 128, 128)),
+        inputs=lambda: many_rows(rng),
     )
     PRODUCT.catches(slow)
 

@@ -168,23 +168,27 @@ def query_by_query_and_back(q, k, v):
     return grads
 
 
+def one_head(rng):
+    return drawn(rng, 1, 1, 112)
+
+
 def test_blocks_are_products_of_matrices(rng):
-    inputs = lambda: drawn(rng, 1, 1, 112)  # noqa: E731
+    inputs = lambda: one_head(rng)  # noqa: E731
     FUSED.check(race(fused_attention, formulas, limit=FUSED.limit, inputs=inputs))
 
 
 def test_the_twin_that_goes_query_by_query_is_caught(rng):
-    inputs = lambda: drawn(rng, 1, 1, 112)  # noqa: E731
+    inputs = lambda: one_head(rng)  # noqa: E731
     FUSED.catches(race(query_by_query, formulas, limit=FUSED.limit, inputs=inputs))
 
 
 def test_so_is_their_way_back(rng):
-    inputs = lambda: drawn(rng, 1, 1, 112)  # noqa: E731
+    inputs = lambda: one_head(rng)  # noqa: E731
     FUSED_BACK.check(race(there_and_back, formulas_and_back, limit=FUSED_BACK.limit, inputs=inputs))
 
 
 def test_the_twin_that_goes_back_query_by_query_is_caught(rng):
-    inputs = lambda: drawn(rng, 1, 1, 112)  # noqa: E731
+    inputs = lambda: one_head(rng)  # noqa: E731
     FUSED_BACK.catches(
         race(query_by_query_and_back, formulas_and_back, limit=FUSED_BACK.limit, inputs=inputs)
     )

@@ -238,15 +238,11 @@ def test_the_twin_that_multiplies_numpy_s_integers_is_caught(rng):
 # 18.10, 18.11 quantized_matmul, QuantizedLinear.forward
 
 
-def as_floats(linear, x):
-    return used(linear, x)
-
-
 def rounded_too(linear, x):
     return formula(x), used(linear, x)
 
 
-def raced(budget, layer, linear, rng, baseline=as_floats):
+def raced(budget, layer, linear, rng, baseline=used):
     return race(
         lambda x: used(layer, x),
         lambda x: baseline(linear, x),
