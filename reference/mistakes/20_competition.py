@@ -2041,12 +2041,23 @@ def the_baselines_size_is_the_entrys(m):
 
 @caught_by(1)
 def the_accuracy_of_the_last_batch(m):
-    right = m.share_right
+    rewritten(
+        m,
+        "verify",
+        (
+            "share_right(np.concatenate(latency.answers), right)",
+            "share_right(latency.answers[-1], labels[-1])",
+        ),
+    )
 
-    def share_right(logits, labels):
-        return right(logits[-64:], labels[-64:]) if len(logits) == 6 * 64 else right(logits, labels)
 
-    m.share_right = share_right
+@caught_by(1)
+def the_baselines_accuracy_of_the_last_batch(m):
+    rewritten(
+        m,
+        "verify",
+        ("share_right(np.concatenate(known), right)", "share_right(known[-1], labels[-1])"),
+    )
 
 
 # 20.18, 20.19: the leaderboard.
