@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import functools
 import importlib
+import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -60,9 +61,19 @@ def listed(unit: Unit) -> dict[str, int]:
     return {name: level for name, value in members.items() if (level := level_of(value)) is not None}
 
 
-def run_all(unit: Unit, every: int = 1) -> list[Caught]:
-    """Plant each mistake of a unit, or each `every`th, and run its suite."""
-    return suites.side_by_side(lambda pair: run_one(unit, *pair), list(listed(unit).items())[::every])
+def run_all(
+    unit: Unit, every: int = 1, progress: Callable[[int, int], None] = lambda done, total: None
+) -> list[Caught]:
+    """Plant each mistake of a unit, or each `every`th, and run its suite; `progress` hears how far it is."""
+    chosen = list(listed(unit).items())[::every]
+    done = itertools.count(1)
+
+    def plant(claim: tuple[str, int]) -> Caught:
+        caught = run_one(unit, *claim)
+        progress(next(done), len(chosen))
+        return caught
+
+    return suites.side_by_side(plant, chosen)
 
 
 def run_one(unit: Unit, name: str, claimed: int) -> Caught:

@@ -141,7 +141,10 @@ def check_alternatives(kata: Kata) -> list[str]:
 def check_mistakes(unit: Unit, every: int = 1) -> list[str]:
     from dojo.authoring import mistakes
 
-    caught = mistakes.run_all(unit, every)
+    with _Ticker() as ticker:
+        caught = mistakes.run_all(
+            unit, every, lambda done, total: ticker.show(f"{unit}: mistake {done} of {total}")
+        )
     rows = [
         (
             one.name,

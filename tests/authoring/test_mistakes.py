@@ -162,7 +162,9 @@ def cannot_be_planted(m):
     m.no_such_function = m.no_such_function
 """,
     )
-    caught = {one.name: one for one in mistakes.run_all(kata)}
+    heard = []
+    caught = {one.name: one for one in mistakes.run_all(kata, progress=lambda *told: heard.append(told))}
+    assert heard == [(1, 3), (2, 3), (3, 3)]
     assert {name: (one.claimed, one.level) for name, one in caught.items()} == {
         "nothing_is_something": (2, 2),
         "right_after_all": (1, None),
