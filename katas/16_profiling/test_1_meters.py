@@ -205,6 +205,14 @@ def test_a_sample_has_so_many_calls_that_it_is_long_enough(seconds):
     expect(tuple(timing.samples), (seconds, seconds), rtol=1e-9)
 
 
+def test_a_function_that_is_handed_in_twice_has_a_timing_for_each():
+    """It takes 1, 2, 3 ... seconds: after two calls to warm up it is the first and the second in turns."""
+    bench = Bench()
+    work = bench.taking(1.0, 2.0, 3.0, 4.0, 5.0, 6.0)
+    first, second = time_turns(work, work, repeat=2, inner=1, clock=bench.clock)
+    expect((tuple(first.samples), tuple(second.samples)), ((3.0, 6.0), (4.0, 5.0)))
+
+
 def test_a_function_that_lasts_as_long_as_it_must_is_called_once():
     bench = Bench()
     expect(time_calls(bench.taking(0.25), repeat=2, shortest=0.25, clock=bench.clock).inner, 1)
@@ -238,6 +246,14 @@ def test_the_collector_rests_while_a_sample_is_taken_and_is_then_as_it_was():
         expect(gc.isenabled(), switch is gc.enable)
     gc.enable()
     expect(any(seen[1:]) or not seen, False)
+
+
+def test_the_collector_rests_while_the_number_of_calls_is_found_too():
+    """After the warm-up there are runs of 1, 2 and 4 calls, and a sample of 4."""
+    bench, seen = Bench(), []
+    work = bench.taking(0.25)
+    time_calls(lambda: seen.append(gc.isenabled()) or work(), repeat=1, shortest=1.0, clock=bench.clock)
+    expect(seen[1:], [False] * 11)
 
 
 def test_the_collector_is_as_it_was_also_if_the_function_raises():

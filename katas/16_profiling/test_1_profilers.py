@@ -298,6 +298,33 @@ def test_an_operation_inside_another_is_deeper_and_not_its_own_time(bench):
     )
 
 
+def test_operations_and_rules_inside_of_a_rule_are_deeper_and_not_its_own_time(bench):
+    @op
+    def outer(x):
+        return x * 1
+
+    @outer.gradient
+    def outer_back(grad):
+        bench.now += 100
+        takes(grad, ns=5)
+        _, back = takes.vjp(grad, ns=7)  # not by a call, so that these 7 are its own
+        back(grad)
+        bench.now += 200
+        return grad * 1
+
+    with OpProfiler(clock=bench.clock) as profile:
+        outer(leaf(2)).backward(np.ones(2))
+    expect(
+        [(e.name, e.phase, e.depth, e.duration_ns, e.self_ns) for e in profile.events],
+        [
+            ("outer", "forward", 0, 0, 0),
+            ("takes", "forward", 1, 5, 5),
+            ("takes", "backward", 1, 21, 21),
+            ("outer", "backward", 0, 333, 307),
+        ],
+    )
+
+
 def test_counting_costs_is_not_in_the_time_of_the_operation(bench):
     """The clock is read right before the call and right after it; two readings an event."""
     with OpProfiler(clock=bench.clock) as profile:
@@ -541,6 +568,17 @@ def test_the_way_back_costs_twice_the_call_it_belongs_to():
         expect(back, [big, small] if first else [small, big])
         moved = [event.bytes for event in profile.events]
         expect(sorted(moved[2:]), sorted(2 * one for one in moved[:2]))
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_calls_that_share_one_input_of_two_are_told_apart(place):
+    """Results of one shape: 8 * 6 bytes, and so has the shared input; the other one has 8 * 3 or 8 * 6."""
+    shared, row, table = leaf(2, 3), leaf(3), leaf(2, 3)
+    with OpProfiler() as profile:
+        results = [mul(*([shared, x] if place else [x, shared])) for x in (row, table)]
+        for y in results:
+            y.backward(np.ones((2, 3)))
+    expect([event.bytes for event in profile.events], [120, 144, 240, 288])
 
 
 def test_a_call_that_never_goes_back_does_not_lend_its_cost():
@@ -907,6 +945,18 @@ def test_the_modules_are_afterwards_as_they_were():
     profile_modules(model, Tensor(np.ones((1, 2), np.float32)), memory=True)
     expect(here(), before)
     expect((list(vars(model)), list(vars(model.below[0]))), (list(attributes[0]), list(attributes[1])))
+
+
+def test_what_somebody_else_put_in_place_of_a_call_is_used_and_put_back():
+    seen = []
+
+    def noting(module, *inputs):
+        seen.append(type(module).__name__)
+        return MODULE_CALL(module, *inputs)
+
+    Module.__call__ = noting
+    profile_modules(Sleepy(1, Sleepy(2)), np.ones(1))
+    expect((Module.__call__ is noting, seen), (True, ["Sleepy", "Sleepy"]))
 
 
 def test_a_model_that_raises_leaves_nothing_behind():

@@ -179,6 +179,12 @@ def test_the_bound_is_that_of_most_of_its_time_not_of_most_of_its_calls():
     expect(bottlenecks(calls, MACHINE)[0].bound, "overhead")
 
 
+def test_the_bound_does_not_go_by_time_inside_other_calls():
+    """Of its own time, 10 us are of a call that is overhead, and 30 of one that is bound by memory."""
+    calls = [event("mixed", 0, 90_000, own=10_000, flops=1), event("mixed", 0, 30_000, moved=200)]
+    expect(bottlenecks(calls, MACHINE)[0].bound, "memory")
+
+
 def test_time_inside_other_calls_is_theirs():
     found = bottlenecks(
         [event("outer", 0, 90_000, own=10_000), event("inner", 0, 80_000, depth=1, flops=1000)], MACHINE
@@ -189,7 +195,10 @@ def test_time_inside_other_calls_is_theirs():
 def test_only_the_top_ones_are_told():
     events = [event(name, 0, 1000 * (i + 1)) for i, name in enumerate("abcdefg")]
     expect([one.name for one in bottlenecks(events, MACHINE)], list("gfedc"))
-    expect([one.name for one in bottlenecks(events, MACHINE, top=2)], ["g", "f"])
+    # Shares are of all the time, 28 us.
+    expect(
+        [(one.name, one.share) for one in bottlenecks(events, MACHINE, top=2)], [("g", 7 / 28), ("f", 6 / 28)]
+    )
     expect(len(bottlenecks(events, MACHINE, top=50)), 7)
     expect(bottlenecks([], MACHINE), [])
     expect(len(bottlenecks(iter(events), MACHINE)), 5)

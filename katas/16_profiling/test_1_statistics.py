@@ -179,6 +179,12 @@ def test_slopes_are_found_row_by_row():
     expect(slopes_of(x[:0], y[:0]).shape, (0,))
 
 
+def test_points_of_one_size_have_no_slope_whatever_their_mean_is_rounded_to():
+    same = np.log(np.arange(2.0, 100.0))[:, None] * np.ones(6)
+    for points in (3, 6):
+        expect(slopes_of(same[:, :points], np.ones((98, points))), np.full(98, np.nan))
+
+
 def test_slopes_do_not_change_their_points():
     x, y = np.array([1.0, 2.0]), np.array([3.0, 5.0])
     slopes_of(x, y)
@@ -227,6 +233,8 @@ def counted(a, b):
     ("n", "m", "ways"),
     [
         (1, 1, [1, 1]),
+        (0, 3, [1]),
+        (2, 0, [1]),
         (2, 1, [1, 1, 1]),
         (1, 3, [1, 1, 1, 1]),
         (2, 2, [1, 1, 2, 1, 1]),
@@ -244,6 +252,14 @@ def test_orders_add_up_to_all_and_read_the_same_backwards(n, m):
     expect((len(ways), sum(ways)), (n * m + 1, math.comb(n + m, n)))
     expect(ways, ways[::-1])
     expect(ways, list(orders(m, n)))
+
+
+def test_orders_are_right_whatever_was_done_to_those_of_before():
+    """One a may have any number of 19 b's below it. (No other test asks for these.)"""
+    ways = orders(1, 19)
+    if isinstance(ways, list):
+        ways.clear()
+    expect(list(orders(1, 19)), [1] * 20)
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -571,6 +587,12 @@ def test_alarms_are_rarely_false_and_changes_are_rarely_missed():
 def test_a_threshold_is_above_1(threshold):
     with expect_error(ValueError, str(threshold)):
         detect_regression([1.0, 2.0], [1.0, 2.0], threshold=threshold, rng=new())
+
+
+@pytest.mark.parametrize("alpha", [0.0, 1.0, -0.5])
+def test_an_alpha_that_leaves_no_confidence_is_an_error(alpha):
+    with expect_error(ValueError):
+        detect_regression([1.0, 2.0], [1.0, 2.0], alpha=alpha, rng=new())
 
 
 def test_samples_that_are_no_times_are_an_error():

@@ -1,5 +1,6 @@
 """Believable wrong solutions of kata 16.  Each takes the reference and spoils one thing in it."""
 
+import functools
 import gc
 import json
 import os
@@ -146,6 +147,19 @@ def the_collector_is_on_afterwards_in_any_case(m):
 
 
 @caught_by(1)
+def the_collector_rests_while_samples_are_taken_only(m):
+    rewritten(
+        m,
+        "time_turns",
+        ("    with gc_paused():\n        calls = []", "    calls = []\n    if True:"),
+        (
+            "        samples: list[list[float]] = [[] for _ in functions]",
+            "        samples = [[] for _ in functions]\n    with gc_paused():",
+        ),
+    )
+
+
+@caught_by(1)
 def a_sample_that_is_just_long_enough_is_too_short(m):
     rewritten(m, "time_turns", ("run(function, count) < shortest", "run(function, count) <= shortest"))
 
@@ -164,6 +178,19 @@ def a_clock_that_stands_still_goes_on_for_ever(m):
 @caught_by(1)
 def all_functions_get_the_calls_of_the_first(m):
     rewritten(m, "time_turns", ("calls.append(count)", "calls.append(calls[0] if calls else count)"))
+
+
+@caught_by(1)
+def samples_are_filed_under_their_function(m):
+    rewritten(
+        m,
+        "time_turns",
+        (
+            "samples: list[list[float]] = [[] for _ in functions]",
+            "filed = {function: [] for function in functions}\n"
+            "        samples = [filed[function] for function in functions]",
+        ),
+    )
 
 
 @caught_by(1)
@@ -430,6 +457,11 @@ def parameters_left_out_have_no_defaults(m):
 @caught_by(1)
 def defaults_win_over_parameters(m):
     rewritten(m, "op_flops", ("{**op.params, **params}", "{**params, **op.params}"))
+
+
+@caught_by(1)
+def parameters_become_defaults(m):
+    rewritten(m, "op_flops", ("{**op.params, **params}", "op.params.update(params) or op.params"))
 
 
 @caught_by(1)
@@ -791,6 +823,24 @@ def the_way_back_is_not_seen(m):
 
 
 @caught_by(1)
+def the_way_back_has_a_watch_of_its_own(m):
+    rewritten(
+        m,
+        "OpProfiler.__enter__",
+        (
+            "self._undo = contextlib.ExitStack()",
+            "self._undo = contextlib.ExitStack()\n    self._back = Stopwatch(self.clock, self.memory)",
+        ),
+    )
+    rewritten(m, "OpProfiler._watch_rule", ("self._watch.time(pull", "self._back.time(pull"))
+
+
+@caught_by(1)
+def the_way_back_is_never_inside_of_another_call(m):
+    rewritten(m, "OpProfiler._watch_rule", ('"backward", span,', '"backward", span._replace(depth=0),'))
+
+
+@caught_by(1)
 def rules_stay_watched(m):
     rewritten(m, "OpProfiler._watch_rule", ("    self._undo.callback(put_back)\n", ""))
 
@@ -850,6 +900,16 @@ def the_way_back_costs_as_much_as_the_way_there(m):
 @caught_by(1)
 def calls_are_known_by_op_and_shape(m):
     m.OpProfiler._key = staticmethod(lambda op, out, kept: (op, out.shape))
+
+
+@caught_by(1)
+def calls_are_known_by_the_first_thing_they_kept(m):
+    m.OpProfiler._key = staticmethod(lambda op, out, kept: (op, out.shape, *map(id, kept[:1])))
+
+
+@caught_by(1)
+def calls_are_known_by_the_last_thing_they_kept(m):
+    m.OpProfiler._key = staticmethod(lambda op, out, kept: (op, out.shape, *map(id, kept[-1:])))
 
 
 @caught_by(1)
@@ -1000,6 +1060,22 @@ def modules_stay_watched_when_somebody_stops_it_all(m):
             f"        finally:\n            {put_back}",
             f"        except Exception:\n            {put_back}\n            raise\n        {put_back}",
         ),
+    )
+
+
+@caught_by(1)
+def modules_are_called_as_they_were_at_the_import(m):
+    m.at_the_import = m.Module.__call__
+    rewritten(m, "profile_modules", ("memory), Module.__call__", "memory), at_the_import"))
+
+
+@caught_by(1)
+def modules_are_put_back_as_they_were_at_the_import(m):
+    m.at_the_import = m.Module.__call__
+    rewritten(
+        m,
+        "profile_modules",
+        ('setattr(Module, "__call__", call)', 'setattr(Module, "__call__", at_the_import)'),
     )
 
 
@@ -1270,6 +1346,20 @@ def the_bound_is_that_of_the_first_call(m):
 
 
 @caught_by(1)
+def the_bound_goes_by_time_inside_other_calls_too(m):
+    rewritten(m, "bottlenecks", ("[bound] += event.self_ns", "[bound] += event.duration_ns"))
+
+
+@caught_by(1)
+def shares_are_of_the_top_ones(m):
+    rewritten(
+        m,
+        "bottlenecks",
+        ("row.share, seconds", "row.self_ns / max(1, sum(r.self_ns for r in by_op(events)[:top])), seconds"),
+    )
+
+
+@caught_by(1)
 def bottlenecks_are_by_total_time(m):
     rewritten(m, "bottlenecks", ("row.self_ns / 1e9", "row.total_ns / 1e9"))
 
@@ -1460,6 +1550,11 @@ def slopes_go_through_zero(m):
 
 
 @caught_by(1)
+def sizes_are_the_same_if_they_are_their_mean(m):
+    rewritten(m, "slopes_of", ("np.ptp(x, axis=-1) < 1e-9", "(x * x).sum(axis=-1) == 0"))
+
+
+@caught_by(1)
 def points_are_centred_in_place(m):
     rewritten(
         m,
@@ -1571,6 +1666,17 @@ def nan_is_a_number(m):
 def orders_begin_with_two(m):
     right = m.orders
     m.orders = lambda n, k: [2 * way for way in right(n, k)]
+
+
+@caught_by(1)
+def orders_are_remembered_and_handed_out(m):
+    m.orders = functools.cache(m.orders)
+
+
+@caught_by(1)
+def of_one_side_alone_there_are_no_orders(m):
+    right = m.orders
+    m.orders = lambda n, k: right(n, k) if n and k else []
 
 
 @caught_by(1)
@@ -1754,6 +1860,13 @@ def the_threshold_is_as_far_below_1_as_above(m):
 @caught_by(1)
 def the_interval_always_has_95_percent(m):
     rewritten(m, "detect_regression", ("confidence=1 - alpha", "confidence=0.95"))
+
+
+@caught_by(1)
+def an_alpha_without_a_confidence_is_brought_to_one(m):
+    rewritten(
+        m, "detect_regression", ("confidence=1 - alpha", "confidence=min(max(1 - alpha, 0.001), 0.999)")
+    )
 
 
 @caught_by(1)

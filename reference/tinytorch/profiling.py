@@ -547,7 +547,7 @@ class OpProfiler:
         self._undo.callback(setattr, Op, "__call__", Op.__call__)
         call = Op.__call__
 
-        def watched(op: Op, *inputs: Any, **params: Any) -> Tensor:
+        def watched(op: Op, /, *inputs: Any, **params: Any) -> Tensor:
             return self._forward(call, op, inputs, params)
 
         setattr(Op, "__call__", watched)  # noqa: B010
@@ -713,7 +713,7 @@ def profile_modules(
     spans: dict[Module, list[Span]] = {module: [] for module in paths}
     watch, call = Stopwatch(clock, memory), Module.__call__
 
-    def watched(module: Module, *args: Any, **options: Any) -> Any:
+    def watched(module: Module, /, *args: Any, **options: Any) -> Any:
         if module not in paths:
             return call(module, *args, **options)
         out, span = watch.time(call, module, *args, **options)

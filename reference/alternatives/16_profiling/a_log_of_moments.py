@@ -313,7 +313,7 @@ class Stopwatch:
         self.clock, self.done, self.depth = clock, [], 0
         self.peaks = Peaks() if memory else None
 
-    def time(self, function, *args, **options):
+    def time(self, function, /, *args, **options):
         depth, mark, peak = self.depth, len(self.done), None
         self.depth += 1
         if self.peaks:
@@ -381,7 +381,7 @@ class OpProfiler:
         inside.close()
 
     def _instead_of(self, call):
-        def watched(op, *inputs, **params):
+        def watched(op, /, *inputs, **params):
             if not self._sees():
                 return call(op, *inputs, **params)
             out, span = self._watch.time(call, op, *inputs, **params)
@@ -464,7 +464,7 @@ def profile_modules(model, *inputs, memory=False, clock=time.perf_counter_ns):
         paths.setdefault(module, path)
     watch, spans, true = Stopwatch(clock, memory), defaultdict(list), Module.__call__
 
-    def watched(module, *args, **options):
+    def watched(module, /, *args, **options):
         if module not in paths:
             return true(module, *args, **options)
         out, span = watch.time(true, module, *args, **options)
