@@ -21,6 +21,11 @@ from tinytorch.layers import Buffer, Linear, Module, Parameter
 from tinytorch.networks import MLP, Sequential
 from tinytorch.spatial import BatchNorm2d, Conv2d
 
+try:
+    import resource
+except ImportError:  # Windows has no limits for one process
+    resource = None
+
 steady = settings(deadline=None, derandomize=True, max_examples=25)
 SEEDS = st.integers(0, 2**32 - 1)
 
@@ -91,6 +96,11 @@ def test_quantized_models_are_reported_as_they_are():
     expect(rows["0.weight"], ("int8", 128))
     expect(rows["0.scale"], ("float32", 64))
     expect(size_report(net)[-1].dense, 4 * (8 * 16 + 16 + 16 * 4 + 4))
+
+
+def test_only_what_is_0_counts_as_0():
+    rows = size_report(Holding(a=np.array([0.0, 1e-12, 1e-300, -1e-9])))
+    expect([row.sparsity for row in rows], [0.25, 0.25])
 
 
 def test_models_of_nothing_have_a_size_too():
@@ -232,6 +242,21 @@ def test_a_file_is_there_whole_or_not_at_all(tmp_path, monkeypatch):
     assert (tmp_path / "w").read_bytes() != before
 
 
+def test_nor_is_anything_left_where_a_disk_is_full_half_way(tmp_path):
+    """No file may become larger than 16 KiB, where the system can say so; this one would have 40."""
+    save_compressed(MLP([2, 3], rng=new()), tmp_path / "w")
+    before = (tmp_path / "w").read_bytes()
+    if resource is not None:
+        usual = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 14, usual[1]))
+        try:
+            with expect_error(OSError):
+                save_compressed(MLP([100, 100], rng=new()), tmp_path / "w")
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, usual)
+    expect([(p.name, p.read_bytes()) for p in tmp_path.iterdir()], [("w", before)])
+
+
 class Stopped(BaseException):
     """What Ctrl-C raises is no Exception either."""
 
@@ -309,6 +334,15 @@ def test_a_file_that_was_cut_off_is_named(tmp_path):
     same(load_compressed(file), state)
     for end in {0, 1, 3, 4, 10, 30, len(raw) // 2, len(raw) - 5, len(raw) - 4, len(raw) - 1}:
         file.write_bytes(raw[:end])
+        with expect_error(ValueError, "torn.bin"):
+            load_compressed(file)
+
+
+def test_a_file_that_is_too_long_is_named(tmp_path):
+    file, raw, state = written(tmp_path)
+    same(load_compressed(file), state)
+    for more in (b"\0", raw[-4:], bytes(1000), raw):
+        file.write_bytes(raw + more)
         with expect_error(ValueError, "torn.bin"):
             load_compressed(file)
 

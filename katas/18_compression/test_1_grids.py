@@ -93,6 +93,8 @@ def test_many_ranges_make_many_grids(symmetric):
     for i in np.ndindex(2, 2):
         one, at = quantization_grid(float(low[i]), float(high[i]), 8, symmetric)
         expect([scale[i], zero[i]], [one, at])
+    for some in (low.tolist(), high.tolist()), (Tensor(low), Tensor(high)):
+        expect(list(quantization_grid(*some, 8, symmetric)), [scale, zero])
 
 
 @pytest.mark.parametrize("symmetric", [True, False])
@@ -221,6 +223,7 @@ def test_a_range_holds_whatever_the_numbers_are():
     expect(quantize(x, axis=1, within=(-12.7, 0)).scale, np.array([0.1, 0.1]))
     q = quantize(x, axis=1, within=(np.array([0.0, 0.0]), np.array([12.7, 127.0])))
     expect([q.scale, q.values], [np.array([0.1, 1.0]), np.array([[10, 50], [20, 100]], np.int8)])
+    expect(quantize(x, axis=1, within=([0.0, 0.0], [12.7, 127.0])).scale, q.scale)
 
 
 def test_differences_of_bytes_are_taken_in_floats():
@@ -299,6 +302,8 @@ def test_what_is_not_finite_has_no_grid(wrong):
 def test_an_axis_that_is_not_there_is_named(axis):
     with expect_error(ValueError, str(axis), "(2, 3)"):
         quantize(np.ones((2, 3)), axis=axis)
+    with expect_error(ValueError, str(axis), "()"):
+        quantize(np.ones(()), axis=axis)
 
 
 # 18.9 MinMaxObserver.observe, MinMaxObserver.range
@@ -372,6 +377,7 @@ def test_few_numbers_far_away_do_not_count():
     seen = PercentileObserver(percentile=90, bins=8)
     seen.observe(np.repeat([-3.5, -0.5, 0.5, 2.5, 4.0], [1, 50, 45, 3, 1]))
     expect(seen.range(), (-1.0, 1.0))
+    assert all(type(end) is float for end in seen.range())
 
 
 def test_just_as_many_as_are_allowed_are_left_out():
@@ -474,6 +480,10 @@ def test_what_no_float_can_hold_is_an_error_and_not_a_guess():
     expect(integer_matmul(a, b), np.array([[2**52]]))
     with expect_error(ValueError, "(1, 2)", "(2, 1)"):
         integer_matmul(a, 2 * b)
+    # 2**32 squared is 0 in int64, and of its lowest number there is no positive one.
+    for one, other in ((np.array([[2**32]]), np.array([[2**32]])), (np.array([[-(2**63)]]), np.array([[1]]))):
+        with expect_error(ValueError, "(1, 1)"):
+            integer_matmul(one, other)
 
 
 def test_only_matrices_of_integers_that_fit_are_multiplied():

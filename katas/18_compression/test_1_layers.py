@@ -177,6 +177,10 @@ def test_a_layer_gives_any_input_its_own_dtype(input_range):
     full = QuantizedLinear(Linear(4, 3, rng=new()), input_range=input_range)
     x = normal(2, 4)
     expect(bare(Tensor(x)).data + full.bias.data, full(Tensor(x)).data)
+    linear = Linear(4, 3, rng=new())
+    for p in linear.parameters():
+        p.data = p.data.astype(np.float64)
+    expect(QuantizedLinear(linear, input_range=input_range)(Tensor(x)).dtype, np.float32)
 
 
 @pytest.mark.parametrize("input_range", [None, (-1.0, 1.0)])
@@ -260,6 +264,16 @@ def test_batches_may_be_arrays_tensors_or_pairs():
     for batch in (x, Tensor(x), (x, np.zeros(6, int)), [x, np.zeros(6, int)]):
         expect(calibrate(net, [batch]), expected)
     expect(calibrate(net, (batch for batch in [x])), expected)
+    net, both = MLP([4, 5, 2], rng=new()), batches(1, 2)
+    expect(calibrate(net, iter(both)), calibrate(net, both))  # which can be gone through once
+    small, again = (quantize_model(net, calibration=make(both)) for make in (list, iter))
+    expect([again[i].input_range for i in (0, 2)], [small[i].input_range.data for i in (0, 2)])
+
+
+def test_ids_go_into_a_model_as_ids():
+    net = Sequential(Embedding(5, 4, rng=new()), Linear(4, 2, rng=new()))
+    seen = net[0].weight.data[[4, 0, 2]]
+    expect(calibrate(net, [np.array([4, 0, 2])]), {net[1]: (float(seen.min()), float(seen.max()))})
 
 
 class Counting(Module):
@@ -315,6 +329,26 @@ def test_no_hook_stays_where_somebody_stops_it_all():
     expect((len(vars(net[0])["_forward_hooks"]), net.training, is_grad_enabled()), (0, True, True))
 
 
+class Twice(Module):
+    def __init__(self):
+        self.layer = Linear(4, 4, rng=new())
+
+    def forward(self, x):
+        return self.layer(self.layer(x))
+
+
+def test_of_a_layer_that_is_used_twice_both_inputs_count():
+    net, (x,) = Twice(), batches(1)
+    x *= 0.01  # so that the bias makes what goes in the second time larger
+    both = np.concatenate([x, x @ net.layer.weight.data.T + net.layer.bias.data])
+    expect(calibrate(net, [x]), {net.layer: (float(both.min()), float(both.max()))}, rtol=1e-5)
+    assert abs(both).max() > 2 * abs(x).max()
+
+
+def test_a_model_without_linears_has_no_ranges():
+    expect(calibrate(Sequential(Counting(), ReLU()), batches(1)), {})
+
+
 class Unused(Module):
     def __init__(self):
         self.used, self.spare = Linear(4, 2, rng=new()), Linear(9, 2, rng=new())
@@ -333,6 +367,8 @@ def test_without_batches_there_is_no_range():
         calibrate(MLP([4, 2], rng=new()), [])
     with expect_error(ValueError):
         quantize_model(MLP([4, 2], rng=new()), calibration=iter(()))
+    with expect_error(ValueError):
+        quantize_model(MLP([4, 2], rng=new()), calibration=[])
 
 
 # 18.12 quantize_model
@@ -516,6 +552,7 @@ def test_ends_may_differ_along_an_axis():
     expect(slopes(x, axis=0, within=(low, high)), np.array([[0.0, 0.0], [1.0, 0.0]]))
     expect(slopes(x, axis=-1, within=(low, high)), np.array([[0.0, 1.0], [1.0, 0.0]]))
     expect(slopes(x, axis=0, within=(-4.0, 4.0)), np.array([[1.0, 1.0], [1.0, 0.0]]))
+    expect(slopes(x, axis=1, within=([-1.0, -5.0], [1.0, 5.0])), np.array([[0.0, 1.0], [1.0, 0.0]]))
 
 
 def test_the_gradient_that_came_and_the_ends_stay_as_they_are():
@@ -560,6 +597,9 @@ def test_it_trains_the_very_parameters_of_the_layer():
     x, grad = normal(5, 4), normal(5, 3, seed=1)
     layer(Tensor(x)).backward(grad)
     expect([linear.weight.grad, linear.bias.grad], [grad.T @ x, grad.sum(axis=0)])
+    leaf = Tensor(x, requires_grad=True)
+    layer(leaf).backward(grad)
+    expect(leaf.grad, grad @ quantize(linear.weight, 4, axis=0).dequantize())
     bare = FakeQuantLinear(Linear(4, 3, bias=False, rng=new()))
     expect(bare(Tensor(x)).shape, (5, 3))
 
@@ -803,6 +843,14 @@ def test_gradients_from_before_do_not_count():
         distill(net, pair()[1], data(), SGD(net.parameters(), lr=0.1))
     for p, q in zip(nets[0].parameters(), nets[1].parameters(), strict=True):
         expect(p, q.data)
+
+
+def test_students_and_teachers_read_ids_as_ids():
+    student, teacher = (Sequential(Embedding(5, 3, rng=new(seed))) for seed in (0, 1))
+    ids, labels = np.array([4, 0, 2, 2]), np.array([0, 1, 2, 0])
+    expected = distillation_loss(student[0].weight.data[ids], teacher[0].weight.data[ids], labels)
+    found = distill(student, teacher, [(ids, labels)], SGD(student.parameters(), lr=0.1))
+    expect(found, [expected.item()], rtol=1e-5)
 
 
 def test_a_student_learns_what_its_teacher_knows_where_labels_say_nothing():

@@ -72,6 +72,14 @@ def test_the_count_is_exact_where_all_are_equal():
     expect(magnitude_mask(np.array([2.0, 1.0, 2.0, 2.0]), 0.5), np.array([False, False, True, True]))
 
 
+def test_no_digit_is_lost_before_magnitudes_are_compared():
+    """As float32 all three would be 1, and the first would go."""
+    expect(magnitude_mask(np.array([1 + 1e-9, -1.0, 1 + 2e-9]), 1 / 3), np.array([True, False, True]))
+    net = MLP([3, 1], rng=new())
+    net[0].weight.data = np.array([[1 + 1e-9, -1.0, 1 + 2e-9]])
+    expect(prune_global(net, 1 / 3)["0.weight"], np.array([[True, False, True]]))
+
+
 @pytest.mark.parametrize("sparsity", [0.05, 0.3, 0.5, 0.8, 0.97])
 def test_of_many_equals_those_that_come_first_go(sparsity):
     """1,500 numbers of five magnitudes: enough for a sort that is not stable to mix them."""
@@ -188,6 +196,16 @@ def test_a_model_is_written_over_in_place_and_the_write_is_noted():
     assert all(version(a) > b for a, b in zip(arrays, before, strict=True))
 
 
+def test_weights_are_pruned_however_they_lie_in_memory_and_frozen_ones_too():
+    net = MLP([3, 2], rng=new())
+    net[0].weight.data = weight = np.array([[1, 5], [4, 2], [3, 6]], np.float32).T
+    net[0].weight.requires_grad = False
+    masks = prune_global(net, 0.5)
+    expect(masks["0.weight"], np.array([[False, True, False], [True, False, True]]))
+    expect(weight, np.array([[0, 4, 0], [5, 0, 6]], np.float32))
+    assert net[0].weight.data is weight
+
+
 def test_kernels_are_weights_and_norms_are_not():
     net = Sequential(Conv2d(2, 3, 3, rng=new()), BatchNorm2d(3), Linear(3, 2, rng=new()))
     net[1].weight.data[...] = 0.001
@@ -250,6 +268,8 @@ def test_sparsity_rises_quickly_and_then_slowly():
 def test_before_it_begins_it_is_what_it_begins_with_and_after_its_end_what_it_ends_with():
     found = [gradual_sparsity(step, 10, 20, 0.9, 0.3) for step in (-5, 0, 9, 10, 15, 20, 21, 10_000)]
     expect(found, [0.3, 0.3, 0.3, 0.3, 0.9 - 0.6 / 8, 0.9, 0.9, 0.9])
+    found = [gradual_sparsity(step, 10, 20, 0.2, 0.9) for step in (0, 15, 20)]  # it may fall, too
+    expect(found, [0.9, 0.2 + 0.7 / 8, 0.2])
 
 
 def test_it_may_all_happen_at_one_step():
@@ -379,6 +399,21 @@ def test_a_fit_that_begins_with_masks_keeps_them():
     expect(zeros(net), 0.5)
     for name, mask in masks.items():
         expect(pruner.masks[name], mask)
+
+
+def test_masks_that_hide_nothing_are_masks():
+    net = MLP([4, 6, 2], rng=new())
+    pruner = Pruner(net, lambda step: step / 100)
+    pruner.on_fit_begin(Standing(0))
+    pruner.on_fit_begin(Standing(25))
+    expect((zeros(net), pruner.sparsity), (0.0, 0.0))
+
+
+@pytest.mark.parametrize("schedule", [0, 1])
+def test_a_schedule_may_be_a_whole_number(schedule):
+    net = MLP([4, 6, 2], rng=new())
+    Pruner(net, schedule).on_fit_begin(Standing())
+    expect(zeros(net), float(schedule))
 
 
 def test_a_fit_that_begins_late_begins_with_what_is_due():

@@ -11,7 +11,7 @@ from dojo.expect import expect, expect_error
 from tinytorch import autograd  # noqa: F401
 from tinytorch.activations import Dropout, ReLU, Tanh
 from tinytorch.compression import prune_channels, prune_neurons, shrink_mlp
-from tinytorch.layers import Linear, Module, Parameter
+from tinytorch.layers import Buffer, Linear, Module, Parameter
 from tinytorch.networks import MLP, Sequential
 from tinytorch.spatial import BatchNorm2d, Conv2d, Flatten, GlobalAvgPool, MaxPool2d
 from tinytorch.tensor import Tensor
@@ -101,6 +101,9 @@ def test_all_may_stay_and_biases_may_be_missing():
     expect([one.weight, two.weight], [f32([[1], [2]]), f32([[1, 2]])])
     assert one.bias is None
     assert two.bias is None
+    one, two = prune_neurons(first, linear([[1, 2]], [7]), 1)
+    assert one.bias is None
+    expect(two.bias, f32([7]))
 
 
 def test_layers_that_are_given_stay_and_share_nothing_with_the_new_ones():
@@ -205,7 +208,7 @@ def test_what_stands_between_is_copied_and_keeps_its_options():
     net = Sequential(Flatten(), *MLP([4, 6, 2], ReLU, 0.25, rng=new())).eval()
     small = shrink_mlp(net, 0.5)
     expect([type(layer).__name__ for layer in small], ["Flatten", "Linear", "ReLU", "Dropout", "Linear"])
-    expect((small[3].p, small[3].training), (0.25, False))
+    expect((small[3].p, [layer.training for layer in (small, *small)]), (0.25, [False] * 6))
     assert all(a is not b for a, b in zip(small, net, strict=True))
     x = Tensor(np.ones((2, 2, 2), np.float32))
     expect(small(x).shape, (2, 2))
@@ -230,12 +233,19 @@ def test_one_layer_alone_has_no_hidden_ones():
 
 
 def test_what_has_parameters_must_not_stand_between():
-    net = Sequential(Linear(4, 4, rng=new()), BatchNorm2d(4), Linear(4, 2, rng=new()))
-    with expect_error(TypeError, "BatchNorm2d"):
-        shrink_mlp(net, 0.5)
-    net = Sequential(Linear(4, 4, rng=new()), Sequential(Linear(4, 4, rng=new())), Linear(4, 2, rng=new()))
-    with expect_error(TypeError, "Sequential"):
-        shrink_mlp(net, 0.5)
+    frozen = Last()
+    frozen.scale.requires_grad = False
+    for between in (BatchNorm2d(4), Sequential(Linear(4, 4, rng=new())), frozen, Shift()):
+        net = Sequential(Linear(4, 4, rng=new()), between, Linear(4, 2, rng=new()))
+        with expect_error(TypeError, type(between).__name__):
+            shrink_mlp(net, 0.5)
+
+
+def test_what_has_none_may_be_of_any_kind():
+    net = Sequential(Linear(4, 6, rng=new()), Half(), Sequential(ReLU()), Linear(6, 2, rng=new()))
+    small = shrink_mlp(net, 0.5)
+    expect(shapes(small), [(3, 4), (2, 3)])
+    expect([type(layer) for layer in small], [type(layer) for layer in net])
 
 
 def test_but_before_and_after_it_may():
@@ -251,6 +261,19 @@ def test_but_before_and_after_it_may():
     expect(small[0](x), conv(x).data)
 
 
+class Half(Module):
+    def forward(self, x):
+        return x * 0.5
+
+
+class Shift(Module):
+    def __init__(self):
+        self.by = Buffer(np.ones(1, np.float32))
+
+    def forward(self, x):
+        return x + self.by
+
+
 class Last(Module):
     def __init__(self):
         self.scale = Parameter(np.ones(1, np.float32))
@@ -261,8 +284,9 @@ class Last(Module):
 
 @pytest.mark.parametrize("share", [-0.5, 2.0, float("nan")])
 def test_a_share_of_neurons_that_is_none_is_named(share):
-    with expect_error(ValueError, str(share)):
-        shrink_mlp(MLP([4, 6, 2], rng=new()), share)
+    for widths in ([4, 6, 2], [4, 2]):  # also where there is nothing to take away
+        with expect_error(ValueError, str(share)):
+            shrink_mlp(MLP(widths, rng=new()), share)
 
 
 # 18.6 prune_channels
@@ -312,14 +336,15 @@ def test_with_a_norm_its_weights_count_and_their_signs_do_not():
     assert one.bias is None
 
 
-def test_options_of_all_three_stay():
+@pytest.mark.parametrize("training", [True, False])
+def test_options_and_modes_of_all_three_stay(training):
     first = conv(4, 2, (3, 5), stride=2, padding=(1, 2), dilation=1)
-    norm, second = BatchNorm2d(4, eps=0.1, momentum=None).eval(), conv(3, 4, 1, stride=(2, 1), dilation=2)
-    one, between, two = prune_channels(first, norm, second, 3)
-    expect((between.training, one.training, two.training), (False, True, True))
+    norm, second = BatchNorm2d(4, eps=0.1, momentum=None), conv(3, 4, 1, stride=(2, 1), padding=1, dilation=2)
+    one, between, two = prune_channels(*(layer.train(training) for layer in (first, norm, second)), 3)
+    expect([layer.training for layer in (one, between, two)], [training] * 3)
     expect((one.stride, one.padding, one.dilation, one.groups), (2, (1, 2), 1, 1))
     expect((between.eps, between.momentum), (0.1, None))
-    expect((two.stride, two.dilation), ((2, 1), 2))
+    expect((two.stride, two.padding, two.dilation), ((2, 1), 1, 2))
     expect([type(layer) for layer in (one, between, two)], [Conv2d, BatchNorm2d, Conv2d])
 
 

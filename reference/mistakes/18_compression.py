@@ -143,6 +143,13 @@ def a_share_is_clipped(m):
     )
 
 
+@caught_by(1)
+def magnitudes_are_float32(m):
+    rewritten(
+        m, "magnitude_mask", ("np.abs(floating(weight))", "np.abs(floating(weight)).astype(np.float32)")
+    )
+
+
 # 18.2 prune_global
 
 
@@ -235,6 +242,22 @@ def weights_are_zeroed_before_the_share_is_looked_at(m):
         return right(model, sparsity)
 
     m.prune_global = prune_global
+
+
+@caught_by(1)
+def weights_are_written_in_one_row(m):
+    def apply_masks(model, masks):
+        for name, p in m.weights_of(model):
+            p.data.reshape(-1)[~masks[name].reshape(-1)] = 0  # which may be a copy
+            m.increment_version(p.data)
+
+    m.apply_masks = apply_masks
+
+
+@caught_by(1)
+def frozen_weights_are_spared(m):
+    right = m.weights_of
+    m.weights_of = lambda model: [(name, p) for name, p in right(model) if p.requires_grad]
 
 
 # 18.3 gradual_sparsity, Pruner
@@ -425,6 +448,28 @@ def every_may_be_nothing(m):
         self.model, self.schedule, self.every, self.masks = model, schedule, max(every, 1), {}
 
     m.Pruner.__init__ = __init__
+
+
+@caught_by(1)
+def a_schedule_must_rise(m):
+    rewritten(m, "gradual_sparsity", ("if end < begin:", "if end < begin or final < initial:"))
+
+
+@caught_by(1)
+def a_whole_number_is_no_sparsity(m):
+    rewritten(
+        m,
+        "Pruner.prune",
+        (
+            "self.schedule(step) if callable(self.schedule) else self.schedule",
+            "self.schedule if isinstance(self.schedule, float) else self.schedule(step)",
+        ),
+    )
+
+
+@caught_by(1)
+def masks_that_hide_nothing_are_drawn_anew(m):
+    rewritten(m, "Pruner.on_fit_begin", ("if self.masks:", "if self.sparsity:"))
 
 
 # 18.4 sparse_bytes
@@ -722,6 +767,76 @@ def the_model_itself_shrinks(m):
     m.shrink_mlp = shrink_mlp
 
 
+@caught_by(1)
+def both_layers_have_a_bias_or_none_has(m):
+    right = m.prune_neurons
+
+    def prune_neurons(first, second, keep):
+        one, two = right(first, second, keep)
+        if one.bias is None:
+            two.bias = None
+        return one, two
+
+    m.prune_neurons = prune_neurons
+
+
+@caught_by(1)
+def smaller_layers_are_in_training(m):
+    right = m.prune_neurons
+
+    def prune_neurons(first, second, keep):
+        one, two = right(first, second, keep)
+        one.training = two.training = True
+        return one, two
+
+    m.prune_neurons = prune_neurons
+
+
+@caught_by(1)
+def a_smaller_model_is_put_together_anew(m):
+    right = m.shrink_mlp
+    m.shrink_mlp = lambda model, keep_fraction: m.Sequential(*right(model, keep_fraction))
+
+
+@caught_by(1)
+def a_share_is_looked_at_where_neurons_go(m):
+    rewritten(
+        m,
+        "shrink_mlp",
+        ('    check_share("keep_fraction", keep_fraction)\n', ""),
+        ("        keep = max", '        check_share("keep_fraction", keep_fraction)\n        keep = max'),
+    )
+
+
+@caught_by(1)
+def buffers_may_stand_between(m):
+    rewritten(m, "shrink_mlp", ("between.state_dict()", "list(between.parameters())"))
+
+
+@caught_by(1)
+def what_is_frozen_may_stand_between(m):
+    rewritten(m, "shrink_mlp", ("between.state_dict()", "any(p.requires_grad for p in between.parameters())"))
+
+
+@caught_by(1)
+def containers_may_not_stand_between(m):
+    rewritten(
+        m, "shrink_mlp", ("between.state_dict()", "between.state_dict() or isinstance(between, Sequential)")
+    )
+
+
+@caught_by(1)
+def only_what_is_well_known_may_stand_between(m):
+    rewritten(
+        m,
+        "shrink_mlp",
+        (
+            "between.state_dict()",
+            'between.state_dict() or not type(between).__module__.startswith("tinytorch.")',
+        ),
+    )
+
+
 # 18.6 prune_channels
 
 
@@ -903,6 +1018,30 @@ def the_norm_is_shared(m):
     m.prune_channels = prune_channels
 
 
+@caught_by(1)
+def convolutions_are_in_training_again(m):
+    right = m.prune_channels
+
+    def prune_channels(conv, norm, following, keep):
+        one, between, two = right(conv, norm, following, keep)
+        one.training = two.training = True
+        return one, between, two
+
+    m.prune_channels = prune_channels
+
+
+@caught_by(1)
+def the_padding_of_what_reads_is_forgotten(m):
+    right = m.prune_channels
+
+    def prune_channels(conv, norm, following, keep):
+        made = right(conv, norm, following, keep)
+        made[2].padding = 0
+        return made
+
+    m.prune_channels = prune_channels
+
+
 # 18.7 quantization_grid
 
 
@@ -1040,6 +1179,16 @@ def any_number_of_bits_will_do(m):
         return (1 - half if symmetric else -half), half - 1
 
     m.bounds = bounds
+
+
+@caught_by(1)
+def ends_are_no_lists(m):
+    m.numbers = lambda end: end.astype(np.float64) if np.ndim(end) else np.float64(end)
+    rewritten(
+        m,
+        "quantization_grid",
+        ("np.asarray(low, np.float64), np.asarray(high, np.float64)", "numbers(low), numbers(high)"),
+    )
 
 
 # 18.8 quantize, dequantize
@@ -1231,6 +1380,21 @@ def dequantized_numbers_are_float64(m):
     m.QuantizedArray.dequantize = lambda self: right(self).astype(np.float64)
 
 
+@caught_by(1)
+def what_has_no_axes_has_any(m):
+    rewritten(
+        m,
+        "quantize",
+        ("if not -x.ndim <= axis < x.ndim:", "if x.ndim and not -x.ndim <= axis < x.ndim:"),
+        ("axis %= x.ndim", "axis = axis % x.ndim if x.ndim else None"),
+    )
+
+
+@caught_by(1)
+def ends_for_each_place_are_no_lists(m):
+    rewritten(m, "quantize", ("np.broadcast_to(end, low.shape)", "0 * low + 1.0 * end"))
+
+
 # 18.9 observers
 
 
@@ -1359,6 +1523,16 @@ def ends_are_in_the_middle_of_bins(m):
         return (low + half, high - half) if high - low > 2 * half else (low, high)
 
     m.PercentileObserver.range = range_
+
+
+@caught_by(1)
+def ends_of_bins_are_numpy_s(m):
+    rewritten(
+        m,
+        "PercentileObserver.range",
+        ("float(edges[below])", "edges[below]"),
+        ("float(edges[::-1][above])", "edges[::-1][above]"),
+    )
 
 
 # 18.10 integer_matmul, quantized_matmul
@@ -1554,6 +1728,30 @@ def sums_are_scaled_twice_in_float32(m):
 def products_are_float64(m):
     right = m.quantized_matmul
     m.quantized_matmul = lambda a, b: right(a, b).astype(np.float64)
+
+
+@caught_by(1)
+def a_bound_wraps_around(m):
+    rewritten(
+        m,
+        "integer_matmul",
+        (
+            "a.shape[1] * math.prod(max(int(m.max(initial=0)), -int(m.min(initial=0))) for m in (a, b))",
+            "a.shape[1] * np.prod([max(int(m.max(initial=0)), -int(m.min(initial=0))) for m in (a, b)])",
+        ),
+    )
+
+
+@caught_by(1)
+def magnitudes_of_factors_are_those_of_int64(m):
+    rewritten(
+        m,
+        "integer_matmul",
+        (
+            "max(int(m.max(initial=0)), -int(m.min(initial=0))) for m in (a, b)",
+            "int(np.abs(m.astype(np.int64)).max(initial=0)) for m in (a, b)",
+        ),
+    )
 
 
 # 18.11 quantized_affine, QuantizedLinear
@@ -1847,6 +2045,11 @@ def a_quantised_product_is_float32(m):
     _forward(m, lambda self, x, usual: m.Tensor(usual(self, x).data.astype(np.float32)))
 
 
+@caught_by(1)
+def a_layer_of_float64_gives_float64(m):
+    rewritten(m, "QuantizedLinear.forward", (".astype(array.dtype, copy=False)", ""))
+
+
 # 18.12 calibrate, quantize_model
 
 
@@ -2135,6 +2338,79 @@ def a_model_is_copied_and_then_quantized(m):
     ]
 
 
+@caught_by(1)
+def batches_are_gone_through_for_each_layer(m):
+    right = m.calibrate
+
+    def calibrate(model, batches, observer=m.MinMaxObserver):
+        linears = [layer for layer in model.modules() if isinstance(layer, m.Linear)]
+        if not linears:
+            return right(model, batches, observer)
+        ranges, failed = {}, None
+        for layer in linears:
+            try:
+                ranges.update(
+                    {key: ends for key, ends in right(model, batches, observer).items() if key is layer}
+                )
+            except ValueError as error:
+                failed = error
+        if failed and not ranges:
+            raise failed
+        return ranges
+
+    m.calibrate = calibrate
+
+
+@caught_by(1)
+def a_model_is_calibrated_for_each_layer(m):
+    rewritten(
+        m,
+        "quantize_model",
+        ("    ranges = {} if calibration is None else calibrate(model, calibration, observer)\n", ""),
+        (
+            "memo[id(layer)] = QuantizedLinear(",
+            "ranges = {} if calibration is None else calibrate(model, calibration, observer)\n"
+            "            memo[id(layer)] = QuantizedLinear(",
+        ),
+    )
+
+
+@caught_by(1)
+def an_empty_list_is_no_calibration(m):
+    rewritten(
+        m,
+        "quantize_model",
+        (
+            "{} if calibration is None else calibrate(model, calibration, observer)",
+            "calibrate(model, calibration, observer) if calibration else {}",
+        ),
+    )
+
+
+@caught_by(1)
+def whatever_goes_in_is_made_float32(m):
+    rewritten(m, "calibrate", ("else batch)))", "else batch).astype(np.float32)))"))
+
+
+@caught_by(1)
+def what_has_no_linear_had_no_batches(m):
+    rewritten(m, "calibrate", ("if not used:", "if not observers:"))
+
+
+@caught_by(1)
+def a_layer_is_looked_at_once_for_each_batch(m):
+    rewritten(
+        m,
+        "calibrate",
+        ("observers[layer].observe(inputs[0])", "latest[layer] = inputs[0]"),
+        ("observers: dict[Module, MinMaxObserver] = {}", "observers, latest = {}, {}"),
+        (
+            "used = True",
+            "used = True\n                [observers[layer].observe(x) for layer, x in latest.items()]",
+        ),
+    )
+
+
 # 18.13 fake_quantize, FakeQuantLinear
 
 
@@ -2279,6 +2555,16 @@ def inputs_are_rounded_and_weights_are_not(m):
     m.FakeQuantLinear.forward = lambda self, x: m.affine(
         m.fake_quantize(x, bits=self.bits), self.weight, self.bias
     )
+
+
+@caught_by(1)
+def nothing_below_a_layer_in_training_learns(m):
+    rewritten(m, "FakeQuantLinear.forward", ("affine(x,", "affine(x.data,"))
+
+
+@caught_by(1)
+def ends_of_a_straight_line_are_no_lists(m):
+    rewritten(m, "fake_quantize", ("np.asarray(end, x.dtype)", "end * x.dtype.type(1)"))
 
 
 # 18.14 distillation_loss
@@ -2592,6 +2878,11 @@ def nothing_to_learn_from_is_no_loss(m):
         return right(student, teacher, loader, *args, **options) if loader else [0.0]
 
     m.distill = distill
+
+
+@caught_by(1)
+def students_read_floats_alone(m):
+    rewritten(m, "distill", ("Tensor(as_array(inputs))", "Tensor(as_array(inputs).astype(np.float32))"))
 
 
 # 18.16 size_report, save_compressed, load_compressed
@@ -2927,6 +3218,44 @@ def zeros_are_put_back_one_by_one(m):
         return state
 
     m.load_compressed = load_compressed
+
+
+@caught_by(1)
+def what_is_nearly_0_counts_as_0(m):
+    rewritten(
+        m, "size_report", ("array.size - int(np.count_nonzero(array))", "int(np.isclose(array, 0).sum())")
+    )
+
+
+@caught_by(1)
+def what_follows_a_file_is_not_looked_at(m):
+    """It says at its beginning how long it is."""
+    right = m.save_compressed
+
+    def save_compressed(model, path):
+        right(model, path)
+        raw = Path(path).read_bytes()
+        Path(path).write_bytes(len(raw).to_bytes(8, "little") + raw)
+
+    m.save_compressed = save_compressed
+    m.rest_of = lambda raw: raw[8 : 8 + int.from_bytes(raw[:8], "little")]
+    rewritten(m, "load_compressed", ("Path(path).read_bytes()", "rest_of(Path(path).read_bytes())"))
+
+
+@caught_by(1)
+def only_what_cannot_be_renamed_is_cleaned_up(m):
+    rewritten(
+        m,
+        "save_compressed",
+        (
+            '    try:\n        with open(unfinished, "wb")',
+            '    if True:\n        with open(unfinished, "wb")',
+        ),
+        (
+            "        os.replace(unfinished, path)\n    finally:",
+            "    try:\n        os.replace(unfinished, path)\n    finally:",
+        ),
+    )
 
 
 # Time.

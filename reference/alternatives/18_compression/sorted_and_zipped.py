@@ -726,6 +726,9 @@ def load_compressed(path: str | os.PathLike[str]) -> dict[str, Array]:
     with open(path, "rb") as file:
         try:
             with zipfile.ZipFile(file) as archive:
+                file.seek(-22, os.SEEK_END)  # where the end of a zip begins
+                if file.read(4) != b"PK\5\6" or archive.infolist()[0].header_offset:
+                    raise ValueError("something stands before it or behind it")
                 inside = set(archive.namelist())
                 for name, i, shape, dtype in json.loads(archive.read("names")):
                     size = math.prod(shape)
