@@ -264,6 +264,17 @@ def test_a_file_that_is_no_leaderboard_is_refused_and_stays_as_it_is(kind, path)
         assert path.read_bytes() == before
 
 
+def test_every_method_says_that_a_file_is_none_any_longer(path, tmp_path):
+    board = Leaderboard(path)
+    board.add(entry())
+    path.write_bytes(b"coffee" * 1000)
+    backup = lambda: board.backup(tmp_path / "backup.db")  # noqa: E731
+    for method in (lambda: board.add(entry("b")), board.entries, board.front, board.check, backup):
+        with expect_error(DamagedLeaderboard, "board.db", "restore"):
+            method()
+    assert path.read_bytes() == b"coffee" * 1000
+
+
 # 20.19 check, backup, restore
 
 
@@ -422,6 +433,9 @@ def test_a_backup_is_put_back(state, path, tmp_path):
     assert Leaderboard(tmp_path / "backup.db").entries() == entries
     aside = tmp_path / "board.db.damaged"
     assert (aside.read_bytes() if aside.exists() else None) == there
+    restored.add(entry("next", 9.0))
+    assert Leaderboard(path).entries() == [entry("next", 9.0), *entries]
+    assert Leaderboard(tmp_path / "backup.db").entries() == entries
 
 
 def test_nothing_that_was_set_aside_is_written_over(path, tmp_path):
@@ -434,8 +448,9 @@ def test_nothing_that_was_set_aside_is_written_over(path, tmp_path):
     assert len(Leaderboard(path).entries()) == 200
 
 
-def test_what_an_old_journal_holds_is_not_played_into_the_new_file(path, tmp_path):
-    """A process that was killed leaves a -wal file; it belongs to the file that was damaged."""
+@pytest.mark.parametrize("missing", [False, True])
+def test_what_an_old_journal_holds_is_not_played_into_the_new_file(missing, path, tmp_path):
+    """A process that was killed leaves a -wal file; it belongs to the file that was damaged, or is gone."""
     board = filled(path)
     board.backup(tmp_path / "backup.db")
     holder = sqlite3.connect(path)
@@ -446,6 +461,8 @@ def test_what_an_old_journal_holds_is_not_played_into_the_new_file(path, tmp_pat
     holder.close()
     for end, raw in left.items():
         Path(f"{path}{end}").write_bytes(raw)
+    if missing:
+        path.unlink()
     assert len(Leaderboard.restore(tmp_path / "backup.db", path).entries()) == 200
     for end, raw in left.items():
         assert Path(f"{tmp_path / 'board.db.damaged'}{end}").read_bytes() == raw

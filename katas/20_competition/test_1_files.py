@@ -147,19 +147,20 @@ def test_arrays_may_be_of_any_layout(rng, tmp_path):
     expect_same(read_submission(tmp_path / "a.zip"), some(arrays=arrays))
 
 
-def test_what_was_there_stays_if_writing_fails(tmp_path, monkeypatch):
+@pytest.mark.parametrize("kind", [OSError, MemoryError, TypeError])
+def test_what_was_there_stays_if_writing_fails(kind, tmp_path, monkeypatch):
     path = tmp_path / "a.zip"
     write_submission(path, some())
     before = path.read_bytes()
 
     def full(*args, **kwargs):
-        raise OSError(28, "No space left on device")
+        raise kind("there is no space")
 
     monkeypatch.setattr(np.lib.format, "write_array", full)
     monkeypatch.setattr(np, "save", full)
     monkeypatch.setattr(zipfile.ZipFile, "writestr", full)
     monkeypatch.setattr(zipfile.ZipFile, "open", full)
-    with pytest.raises(OSError, match="space"):
+    with pytest.raises(kind, match="space"):
         write_submission(path, some(name="other"))
     assert path.read_bytes() == before
     assert os.listdir(tmp_path) == ["a.zip"]
@@ -404,6 +405,7 @@ def test_members_that_lie_in_each_other_are_refused(tmp_path):
     path.write_bytes(first + inner + directory + tail)
     with zipfile.ZipFile(path) as archive:
         assert archive.testzip() in (None, "arrays/a1.npy")  # newer versions of Python see it by themselves
+    refused(path)
     refused(path, limit=path.stat().st_size)
 
 
@@ -655,6 +657,22 @@ def test_a_header_has_8000_bytes_at_most():
 def test_what_is_no_header_is_refused(line):
     with pytest.raises(Refused):
         read_frame(io.BytesIO(line + b"\0" * 16))
+
+
+@pytest.mark.parametrize("text", ["5", "null", '["ready"]', '{"text": "ready"}'])
+def test_what_is_called_a_text_and_is_none_is_refused_or_made_one(text):
+    """Whoever asked for a text compares it with one, and takes all else for an array."""
+    try:
+        got = read_frame(io.BytesIO(b'{"text": %s}\n' % text.encode()))
+    except Refused:
+        return
+    assert type(got) is str
+
+
+@pytest.mark.parametrize("shape", [[-1], [3, -2]], ids=str)
+def test_a_negative_axis_is_named(shape):
+    with expect_error(Refused, ", ".join(map(str, shape))):
+        read_frame(io.BytesIO(json.dumps({"dtype": "<f8", "shape": shape}).encode() + b"\n" + bytes(8)))
 
 
 def test_a_frame_may_not_be_larger_than_allowed():

@@ -1,12 +1,15 @@
 """Level 1: claims, and a judge who measures again, in other processes and on inputs that nobody knew."""
 
+import itertools
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from dojo.expect import expect, expect_error
+from tinytorch import competition
 from tinytorch.competition import (
     Metrics,
     Refused,
@@ -160,6 +163,45 @@ def test_where_the_system_tells_nothing_it_is_traced(baseline, tmp_path, monkeyp
     expect_traced(verify(mine, baseline, draw, rounds=1))
 
 
+@pytest.fixture
+def played(monkeypatch):
+    """Workers that start no process: what each was told, and which are closed. They know nothing."""
+    told, closed, ticks = [], [], itertools.count()
+
+    class Played(Worker):
+        def __init__(self, path, setup="", seconds=20.0):
+            told.append((Path(path), Path(setup), seconds))
+            self.before = 1 << 20
+
+        def __call__(self, images):
+            return images[:, :4]
+
+        def clock(self):
+            return float(next(ticks))
+
+        def resident(self, field):
+            return 1 << 20
+
+        def memory(self, measure):
+            return 1 << 20
+
+        def close(self):
+            closed.append(id(self))
+
+    monkeypatch.setattr(competition, "Worker", Played)
+    return SimpleNamespace(told=told, closed=closed)
+
+
+def test_both_workers_are_told_the_same_and_closed_when_drawing_fails(baseline, tmp_path, played):
+    def failing(rng):
+        raise ZeroDivisionError("nothing to draw from")
+
+    with pytest.raises(ZeroDivisionError):
+        verify(baseline, baseline, failing, setup=tmp_path / "kinds.py", seconds=7.5)
+    assert played.told == [(baseline, tmp_path / "kinds.py", 7.5)] * 2
+    assert len(set(played.closed)) == 2
+
+
 def refused(path, baseline, *mentions, **options):
     before = children()
     with expect_error(Refused, *mentions):
@@ -282,7 +324,7 @@ def test_all_broken_claims_and_the_floor_are_told_at_once(baseline, tmp_path):
     )
 
 
-def test_without_claims_a_floor_is_asked_for_all_the_same(baseline):
+def test_without_claims_a_floor_is_asked_for_all_the_same(baseline, played):
     refused(baseline, baseline, "accuracy", "0.9", floor=0.9, rounds=1)
 
 

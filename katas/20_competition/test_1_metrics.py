@@ -215,10 +215,30 @@ def test_logits_are_float64_if_they_were_and_else_float32(given, expected):
     )
 
 
+class Giving(Module):
+    """Gives the same Tensor every time, as one that keeps what it worked out does."""
+
+    def __init__(self, values):
+        self.kept = Tensor(values)
+
+    def forward(self, x):
+        return self.kept
+
+
+def test_what_a_module_gives_is_copied_and_becomes_floats_too():
+    giving = Giving(np.array([[1, 2], [3, 4]], np.int64))
+    expect(answer(giving, np.zeros((2, 3))), f32([[1, 2], [3, 4]]))
+    giving = Giving(f32([[1, 2], [3, 4]]))
+    got = answer(giving, np.zeros((2, 3)))
+    giving.kept.data[...] = 7
+    expect(got, f32([[1, 2], [3, 4]]))
+
+
 @pytest.mark.parametrize("shape", [(3,), (3, 2), (5, 2), (4, 2, 1), (), (4, 0)], ids=str)
 def test_answers_that_are_no_rows_of_logits_are_refused(shape):
-    with expect_error(ValueError, str(shape)):
-        answer(lambda images: np.zeros(shape), np.zeros((4, 6)))
+    for model in (lambda images: np.zeros(shape), Giving(np.zeros(shape))):
+        with expect_error(ValueError, str(shape)):
+            answer(model, np.zeros((4, 6)))
 
 
 @pytest.mark.parametrize("dtype", [np.bool_, np.complex128, object], ids=str)
@@ -267,7 +287,8 @@ def test_accuracy_is_the_same_in_batches_of_any_size(batch, rng):
     net, x = MLP([5, 8, 3], rng=new()), f32(rng.normal(size=(7, 5)))
     labels = answer(net, x).argmax(axis=1)
     labels[[2, 6]] += 1
-    expect(accuracy_of(net, x, labels % 3, batch), 5 / 7)
+    for given in (labels % 3, (labels % 3).tolist(), Tensor(labels % 3)):
+        expect(accuracy_of(net, x, given, batch), 5 / 7)
 
 
 def test_no_image_is_lost_by_rounding():
@@ -295,6 +316,13 @@ def test_an_accuracy_needs_images_and_a_batch():
             accuracy_of(lambda images: images, np.zeros((3, 2)), np.zeros(3, int), batch)
     with expect_error(ValueError, "(3, 2)", "(2,)"):
         accuracy_of(lambda images: images, np.zeros((3, 2)), np.zeros(2, int))
+
+
+@pytest.mark.parametrize(("images", "labels"), [(4, 6), (6, 4)], ids=str)
+def test_labels_or_images_that_are_left_over_are_refused(images, labels):
+    """Two at a time, the first four of both fit."""
+    with expect_error(ValueError, f"({images}, 2)", f"({labels},)"):
+        accuracy_of(lambda images: images, np.zeros((images, 2)), np.zeros(labels, int), batch=2)
 
 
 # 20.5 latency_ratio
@@ -408,6 +436,28 @@ def test_drawing_a_batch_takes_nobodys_time():
     expect(course.race([1] * 3, [2] * 3, drawn()).ratios, [0.5, 0.5])
 
 
+def test_copying_a_batch_takes_nobodys_time():
+    """The clock notes by how much memory grew at most since it was last looked at, which is every second
+    time at the end of an answer: of two numbers a row, and not of a copy of the batch, 1 MiB."""
+    grown, held = [], [0]
+
+    def clock():
+        now, most = tracemalloc.get_traced_memory()
+        grown.append(most - held[0])
+        tracemalloc.reset_peak()
+        held[0] = now
+        return float(len(grown))
+
+    tracemalloc.start()
+    try:
+        batches = [np.ones((256, 1024), np.float32)] * 3
+        latency_ratio(lambda x: x[:, :2], lambda x: x[:, :2], batches, (clock, clock))
+    finally:
+        tracemalloc.stop()
+    assert len(grown) == 12
+    assert max(grown[1::2]) < MIB / 2
+
+
 def test_fewer_than_two_batches_say_nothing():
     for count in (0, 1):
         with expect_error(ValueError, str(count)):
@@ -487,7 +537,8 @@ def test_nobody_is_tracing_afterwards_if_nobody_was():
     assert not tracemalloc.is_tracing()
 
 
-def test_an_error_that_comes_late_stops_the_tracing_too():
+@pytest.mark.parametrize("traced", [False, True])
+def test_after_an_error_that_comes_late_it_is_traced_as_before(traced):
     calls = []
 
     def build():
@@ -496,9 +547,14 @@ def test_an_error_that_comes_late_stops_the_tracing_too():
             raise KeyError("only once")
         return lambda images: images
 
-    with pytest.raises(KeyError):
-        peak_memory(build, np.zeros((10, 1)))
-    assert not tracemalloc.is_tracing()
+    if traced:
+        tracemalloc.start()
+    try:
+        with pytest.raises(KeyError):
+            peak_memory(build, np.zeros((10, 1)))
+        assert tracemalloc.is_tracing() == traced
+    finally:
+        tracemalloc.stop()
 
 
 def test_who_was_tracing_goes_on_and_changes_nothing():
@@ -572,7 +628,10 @@ def test_the_front_is_what_nobody_dominates_in_the_order_given():
         Metrics(0.9, 3.0, 300, 90),
         Metrics(0.7, 1.0, 100, 10),
     )
-    assert pareto_front([worst, exact, small, middle]) == [exact, small, middle]
+    given = [worst, exact, small, middle]
+    assert pareto_front(given) == [exact, small, middle]
+    assert given == [worst, exact, small, middle]
+    assert pareto_front(iter(given)) == [exact, small, middle]
     assert pareto_front([middle, small, worst, exact]) == [middle, small, exact]
     assert pareto_front([worst]) == [worst]
     assert pareto_front([]) == []
@@ -625,6 +684,12 @@ def test_a_box_begins_at_the_reference():
     expect(hypervolume([[3, 5, 4]], [1, 2, 3]), 6.0)
     expect(hypervolume(np.array([[2, 2, 2, 2]]), (1, 1, 1, 1)), 1.0)
     expect(hypervolume([[-1, -1]], [-3, -2]), 2.0)
+
+
+def test_a_volume_of_whole_numbers_does_not_overflow():
+    """8 GiB squared are 2**66, and the largest int64 is below 2**63."""
+    expect(hypervolume([[1 << 33, 1 << 33]], [0, 0]), 2.0**66)
+    expect(hypervolume(np.array([[200, 200]], np.uint8), np.zeros(2, np.uint8)), 40_000.0)
 
 
 def test_on_a_line_the_farthest_counts():

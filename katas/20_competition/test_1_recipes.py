@@ -267,8 +267,18 @@ def test_a_step_is_added_to_what_was_done_already():
 @pytest.mark.parametrize("options", [{"budget": 0}, {"budget": -2}, {"budget": 5, "beam": 0}], ids=str)
 def test_a_budget_and_a_beam_are_one_at_least(options):
     name, number = list(options.items())[-1]
+    evaluated = []
     with expect_error(ValueError, name, str(number)):
-        tried_by({"": (1.0,)}, ["a"], **options)
+        search(Toy(), ["a"], TOYS, lambda made: (evaluated.append(1), Metrics(0.5, 1, 1, 1))[1], **options)
+    assert len(evaluated) <= max(options["budget"], 0)
+
+
+def test_when_the_budget_is_spent_nothing_more_is_made():
+    """A recipe may be a training. Two models beside the first are evaluated, so two are made."""
+    made = []
+    recipes = {name: lambda model, name=name: (made.append(name), model)[1] for name in "xyz"}
+    search(Toy(), ["x", "y", "z"], recipes, lambda model: Metrics(0.5, 1, 1, 1), budget=3)
+    assert made == ["x", "y"]
 
 
 # 20.11 describe, rebuild
@@ -323,6 +333,14 @@ def test_a_layer_may_be_described_alone():
     assert describe(Sequential()) == ([], {})
 
 
+def test_a_layer_that_is_there_twice_has_two_places(rng):
+    inner, relu, x = Linear(3, 3, rng=new()), ReLU(), rng.normal(size=(4, 3)).astype(np.float32)
+    net = Sequential(inner, relu, Sequential(inner, relu), Linear(3, 2, rng=new(1)))
+    layers, arrays = describe(net)
+    assert [layer["kind"] for layer in layers] == ["linear", "relu", "linear", "relu", "linear"]
+    expect(answer(rebuild(layers, arrays), x), answer(net, x), atol=1e-5)
+
+
 def test_describing_and_building_change_nothing():
     model = everything()
     layers, arrays = describe(model)
@@ -342,8 +360,41 @@ class Softened(Linear):
         return super().forward(x) * 0.5
 
 
+class Residual(Sequential):
+    """A chain in which something is done beside its layers."""
+
+    def forward(self, x):
+        return x + super().forward(x)
+
+
+class Noise(Dropout):
+    """Does something in use, too."""
+
+    def forward(self, x):
+        return x + 1
+
+
+class Halved(Module):
+    """Has a Linear, and is none."""
+
+    def __init__(self):
+        self.inner = Linear(2, 2, rng=new())
+
+    def forward(self, x):
+        return self.inner(x) * 0.5
+
+
 @pytest.mark.parametrize(
-    "layer", [Softened(2, 2, rng=new()), Softmax(), Module()], ids=lambda m: type(m).__name__
+    "layer",
+    [
+        Softened(2, 2, rng=new()),
+        Softmax(),
+        Module(),
+        Residual(Linear(2, 2, rng=new())),
+        Noise(0.5, rng=new()),
+        Halved(),
+    ],
+    ids=lambda m: type(m).__name__,
 )
 def test_a_layer_of_no_kind_is_named_and_refused(layer):
     with expect_error(ValueError, type(layer).__name__, "linear", "relu"):

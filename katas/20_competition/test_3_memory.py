@@ -230,6 +230,14 @@ def test_nobody_makes_room_for_what_is_only_promised(tmp_path):
     HOSTILE.check(peak_bytes(lambda: refuse(lambda: read_submission(path))) / MIB)
 
 
+def test_nobody_reads_a_file_that_is_too_large(tmp_path):
+    """64 MiB, of which none takes room on the disk; the first of them would tell nothing new."""
+    path = tmp_path / "a.zip"
+    with open(path, "wb") as stream:
+        stream.truncate(64 << 20)
+    HOSTILE.check(peak_bytes(lambda: refuse(lambda: read_submission(path, limit=1 << 20))) / MIB)
+
+
 def test_nobody_unpacks_what_is_compressed(tmp_path):
     """64 MiB of zeros in 64 KiB."""
     path = tmp_path / "a.zip"

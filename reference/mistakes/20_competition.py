@@ -2517,6 +2517,279 @@ def one_file_of_the_damaged_stays(m):
     rewritten(m, "Leaderboard.restore", ('("", "-wal", "-shm")', '("", "-wal")'))
 
 
+@caught_by(1)
+def a_modules_answer_goes_back_as_it_is(m):
+    right = m.answer
+
+    def answer(model, images):
+        if not isinstance(model, m.Module):
+            return right(model, images)
+        before = [(module, module.training) for module in model.modules()]
+        model.eval()
+        try:
+            with m.no_grad():
+                return model(m.Tensor(images)).data
+        finally:
+            for module, training in before:
+                module.training = training
+
+    m.answer = answer
+
+
+@caught_by(1)
+def a_modules_answer_is_looked_at_and_not_copied(m):
+    rewritten(
+        m,
+        "answer",
+        ("return np.array(", "return logits if isinstance(model, Module) else np.array("),
+    )
+
+
+def right_ones_counted(m, longest):
+    def accuracy_of(model, images, labels, batch=256):
+        labels = m.as_array(labels)
+        if batch < 1 or not len(images):
+            raise ValueError(f"{batch} {np.shape(images)} {labels.shape}")
+        right = count = 0
+        for i in range(0, longest(len(images), len(labels)), batch):
+            logits = m.answer(model, images[i : i + batch])
+            right += round(m.share_right(logits, labels[i : i + batch]) * len(logits))
+            count += len(logits)
+        return right / count
+
+    return accuracy_of
+
+
+@caught_by(1)
+def labels_that_are_left_over_are_passed_over(m):
+    m.accuracy_of = right_ones_counted(m, lambda images, labels: images)
+
+
+@caught_by(1)
+def images_that_are_left_over_are_passed_over(m):
+    m.accuracy_of = right_ones_counted(m, lambda images, labels: labels)
+
+
+@caught_by(1)
+def labels_of_many_images_are_an_array(m):
+    right = m.accuracy_of
+
+    def accuracy_of(model, images, labels, batch=256):
+        if labels.shape != (len(images),):
+            raise ValueError(f"{np.shape(images)} {labels.shape}")
+        return right(model, images, labels, batch)
+
+    m.accuracy_of = accuracy_of
+
+
+@caught_by(1)
+def a_batch_is_copied_while_the_clock_runs(m):
+    rewritten(
+        m,
+        "latency_ratio",
+        ("images = images.copy()", "pass"),
+        ("answer(model, images)", "answer(model, images.copy())"),
+    )
+
+
+@caught_by(1)
+def an_error_stops_the_tracing_of_others(m):
+    rewritten(
+        m,
+        "peak_memory",
+        ("    finally:", "    except Exception:\n        tracemalloc.stop()\n        raise\n    finally:"),
+    )
+
+
+@caught_by(1)
+def what_is_dominated_is_taken_out_of_the_list(m):
+    right = m.pareto_front
+
+    def pareto_front(entries, key=None):
+        front = right(entries, key)
+        if isinstance(entries, list):
+            entries[:] = front
+            return entries
+        return front
+
+    m.pareto_front = pareto_front
+
+
+@caught_by(1)
+def entries_without_a_key_are_a_list(m):
+    rewritten(
+        m, "pareto_front", ("map(key, listed) if key else listed", "map(key, listed) if key else entries")
+    )
+
+
+@caught_by(1)
+def a_volume_of_whole_numbers_is_one(m):
+    def volume(boxes):
+        if boxes.shape[1] == 1:
+            return boxes.max()
+        total = below = 0
+        for height in np.unique(boxes[:, -1]):
+            total += (height - below) * volume(boxes[boxes[:, -1] >= height, :-1])
+            below = height
+        return total
+
+    def hypervolume(points, reference):
+        points, reference = np.asarray(points), np.asarray(reference)
+        if points.ndim != 2 or reference.shape != points.shape[1:] or not reference.size:
+            raise ValueError(f"{points.shape} {reference.shape}")
+        boxes = points[(points > reference).all(axis=1)] - reference
+        return float(volume(boxes)) if len(boxes) else 0.0
+
+    m.hypervolume = hypervolume
+
+
+@caught_by(1)
+def the_baseline_is_measured_whatever_the_budget(m):
+    first = "    first = Found((), evaluate(model))\n"
+    rewritten(
+        m,
+        "search",
+        (first, ""),
+        ('    for name, number in (("budget"', first + '    for name, number in (("budget"'),
+    )
+
+
+@caught_by(1)
+def recipes_go_on_when_the_budget_is_spent(m):
+    rewritten(
+        m,
+        "search",
+        (" or len(found) == budget:", ":"),
+        (
+            "found.append(Found(",
+            "if len(found) == budget:\n                continue\n            found.append(Found(",
+        ),
+    )
+
+
+@caught_by(1)
+def an_heir_of_a_chain_is_a_chain(m):
+    rewritten(m, "describe", ("type(module) is Sequential", "isinstance(module, Sequential)"))
+
+
+@caught_by(1)
+def an_heir_of_dropout_does_nothing(m):
+    rewritten(m, "describe", ("type(module) is not Dropout", "not isinstance(module, Dropout)"))
+
+
+@caught_by(1)
+def a_layer_that_is_there_twice_is_written_down_once(m):
+    rewritten(m, "describe", ("enumerate(opened(model))", "enumerate(dict.fromkeys(opened(model)))"))
+
+
+@caught_by(1)
+def whatever_has_parts_is_opened(m):
+    rewritten(
+        m,
+        "describe",
+        ("type(module) is Sequential", "len(list(module.modules())) > 1 or type(module) is Sequential"),
+        ("for inner in module:", "for inner in [part for _, part in module.named_members()]:"),
+    )
+
+
+@caught_by(1)
+def only_after_an_error_of_the_disk_is_it_cleaned_up(m):
+    rewritten(
+        m,
+        "write_submission",
+        (
+            "    finally:\n        unfinished.unlink(missing_ok=True)",
+            "    except OSError:\n        unfinished.unlink(missing_ok=True)\n        raise",
+        ),
+    )
+
+
+@caught_by(3)
+def a_file_is_read_to_be_weighed(m):
+    rewritten(
+        m,
+        "read_submission",
+        ("    if path.stat().st_size > limit:", "    raw = path.read_bytes()\n    if len(raw) > limit:"),
+        ("zipfile.ZipFile(path)", "zipfile.ZipFile(io.BytesIO(raw))"),
+    )
+
+
+@caught_by(1)
+def members_may_share_bytes_up_to_the_limit(m):
+    rewritten(
+        m,
+        "read_submission",
+        ("for member in members) > path.stat().st_size", "for member in members) > limit"),
+    )
+
+
+@caught_by(1)
+def whatever_is_called_a_text_is_one(m):
+    rewritten(m, "read_frame", ('str(header["text"])', 'header["text"]'))
+
+
+@caught_by(1)
+def a_negative_axis_is_not_named(m):
+    rewritten(
+        m, "read_frame", ('f"there is no array of shape {shape}"', 'f"there is no such array: {error}"')
+    )
+
+
+@caught_by(1)
+def a_judge_closes_when_all_went_well_or_was_refused(m):
+    workers = "Worker(path, setup, seconds) as mine, Worker(baseline, setup, seconds) as theirs:"
+    rewritten(
+        m,
+        "verify",
+        (
+            f"    with {workers}",
+            "    mine, theirs = Worker(path, setup, seconds), Worker(baseline, setup, seconds)\n    try:",
+        ),
+        (
+            "    right = np.concatenate(labels)",
+            "    except Refused:\n        mine.close(), theirs.close()\n        raise\n"
+            "    mine.close(), theirs.close()\n    right = np.concatenate(labels)",
+        ),
+    )
+
+
+@caught_by(1)
+def the_baseline_may_take_its_time(m):
+    rewritten(m, "verify", ("Worker(baseline, setup, seconds)", "Worker(baseline, setup)"))
+
+
+@caught_by(1)
+def entries_are_read_past_connected(m):
+    rewritten(
+        m,
+        "Leaderboard.entries",
+        ("self.connected()", "closing(sqlite3.connect(self.path, timeout=PATIENCE))"),
+    )
+
+
+@caught_by(1)
+def an_entry_is_added_past_connected(m):
+    rewritten(
+        m,
+        "Leaderboard.add",
+        ("self.connected()", "closing(sqlite3.connect(self.path, timeout=PATIENCE, isolation_level=None))"),
+    )
+
+
+@caught_by(1)
+def a_journal_stays_where_its_file_is_gone(m):
+    rewritten(
+        m,
+        "Leaderboard.restore",
+        ('("", "-wal", "-shm"):', '("", "-wal", "-shm") if os.path.exists(path) else ():'),
+    )
+
+
+@caught_by(1)
+def the_backup_is_the_leaderboard_from_now_on(m):
+    rewritten(m, "Leaderboard.restore", ("return cls(path)", "return good"))
+
+
 EQUIVALENT: dict[str, str] = {
     "Worker.__init__: subprocess.Popen([sys.executable, '-c', started, os.fspath(path), os.fspath(set"
     "up)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self.errors, env={**os.environ, **on"
@@ -2536,8 +2809,8 @@ EQUIVALENT: dict[str, str] = {
     " -> np.lib.format.write_array(member, submission.arrays[name], allow_pickle=True)": (
         "a Submission holds no objects that could be pickled"
     ),
-    "read_submission: sum((member.file_size for member in members)) > limit -> sum((member.file_size "
-    "for member in members)) >= limit": (
+    "read_submission: sum((member.file_size for member in members)) > path.stat().st_size -> sum((mem"
+    "ber.file_size for member in members)) >= path.stat().st_size": (
         "headers and directory make a file longer than its members together, so they are not equal"
     ),
     "Worker.close: for stream in (self.process.stdin, self.process.stdout, self.errors): -> for strea"

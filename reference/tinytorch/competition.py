@@ -631,7 +631,7 @@ def read_submission(path: str | os.PathLike[str], limit: int = LIMIT) -> Submiss
                     raise ValueError(f"{member.filename!r} is no part of a submission")
                 if member.compress_type != zipfile.ZIP_STORED or member.file_size != member.compress_size:
                     raise ValueError(f"{member.filename} is compressed")
-            if sum(member.file_size for member in members) > limit:
+            if sum(member.file_size for member in members) > path.stat().st_size:
                 raise ValueError("its members overlap")
             about = json.loads(archive.read(ABOUT))
             if about["format"] != FORMAT:

@@ -508,7 +508,7 @@ def read_submission(path: str | os.PathLike[str], limit: int = LIMIT) -> Submiss
     try:
         with open(name, "rb") as stream, zipfile.ZipFile(stream) as archive:
             listed = archive.infolist()
-            problem = _problem(listed, limit)
+            problem = _problem(listed, size)
             if problem:
                 raise ValueError(problem)
             about: dict[str, Any] = json.loads(str(archive.read(ABOUT), "utf-8"))
@@ -532,7 +532,7 @@ def read_submission(path: str | os.PathLike[str], limit: int = LIMIT) -> Submiss
         raise Refused(f"{name} is refused: {error or type(error).__name__}") from error
 
 
-def _problem(members: list[zipfile.ZipInfo], limit: int) -> str:
+def _problem(members: list[zipfile.ZipInfo], size: int) -> str:
     if len(members) > MEMBERS:
         return f"{len(members)} members"
     names: set[str] = set()
@@ -545,7 +545,7 @@ def _problem(members: list[zipfile.ZipInfo], limit: int) -> str:
         if member.compress_type != 0 or member.compress_size != member.file_size or member.flag_bits & 1:
             return f"{name} is packed"
         names.add(name)
-    return "too long" if sum(member.file_size for member in members) > limit else ""
+    return "too long" if sum(member.file_size for member in members) > size else ""
 
 
 def _array(raw: bytes) -> Array:
@@ -597,6 +597,8 @@ def read_frame(stream: BinaryIO, limit: int = LIMIT) -> Array | str:
         header = json.loads(line)
         if "text" in header:
             text: str = header["text"]
+            if not isinstance(text, str):
+                raise TypeError("a text that is none")
             return text
         dtype = np.dtype(header["dtype"])
         shape = tuple(header["shape"])
