@@ -111,14 +111,25 @@ def test_the_exponent_can_be_a_number(exponent, slopes):
     expect(gradients(power, ([1, 2, -3], exponent), [1, 1, 1])[0], f64(slopes))
 
 
-def test_the_exponent_can_be_a_list():
+def test_base_and_exponent_can_be_lists():
     expect(gradients(power, ([2, 3], (2, 0)), [1, 1])[0], f64([4, 0]))
+    for a, b, moves, slopes in (
+        (f64([0, 3]), [0, 2], 0, [0, 6]),  # 0 even at 0; 2 * 3
+        ([0.0, 2.0], f64([1, 3]), 1, [0, 8 * np.log(2)]),  # 0 for a base of 0; 2**3 log 2
+    ):
+        _, back = power.vjp(a, b)
+        expect(back(f64([1, 1]))[moves], f64(slopes))
 
 
-def test_powers_with_a_number_stay_float32():
-    for a, b, moves in ((np.float32([1, 2]), 3, 0), (2.0, np.float32([1, 2]), 1)):
-        out, back = power.vjp(a, b)
-        expect(back(np.ones_like(out))[moves].dtype, np.dtype(np.float32))
+@pytest.mark.parametrize("op", [add, sub, mul, div, power, maximum], ids=lambda op: op.name)
+def test_float32_beside_a_number_stays_float32(op):
+    for a, b, moves in (
+        (np.float32([1, 2]), 3, 0),
+        (np.float32([1, 2]), 0.5, 0),
+        (2.0, np.float32([1, 2]), 1),
+    ):
+        out, back = op.vjp(a, b)
+        expect(np.asarray(back(np.ones_like(out))[moves]).dtype, np.dtype(np.float32))
 
 
 def test_nothing_is_said_about_what_is_not_chosen():
@@ -333,6 +344,7 @@ SHAPES = {
     "contiguous": (contiguous, X.T, {}, [[1, 2], [3, 4], [5, 6]], [[1, 2], [3, 4], [5, 6]]),
     "transpose": (transpose, X, {"axis0": 0, "axis1": -1}, [[1, 2], [3, 4], [5, 6]], [[1, 3, 5], [2, 4, 6]]),
     "squeeze": (squeeze, X[:, None], {}, [[1, 2, 3], [4, 5, 6]], [[[1, 2, 3]], [[4, 5, 6]]]),
+    "squeeze of two": (squeeze, f64([[[1]], [[2]]]), {"axis": (-2, -1)}, [1, 2], [[[1]], [[2]]]),
     "squeeze of one": (squeeze, X[None, :1], {"axis": 0}, [[1, 2, 3]], [[[1, 2, 3]]]),
     "unsqueeze": (unsqueeze, X, {"axis": 1}, [[[1, 2, 3]], [[4, 5, 6]]], [[1, 2, 3], [4, 5, 6]]),
     "unsqueeze at the end": (unsqueeze, f64([1, 2]), {"axis": -1}, [[1], [2]], [1, 2]),
@@ -357,6 +369,14 @@ SHAPES = {
         [[1, 2, 3], [4, 5, 6]],
         [[0, 0, 0], [5, 7, 9]],
     ),
+    "a row twice, by bytes": (
+        getitem,
+        X,
+        {"index": np.array([1, 1], np.uint8)},
+        [[1, 2, 3], [4, 5, 6]],
+        [[0, 0, 0], [5, 7, 9]],
+    ),
+    "an element from either end": (getitem, X, {"index": (0, [-1, 2])}, [1, 10], [[0, 0, 11], [0, 0, 0]]),
     "an element three times": (
         getitem,
         X,

@@ -466,6 +466,10 @@ def test_flow_goes_as_far_as_the_ends_and_leaves_what_lies_behind_alone():
     expect(grad, f64([18]))
     backward(middle)
     expect(x.grad, f64([6]))
+    riddled = riddle(x)
+    ((end, grad),) = flow((riddled * 2.0).node, f64([1]), ends={riddled.node})
+    assert end is riddled.node
+    expect(grad, f64([2]))  # the rule of an end is not asked, so it need not have one
 
 
 def test_flow_frees_what_it_has_used():
@@ -818,6 +822,7 @@ def test_no_grad_works_for_whole_functions_again_and_again():
 
     for _ in range(2):
         expect((double(x).requires_grad, is_grad_enabled()), (False, True))
+    expect(double(y=x), f64([2]))
     expect(double.__doc__, "Twice.")
 
 
@@ -846,8 +851,15 @@ def test_a_function_under_no_grad_can_be_made_anywhere():
 
 
 def test_recording_goes_on_after_an_error():
+    @no_grad()
+    def fails():
+        raise KeyError
+
     with expect_error(KeyError), no_grad():
         raise KeyError
+    expect(is_grad_enabled(), True)
+    with expect_error(KeyError):
+        fails()
     expect(is_grad_enabled(), True)
 
 
@@ -927,6 +939,24 @@ def test_a_hook_can_be_taken_away():
     expect(seen, ["second"])
 
 
+def test_a_hook_that_was_added_twice_is_taken_away_once_each_time():
+    """Taking the first away twice does nothing more: the second is still there."""
+    x = leaf([1.0])
+    for tensor in (x * 2.0, x):
+        seen = []
+
+        def note(grad, seen=seen):
+            seen.append(grad)
+
+        remove_first, remove_second = register_hook(tensor, note), register_hook(tensor, note)
+        remove_first()
+        remove_first()
+        backward(tensor, retain_graph=True)
+        remove_second()
+        backward(tensor)
+        expect(len(seen), 1)
+
+
 def test_a_hook_can_take_itself_away():
     x, seen = leaf([1.0]), []
 
@@ -954,6 +984,14 @@ def test_a_hook_may_return_another_dtype_or_a_list():
     register_hook(x, lambda grad: [5, 6])
     backward(x.sum())
     expect(x.grad, np.array([5, 6], np.float32))
+
+
+def test_an_array_that_a_hook_returned_is_not_the_gradient_itself():
+    x, mine = leaf([1.0, 2.0]), f64([5, 6])
+    register_hook(x, lambda grad: mine)
+    backward(x.sum())
+    x.grad += 1
+    expect((x.grad, mine), (f64([6, 7]), f64([5, 6])))
 
 
 def test_only_what_has_a_gradient_can_have_a_hook():

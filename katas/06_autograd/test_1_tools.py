@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from dojo.expect import expect, expect_error
-from tinytorch.activations import Dropout, ReLU, gelu, log_softmax, relu, relu_, softmax
+from tinytorch.activations import Dropout, ReLU, gelu, log_softmax, relu, relu_, sigmoid_, softmax
 from tinytorch.autograd import (
     backward,
     checkpoint,
@@ -108,11 +108,14 @@ def test_results_from_outside_get_their_gradients_and_are_walked_once():
     expect((x.grad, calls), (f64([33]), [f64([4])]))  # x**3 + x**2: 3x**2 + 2x; for outer: x + 1
 
 
-def test_a_parameter_returned_as_it_is_gets_its_gradient():
+def test_a_parameter_or_an_earlier_result_returned_as_it_is_gets_its_gradient():
     weight, x = leaf([2.0]), leaf([3.0])
     backward(checkpoint(lambda x: weight, x))
     backward(checkpoint(lambda x: x, x))
     expect((weight.grad, x.grad), (f64([1]), f64([1])))
+    earlier = weight * x
+    backward(checkpoint(lambda x: earlier, x))
+    expect((weight.grad, x.grad), (f64([1 + 3]), f64([1 + 2])))
 
 
 def test_a_hook_of_a_parameter_sees_its_whole_gradient_once():
@@ -212,13 +215,14 @@ def test_other_inputs_are_handed_on_as_they_are():
         seen.append(others)
         return x * others[0]
 
-    counts, array = Tensor([2]), f64([1])
+    counts, array, data = Tensor([2]), f64([1]), Tensor(f64([7]))
     x = leaf([3.0])
-    backward(checkpoint(function, x, counts, None, "text", array))
+    backward(checkpoint(function, x, counts, None, "text", array, data))
     expect(x.grad, f64([2]))
     for others in seen:
         expect((others[0].data, others[1:3]), (np.array([2]), (None, "text")))
         assert others[3] is array
+        expect((others[4].data, others[4].requires_grad), (f64([7]), False))
 
 
 def test_an_input_that_was_written_over_cannot_be_computed_with_again():
@@ -346,7 +350,7 @@ def test_dropout_in_segments_draws_the_same_masks_again():
     rng = np.random.default_rng(0)
     layers = [Dropout(0.5, rng=rng) for _ in range(4)]
     x = Tensor(np.ones((16, 16)), requires_grad=True)
-    out = checkpoint_sequential(layers, 2, x, rngs=[rng])
+    out = checkpoint_sequential(layers, 3, x, rngs=[rng])
     backward(out.sum())
     expect(x.grad, out.data)
 
@@ -436,6 +440,21 @@ def test_gradcheck_draws_from_the_generator_it_is_given(rng):
     assert rng.bit_generator.state != before
 
 
+def test_gradcheck_moves_floats_and_lists_of_them_and_hands_all_else_on(rng):
+    seen, others = [], ([0, 2], 0, None, "text")
+
+    def function(x, *handed_on):
+        seen.append(handed_on)
+        return x[handed_on[0]].sum(axis=handed_on[1])
+
+    assert gradcheck(function, [1.0, 2.0, 3.0], *others, rng=rng)
+    for handed_on in seen:
+        assert all(one is other for one, other in zip(handed_on, others, strict=True)), handed_on
+    wrong = with_rule(lambda grad, a: grad)
+    with expect_error(AssertionError, "argument 0", "(1,)"):
+        gradcheck(wrong, [3**-0.5, 2.0], rng=rng)  # where 3 x² is 1, and where it is not
+
+
 def test_gradcheck_changes_nothing(rng):
     x = f64([1, 2])
     gradcheck(lambda x: x * x, x, rng=rng)
@@ -471,6 +490,7 @@ FORWARD = {
     "where": (lambda x, y: where(f64([1, 0]) > 0, x, y), [[1, 2], [3, 4]], [[10, 20], [1, 2]], [10, 2]),
     "relu": (lambda x: relu(x), [[-1, 2]], [[10, 20]], [0, 20]),
     "relu_": (lambda x: relu_(x * 1.0), [[-1, 2]], [[10, 20]], [0, 20]),
+    "sigmoid_": (lambda x: sigmoid_(x * 1.0), [[0]], [[8]], [2]),  # 1/2 (1 - 1/2) of it
     # p = (1/2, 1/2): its derivatives are [[1/4, -1/4], [-1/4, 1/4]].
     "softmax": (lambda x: softmax(x), [[0, 0]], [[4, 8]], [-1, 1]),
     "total": (lambda x: x.sum(axis=0), [[[1, 2], [3, 4]]], [[[1, 10], [2, 20]]], [3, 30]),
@@ -527,6 +547,8 @@ def test_one_pass_gives_the_result_and_how_fast_it_changes():
 def test_each_primal_has_a_tangent():
     with expect_error(ValueError):
         jvp(lambda x, y: x * y, [f64([1]), f64([2])], [f64([1])])
+    with expect_error(ValueError):
+        jvp(lambda x: x * x, [f64([1])], [f64([1]), f64([2])])
 
 
 def test_a_tangent_that_lies_otherwise_in_memory_than_its_primal():
@@ -556,6 +578,7 @@ def test_forward_mode_keeps_dtypes_and_numbers():
     expect((out, moved), (np.array(7, np.float32), np.array(10, np.float32)))
     out, moved = jvp(lambda x: x * Tensor(f64([1, 2])), [np.float32([3, 4])], [f64([1, 1])])
     expect((out, moved), (f64([3, 8]), f64([1, 2])))
+    expect(jvp(lambda x: x, [np.float32([3, 4])], [[1, 2]])[1], np.float32([1, 2]))
 
 
 def test_forward_mode_leaves_recording_as_it_was():
@@ -695,6 +718,7 @@ def test_a_freed_graph_and_none_at_all():
     out = (x * x).sum()
     backward(out)
     expect(graph_text(out), "0: total (), freed")
+    expect(graph_text(-out), "0: total (), freed\n1: neg () of 0, keeps 0 bytes")
     expect((graph_text(x), graph_text(Tensor([1.0]))), ("0: Tensor (1,)", ""))
 
 

@@ -1,6 +1,7 @@
 """Believable wrong solutions of kata 06.  Each takes the reference and spoils one thing in it."""
 
 import contextlib
+import functools
 import math
 import weakref
 
@@ -313,6 +314,42 @@ def products_are_computed_in_float64(m):
 @caught_by(1)
 def a_tuple_inside_of_an_index_is_no_list(m):
     rewritten(m, "getitem_back", ("(list, tuple, np.ndarray)", "(list, np.ndarray)"))
+
+
+@caught_by(1)
+def a_number_beside_float32_becomes_a_float64_array(m):
+    m.mul.gradient(lambda grad, a, b: (grad * np.asarray(b), grad * np.asarray(a)))
+
+
+@caught_by(1)
+def a_list_of_exponents_is_compared_with_0_as_a_whole(m):
+    rewritten(m, "power_back", ("np.equal(b, 0)", "b == 0"))
+
+
+@caught_by(1)
+def unsigned_numbers_do_not_pick(m):
+    rewritten(m, "getitem_back", ('in "iu"', '== "i"'))
+
+
+@caught_by(1)
+def an_element_picked_from_either_end_is_two(m):
+    rewritten(
+        m,
+        "getitem_back",
+        ('part.dtype.kind in "iu"', 'part.dtype.kind in "iu" and len({*part.ravel().tolist()}) < part.size'),
+    )
+
+
+@caught_by(1)
+def axes_that_were_squeezed_come_back_one_by_one(m):
+    def squeeze_back(grad, input_shapes, axis):
+        if axis is None:
+            return grad.reshape(input_shapes[0])
+        for one in axis if isinstance(axis, tuple) else (axis,):
+            grad = np.expand_dims(grad, one)
+        return grad
+
+    m.squeeze.gradient(squeeze_back)
 
 
 # The graph.
@@ -655,6 +692,11 @@ def _flow(m, carry, free=True):
 
 
 @caught_by(1)
+def the_ends_are_looked_over_too(m):
+    rewritten(m, "flow", ("if isinstance(item, Node) and item not in ends)", "if isinstance(item, Node))"))
+
+
+@caught_by(1)
 def the_last_use_of_a_result_wins(m):
     _flow(m, lambda pending, source, share: pending.__setitem__(source, share))
 
@@ -821,6 +863,48 @@ def an_error_leaves_recording_switched_off(m):
     m.no_grad = no_grad
 
 
+class _ForFunctions:
+    """A `no_grad` whose decorator is written out."""
+
+    def __init__(self, m, around):
+        self.m, self.around = m, around
+
+    def __enter__(self):
+        self.previous = self.m.set_recorder(None)
+
+    def __exit__(self, *exc):
+        self.m.set_recorder(self.previous)
+
+    def __call__(self, function):
+        return functools.wraps(function)(self.around(function))
+
+
+@caught_by(1)
+def an_error_in_a_function_leaves_recording_switched_off(m):
+    def around(function):
+        def quiet(*args, **options):
+            previous = m.set_recorder(None)
+            out = function(*args, **options)
+            m.set_recorder(previous)
+            return out
+
+        return quiet
+
+    m.no_grad = lambda: _ForFunctions(m, around)
+
+
+@caught_by(1)
+def a_function_under_no_grad_has_no_keywords(m):
+    def around(function):
+        def quiet(*args):
+            with m.no_grad():
+                return function(*args)
+
+        return quiet
+
+    m.no_grad = lambda: _ForFunctions(m, around)
+
+
 @caught_by(1)
 def no_grad_remembers_one_recorder_for_all(m):
     class NoGrad(contextlib.ContextDecorator):
@@ -933,7 +1017,51 @@ def removing_a_hook_twice_is_an_error(m):
     m.register_hook = register_hook
 
 
+@caught_by(1)
+def removing_a_hook_twice_removes_its_equal(m):
+    rewritten(
+        m,
+        "register_hook",
+        ("hooks.append(own)", "hooks.append(hook)"),
+        ("if own in hooks", "if hook in hooks"),
+        ("hooks.remove(own)", "hooks.remove(hook)"),
+    )
+
+
+@caught_by(1)
+def what_a_hook_returns_becomes_the_gradient_itself(m):
+    rewritten(
+        m,
+        "backward",
+        ("id(leaf), ()), share)", "id(leaf), ()), share.copy())"),
+        ("leaf.grad = share.copy()", "leaf.grad = share"),
+    )
+
+
 # Computing again.
+
+
+@caught_by(1)
+def a_checkpoint_asks_for_gradients_of_all_its_inputs(m):
+    rewritten(
+        m,
+        "checkpointed",
+        ("Tensor(x.data, x.requires_grad)", 'Tensor(x.data, x.dtype.kind == "f")'),
+        (
+            "states, out.requires_grad",
+            "states, out.requires_grad and any(source_of(x) is not None for x in (*inputs, *outside))",
+        ),
+    )
+
+
+@caught_by(1)
+def only_a_parameter_may_be_returned_from_outside(m):
+    rewritten(m, "checkpointed", ("    note(out)", "    if out.node is None:\n        note(out)"))
+
+
+@caught_by(1)
+def only_the_first_segment_puts_its_generators_back(m):
+    rewritten(m, "checkpoint_sequential", ("rngs=rngs)", "rngs=() if start else rngs)"))
 
 
 @caught_by(1)
@@ -1167,7 +1295,53 @@ def gradcheck_returns_what_it_thinks(m):
     m.gradcheck = gradcheck
 
 
+def _gradcheck_moves(m, which):
+    rewritten(m, "gradcheck", ('if np.asarray(a).dtype.kind == "f"', f"if {which}"))
+
+
+@caught_by(1)
+def gradcheck_hands_lists_of_floats_on(m):
+    _gradcheck_moves(m, 'isinstance(a, (float, np.ndarray)) and np.asarray(a).dtype.kind == "f"')
+
+
+@caught_by(1)
+def gradcheck_moves_every_list(m):
+    _gradcheck_moves(m, 'isinstance(a, (float, list)) or np.asarray(a).dtype.kind == "f"')
+
+
+@caught_by(1)
+def gradcheck_moves_every_number(m):
+    _gradcheck_moves(m, 'isinstance(a, (float, int)) or np.asarray(a).dtype.kind == "f"')
+
+
+@caught_by(1)
+def gradcheck_makes_arrays_of_all_else(m):
+    rewritten(m, "gradcheck", ("else a for a in arrays", "else np.asarray(a) for a in arrays"))
+
+
 # Forward mode.
+
+
+@caught_by(1)
+def a_tangent_stays_in_its_own_dtype(m):
+    rewritten(m, "jvp", ("np.asarray(as_array(tangent), x.dtype)", "np.asarray(tangent)"))
+
+
+@caught_by(1)
+def tangents_that_are_left_over_do_not_matter(m):
+    right = m.jvp
+
+    def jvp(function, primals, tangents):
+        return right(function, primals, tangents[: len(primals)])
+
+    m.jvp = jvp
+
+
+@caught_by(1)
+def an_operation_is_done_again_for_its_tangent(m):
+    @m.forward_rule("sigmoid_", "relu_", "tanh_", "dropout")
+    def push(op, tangents, arrays, params, out):
+        return op.vjp(*arrays, **{name: params[name] for name in op.params if name in params})[1](tangents[0])
 
 
 @caught_by(1)
@@ -1346,6 +1520,15 @@ def arrows_point_to_what_a_result_is_made_of(m):
 
 
 @caught_by(1)
+def only_the_end_of_a_graph_can_have_been_freed(m):
+    rewritten(
+        m,
+        "graph_text",
+        ('if sources else ", freed"', 'if sources or item is not source_of(tensor) else ", freed"'),
+    )
+
+
+@caught_by(1)
 def a_picture_of_a_freed_graph_is_an_error(m):
     right = m._numbered
 
@@ -1415,6 +1598,18 @@ def a_repeated_number_is_laid_out(m):
 
 
 @caught_by(3)
+def a_mean_is_divided_when_it_has_been_repeated(m):
+    rewritten(
+        m,
+        "mean_back",
+        (
+            "spread(grad / max(count, 1), input_shapes[0], axis, keepdims)",
+            "spread(grad, input_shapes[0], axis, keepdims) / max(count, 1)",
+        ),
+    )
+
+
+@caught_by(3)
 def the_gradient_of_a_constant_is_computed_too(m):
     right = m.matmul.pull
     m.matmul.gradient(lambda grad, a, b: right(grad, a, b, (True, True)))
@@ -1440,6 +1635,11 @@ def only_a_number_is_taken_for_a_constant(m):
 def stretched_rows_are_added_in_float64(m):
     right = m.unbroadcast
     m.unbroadcast = lambda grad, shape: right(grad.astype(np.float64), shape).astype(grad.dtype)
+
+
+@caught_by(3)
+def stretched_rows_are_copied_first(m):
+    rewritten(m, "unbroadcast", ("grad.sum(", "grad.copy().sum("))
 
 
 @caught_by(3)

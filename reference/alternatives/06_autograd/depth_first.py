@@ -535,11 +535,15 @@ def register_hook(tensor: Tensor, hook: Hook) -> Callable[[], None]:
     else:
         hooks = _leaf_hooks[id(source)] = []
         weakref.finalize(source, _leaf_hooks.pop, id(source), None)
-    hooks.append(hook)
+
+    def own(grad: Array) -> Any:
+        return hook(grad)
+
+    hooks.append(own)
 
     def remove() -> None:
-        if hook in hooks:
-            hooks.remove(hook)
+        if own in hooks:
+            hooks.remove(own)
 
     return remove
 

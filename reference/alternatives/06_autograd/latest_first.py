@@ -542,10 +542,11 @@ def register_hook(tensor: Tensor, hook: Hook) -> Callable[[], None]:
         hooks = _leaf_hooks[id(source)] = []
         weakref.finalize(source, _leaf_hooks.pop, id(source), None)
     hooks.append(hook)
+    still_there = [hook]
 
     def remove() -> None:
-        if hook in hooks:
-            hooks.remove(hook)
+        if still_there:
+            hooks.remove(still_there.pop())
 
     return remove
 
