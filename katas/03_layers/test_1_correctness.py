@@ -1,6 +1,7 @@
 """Level 1: affine maps and modules give the right answer, on examples worked out by hand."""
 
 import copy
+import io
 from collections import OrderedDict, namedtuple
 
 import numpy as np
@@ -69,6 +70,12 @@ def test_the_dtype_stays(dtype):
 @pytest.mark.parametrize("dtype", [np.uint8, np.int64, bool])
 def test_integers_meet_float32_weights_in_float32(dtype):
     expect(affine(np.ones((2, 2), dtype), WEIGHT, BIAS).data, f32([[11, 21, 32], [11, 21, 32]]))
+
+
+def test_integers_among_themselves_stay_integers():
+    x, weight = np.array([[1, 2]]), np.array([[1, 0], [2**53, 1]])  # 2**53 + 2 is even, 2**53 + 3 is no float
+    expect(affine(x, weight).data, np.array([[1, 2**53 + 2]]))
+    expect(affine(np.array([[1, 3]]), weight).data, np.array([[1, 2**53 + 3]]))
 
 
 def test_a_float64_bias_widens_nothing():
@@ -306,6 +313,17 @@ def test_taking_a_hook_away_twice_leaves_all_others():
     expect(seen, ["called"])
 
 
+def test_taking_the_only_hook_away_twice_leaves_the_next_one():
+    module, seen = Idle(), []
+    remove = module.register_forward_hook(lambda *args: seen.append("first"))
+    remove()
+    remove()
+    module.register_forward_hook(lambda *args: seen.append("second"))
+    remove()
+    module()
+    expect(seen, ["second"])
+
+
 def test_a_hook_may_take_itself_away_while_it_is_called():
     module, seen, removers = Idle(), [], []
 
@@ -420,6 +438,8 @@ def test_a_member_with_two_names_is_there_under_both():
     module = Module()
     module.a = module.b = Parameter(X)
     expect(names(module.named_members()), ["a", "b"])
+    module.c = module.d = [module.a]  # and so are those of a list with two names
+    expect(names(module.named_members()), ["a", "b", "c.0", "d.0"])
 
 
 def test_members_follow_what_is_set_replaced_and_deleted():
@@ -622,10 +642,29 @@ def test_lists_and_tensors_can_be_loaded():
     expect(module.factor, f32([3.0]))
 
 
+def test_a_file_of_arrays_can_be_loaded_as_it_is():
+    """What np.load gives is a mapping, but no dict."""
+    module, file = Scale([1.0]), io.BytesIO()
+    np.savez(file, factor=f32([2.0]))
+    file.seek(0)
+    with np.load(file) as state:
+        module.load_state_dict(state)
+    expect(module.factor, f32([2.0]))
+
+
+def test_numbers_without_axes_can_be_loaded():
+    module = Module()
+    module.scale, module.steps = Parameter(f32(1.0)), Buffer(np.array(0))
+    module.load_state_dict({"scale": 2.5, "steps": 7})
+    expect((module.scale, module.steps), (f32(2.5), np.array(7)))
+
+
 def test_what_is_missing_and_what_is_too_much_is_named():
     module = Everything()
     with expect_error(ValueError, "child.factor", "running", "stranger"):
         module.load_state_dict({"weight": X, "stranger": X})
+    with expect_error(ValueError, "child.factor", "(2,)", "(1,)", "stranger"):  # and so is what does not fit
+        module.load_state_dict({"weight": X, "running": f32([1.0, 2.0]), "stranger": X})
 
 
 def test_a_shape_that_does_not_fit_is_named():
@@ -646,12 +685,19 @@ def counting():
 
 def test_a_dtype_that_does_not_fit_is_named():
     module = counting()
-    with expect_error(ValueError, "count", "float"):
-        module.load_state_dict({"factor": f32([2.0]), "count": f32([0.5])})
+    for strict in (True, False):
+        with expect_error(ValueError, "count", "float32", "int64"):
+            module.load_state_dict({"factor": f32([2.0]), "count": f32([0.5])}, strict)
+        expect((module.factor, module.count), (f32([1.0]), np.array([0])))
     with expect_error(ValueError, "factor"):
         module.load_state_dict({"factor": np.array(["text"]), "count": np.array([1])})
     module.load_state_dict({"factor": f32([2.0]), "count": np.array([3], np.int32)})
     expect(module.count, np.array([3]))
+    module.load_state_dict({"factor": [True], "count": [True]})  # bools are casts of the same kind to both
+    expect((module.factor, module.count), (f32([1.0]), np.array([1])))
+    module.bytes = Buffer(np.array([0], np.uint8))
+    with expect_error(ValueError, "bytes", "int64", "uint8"):  # where -1 would be 255
+        module.load_state_dict({"bytes": np.array([-1])}, strict=False)
 
 
 @pytest.mark.parametrize(

@@ -155,6 +155,7 @@ def test_each_weight_costs_a_multiplication_and_an_addition_a_row(leading, rng):
         count = layer.flops((x,), layer(x))
         expect(count, 2 * 3 * 7 * int(np.prod(leading)))
         expect(type(count), int)
+        expect(layer.flops((), layer(x)), count)  # the output tells the rows
 
 
 # 03.13 descend
@@ -181,6 +182,7 @@ def test_a_frozen_parameter_stays_where_it_is():
     layer.weight.requires_grad = False
     expect(descend(layer, INPUTS, TARGETS, 0.1), 3.25)
     expect((layer.weight, layer.bias), (f32([[1, 2]]), f32([0.2])))
+    expect(version(layer.weight.data), 0)  # and no write is noted
     layer = layer_of([[1, 2]], [0.5])
     layer.bias.requires_grad = False
     descend(layer, INPUTS, TARGETS, 0.1)
@@ -351,6 +353,23 @@ def test_parameters_shared_by_two_modules_are_in_one_row(rng):
     expect([row[3] for row in rows], [16, 15, 4, 0])
 
 
+class Tied(Module):
+    """One parameter under two names, and two in a list; what comes out is no tensor."""
+
+    def __init__(self, out):
+        self.a = self.b = Parameter(f32([1, 2, 3]))
+        self.rest = [Parameter(f32([4])), Parameter(f32([5, 6]))]
+        self.out = out
+
+    def forward(self):
+        return self.out
+
+
+@pytest.mark.parametrize("out", [None, 1.5, [1.0, 2.0], {}])
+def test_a_row_counts_a_parameter_with_two_names_once_and_those_in_lists_too(out):
+    expect(summary(Tied(out)), [("", "Tied", (), 3 + 1 + 2, 0)])
+
+
 def hooks_seen(module, x):
     """How many rows a summary has after another one: a hook left behind would write into the first."""
     first = summary(module, x)
@@ -373,6 +392,21 @@ def test_no_hook_is_left_behind_by_a_forward_pass_that_fails(rng):
         summary(net, Tensor(np.ones((5, 2), np.float32)))
     expect(calls, [])
     net(Tensor(np.ones((5, 3), np.float32)))
+    expect(calls, [])
+
+
+def test_no_hook_is_left_behind_by_a_forward_pass_that_is_interrupted():
+    module, calls = Tied(None), []
+    module.flops = lambda inputs, out: calls.append(out)
+
+    def interrupted():
+        raise KeyboardInterrupt
+
+    module.forward = interrupted
+    with pytest.raises(KeyboardInterrupt):
+        summary(module)
+    del module.forward
+    module()
     expect(calls, [])
 
 

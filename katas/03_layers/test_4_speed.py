@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from dojo.measuring import Budget, race
-from tinytorch.layers import Linear, Module, affine, descend
+from tinytorch.layers import Linear, Module, affine, descend, summary
+from tinytorch.tensor import Tensor
 
 PRODUCT = Budget(
     "affine of 256 rows",
@@ -49,6 +50,14 @@ WALK = Budget(
     naive=53,
     unit="times the time of those of 64 layers",
     naively="a version that compares each parameter with all before it",
+)
+ONE_WALK = Budget(
+    "a state loaded into 16 layers, or the summary of 64",
+    limit=18,
+    reference=7,
+    naive=48,
+    unit="times the time of an eighth of the layers",
+    naively="a version that walks over the tree for every name or row",
 )
 
 
@@ -214,3 +223,31 @@ def test_the_twin_that_compares_each_with_all_is_caught():
 
     large, small = [object() for _ in range(1024)], [object() for _ in range(128)]
     WALK.catches(race(lambda: walk(large), lambda: walk(small), limit=WALK.limit))
+
+
+def chain_of(count, rng):
+    net = Module()
+    net.layers = [Linear(1, 1, rng=rng) for _ in range(count)]
+    net.forward = lambda x: [layer(x) for layer in net.layers]
+    return net, {name: array + 1 for name, array in net.state_dict().items()}
+
+
+def test_who_loads_a_state_walks_once_and_not_for_every_name(rng):
+    (large, state), (small, part) = chain_of(16, rng), chain_of(2, rng)
+    ONE_WALK.check(
+        race(lambda: large.load_state_dict(state), lambda: small.load_state_dict(part), limit=ONE_WALK.limit)
+    )
+
+
+def test_who_sums_up_walks_once_and_not_for_every_row(rng):
+    (large, _), (small, _), x = chain_of(64, rng), chain_of(8, rng), Tensor(random(rng, 1))
+    ONE_WALK.check(race(lambda: summary(large, x), lambda: summary(small, x), limit=ONE_WALK.limit))
+
+
+def test_the_twin_that_walks_for_every_name_is_caught(rng):
+    def load(net, state):
+        for name, array in state.items():
+            np.copyto(net.state_dict()[name], array)
+
+    (large, state), (small, part) = chain_of(16, rng), chain_of(2, rng)
+    ONE_WALK.catches(race(lambda: load(large, state), lambda: load(small, part), limit=ONE_WALK.limit))

@@ -174,6 +174,11 @@ def einsum_multiplies(m):
     _affine(m, lambda x, weight: np.einsum("...i,oi->...o", x, weight), _in_place)
 
 
+@caught_by(1)
+def integers_among_themselves_become_floats(m):
+    rewritten(m, "affine", ("= promote(x, weight)", "= promote(*promote(x, weight * np.float32(1)))"))
+
+
 # affine_back.
 
 
@@ -693,6 +698,45 @@ def each_parameter_is_compared_with_all_before(m):
     m.Module.named_parameters = parameters
 
 
+@caught_by(1)
+def the_last_hook_takes_all_of_its_place_with_it(m):
+    def register_forward_hook(self, hook):
+        hooks, key = vars(self).setdefault("_forward_hooks", {}), object()
+        hooks[key] = hook
+
+        def remove():
+            if self._forward_hooks.pop(key, None) and not self._forward_hooks:
+                del self._forward_hooks
+
+        return remove
+
+    m.Module.register_forward_hook = register_forward_hook
+
+
+@caught_by(1)
+def a_new_hook_takes_the_number_after_the_highest(m):
+    rewritten(m, "Module.register_forward_hook", ("object()", "max(hooks, default=-1) + 1"))
+
+
+@caught_by(1)
+def a_container_with_two_names_is_looked_into_once(m):
+    seen = set()
+
+    def walk(path, value):
+        if _is_member(m, value):
+            yield path, value
+        elif isinstance(value, (list, tuple, dict)) and id(value) not in seen:
+            seen.add(id(value))
+            for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+                yield from walk(m.dotted(path, key), item)
+
+    def start(path, value):
+        seen.clear()
+        return iter([*walk(path, value)])
+
+    _members_by(m, start)
+
+
 # State.
 
 
@@ -889,6 +933,62 @@ def a_state_is_copied_before_it_is_loaded(m):
     m.Module.load_state_dict = load_state_dict
 
 
+@caught_by(1)
+def what_is_missing_hides_what_does_not_fit(m):
+    rewritten(
+        m,
+        "Module.load_state_dict",
+        ("    arrays = {", "    if problems:\n        raise ValueError(str(problems))\n    arrays = {"),
+    )
+
+
+@caught_by(1)
+def only_a_dict_is_a_state(m):
+    right = m.Module.load_state_dict
+    m.Module.load_state_dict = lambda self, state, strict=True: right(self, state.copy(), strict)
+
+
+@caught_by(1)
+def numbers_without_axes_cannot_be_written_over(m):
+    rewritten(m, "Module.load_state_dict", ("np.copyto(own[name], array)", "own[name][:] = array"))
+
+
+FITS = 'np.can_cast(array.dtype, mine.dtype, "same_kind")'
+
+
+@caught_by(1)
+def signed_integers_fit_unsigned_ones(m):
+    kinds = "'biuf'.find(array.dtype.kind.replace('i', 'u')) in range('biuf'.find(mine.dtype.kind) + 2)"
+    rewritten(m, "Module.load_state_dict", (FITS, kinds))
+
+
+@caught_by(1)
+def bools_do_not_fit_integers(m):
+    rewritten(m, "Module.load_state_dict", (FITS, f"({FITS} and array.dtype != bool)"))
+
+
+@caught_by(1)
+def whose_dtype_it_is_goes_unsaid(m):
+    rewritten(
+        m, "Module.load_state_dict", ("{array.dtype} {array.shape}, not {mine.dtype}", "{array.shape}, not")
+    )
+
+
+@caught_by(1)
+def unless_strict_any_dtype_fits(m):
+    rewritten(
+        m,
+        "Module.load_state_dict",
+        (FITS, f"({FITS} or not strict)"),
+        ("(own[name], array)", "(own[name], array, casting='unsafe')"),
+    )
+
+
+@caught_by(4)
+def the_tree_is_walked_for_every_name_that_is_loaded(m):
+    rewritten(m, "Module.load_state_dict", ("mine = own[name]", "mine = self.state_dict()[name]"))
+
+
 # Modes.
 
 
@@ -1081,6 +1181,11 @@ def flops_are_those_of_the_first_axis(m):
     m.Linear.flops = lambda self, inputs, out: 2 * self.weight.size * (out.shape[0] if out.ndim > 1 else 1)
 
 
+@caught_by(1)
+def flops_are_told_by_the_input(m):
+    m.Linear.flops = lambda self, inputs, out: 2 * math.prod(inputs[0].shape[:-1]) * self.weight.size
+
+
 # descend.
 
 
@@ -1221,6 +1326,11 @@ def a_step_goes_row_by_row(m):
     m.descend = descend
 
 
+@caught_by(1)
+def a_step_of_what_is_frozen_is_noted(m):
+    rewritten(m, "descend", ("    increment_version(parameter", "increment_version(parameter"))
+
+
 # Counting.
 
 
@@ -1346,6 +1456,60 @@ def a_failure_leaves_hooks_behind(m):
 @caught_by(3)
 def a_module_remembers_its_last_output(m):
     _summary(m, before=lambda one, out: setattr(one, "last_output", out))
+
+
+OWN = "{member for _, member in one.named_members() if isinstance(member, Parameter)} - counted"
+
+
+@caught_by(1)
+def a_parameter_with_two_names_counts_twice_in_its_row(m):
+    rewritten(
+        m,
+        "summary",
+        (OWN, "[k for _, k in one.named_members() if isinstance(k, Parameter) and k not in counted]"),
+    )
+
+
+@caught_by(1)
+def a_row_counts_no_parameters_in_lists(m):
+    rewritten(m, "summary", (OWN, "{k for k in vars(one).values() if isinstance(k, Parameter)} - counted"))
+
+
+@caught_by(1)
+def what_is_no_tensor_and_no_tuple_has_a_shape(m):
+    rewritten(m, "summary", ('getattr(out, "shape", ())', "() if isinstance(out, tuple) else out.shape"))
+
+
+@caught_by(1)
+def an_interruption_leaves_hooks_behind(m):
+    def summary(module, *inputs):
+        try:
+            return right(module, *inputs)
+        except KeyboardInterrupt:
+            for one in module.modules():
+                one.register_forward_hook(lambda one, inputs, out: one.flops(inputs, out))
+            raise
+
+    right = m.summary
+    m.summary = summary
+
+
+@caught_by(4)
+def a_summary_looks_for_each_path_anew(m):
+    right = m.summary
+
+    def summary(module, *inputs):
+        def note(one, inputs, out):
+            return {below: path for path, below in module.named_modules()}[one]
+
+        removers = [one.register_forward_hook(note) for one in module.modules()]
+        try:
+            return right(module, *inputs)
+        finally:
+            for remove in removers:
+                remove()
+
+    m.summary = summary
 
 
 EQUIVALENT: dict[str, str] = {}
