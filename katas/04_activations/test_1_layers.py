@@ -118,6 +118,8 @@ def test_dropout_keeps_the_shape_and_the_dtype():
                 out = dropout(Tensor(np.ones(shape, dtype)), p=p, rng=generator())
                 expect((out.shape, out.dtype), (shape, np.dtype(dtype)))
     expect(dropout(Tensor([1, 2, 3]), p=0.0, rng=generator()), f32([1, 2, 3]))
+    for p in np.linspace(0, 1, 3):  # float64, which is a float of Python too
+        expect(dropout(Tensor([1.0, 2.0]), p=p, rng=generator()).dtype, np.dtype(np.float32))
 
 
 def test_dropout_leaves_its_input_alone():

@@ -8,7 +8,7 @@ import math
 
 import numpy as np
 
-from dojo.mistakes import caught_by
+from dojo.mistakes import caught_by, rewritten
 
 
 def _rule(op, name, rule, m):
@@ -229,6 +229,46 @@ def relu_gives_back_what_it_need_not_change(m):
     m.relu.forward = lambda x: x if x.size and (x >= 0).all() else right(x)
 
 
+@caught_by(1)
+def what_is_written_into_an_array_does_not_come_back(m):
+    right = m.relu_into
+
+    def relu_into(x, out):
+        right(x, out)
+
+    def relu_(x):
+        relu_into(x, x)
+        return x
+
+    m.relu.forward = lambda x: right(x, np.empty_like(x))
+    m.relu_into, m.relu_.forward = relu_into, relu_
+    rewritten(m, "leaky_relu_into", ("return relu_into(x, out)", "relu_into(x, out)\n        return out"))
+
+
+@caught_by(1)
+def a_slope_of_numpys_widens_the_curve(m):
+    def forward(x, *, negative_slope=0.01):
+        x = m.floating(x)
+        if x.dtype.type(negative_slope) == 0 or not 0 <= negative_slope <= 1:
+            return m.leaky_relu_into(x, negative_slope, np.empty_like(x))
+        return np.maximum(x, x * negative_slope)
+
+    m.leaky_relu.forward = forward
+
+
+@caught_by(1)
+def in_place_only_a_slope_of_0_itself_is_0(m):
+    right = m.leaky_relu_into
+
+    def forward(x, *, negative_slope=0.01):
+        m.refuse_integers(x)
+        if 0 < negative_slope <= 1:
+            return np.maximum(x, x * x.dtype.type(negative_slope), out=x)
+        return right(x, negative_slope, x)
+
+    m.leaky_relu_.forward = forward
+
+
 # Rows.
 
 
@@ -368,6 +408,38 @@ def log_softmax_warns_of_an_empty_axis(m):
     m.log_softmax.forward = forward
 
 
+@caught_by(1)
+def a_number_has_any_axis(m):
+    right = m.below_largest
+    m.below_largest = lambda x, axis: right(x, axis) if x.ndim else right(x[None], 0)[0]
+    rewritten(m, "softmax", ("out = ", "axis = axis if x.ndim else -1\n    out = "))
+    rewritten(m, "log_softmax", ("out = ", "axis = axis if x.ndim else -1\n    out = "))
+
+
+@caught_by(1)
+def nothing_has_any_axis(m):
+    right = m.softmax.forward
+    m.softmax.forward = lambda x, *, axis=-1: right(x, axis=axis) if x.size else m.floating(x).copy()
+
+
+@caught_by(1)
+def an_axis_may_be_counted_round_twice(m):
+    right = m.below_largest
+    m.below_largest = lambda x, axis: right(x, axis % x.ndim if axis < 0 and x.ndim else axis)
+
+
+@caught_by(1)
+def beside_infinities_nan_is_a_distance_of_0(m):
+    words = "if not np.isfinite(largest).all():\n        below[x == largest]"
+    rewritten(m, "below_largest", (words, "if np.isinf(largest).any():\n        below[np.isnan(below)]"))
+
+
+@caught_by(1)
+def beside_nan_infinities_have_no_distance(m):
+    words = "not np.isfinite(largest).all()"
+    rewritten(m, "below_largest", (words, "np.isinf(largest).any() and not np.isnan(x).any()"))
+
+
 # Chance.
 
 
@@ -486,6 +558,17 @@ def p_is_kept_in_place_of_the_factor(m):
 
     m.dropout.forward = forward
     m.dropout.gradient(dropout_back)
+
+
+@caught_by(1)
+def a_probability_of_numpys_widens_what_is_kept(m):
+    right = m.dropout.forward
+
+    def forward(x, *, p=0.5, rng):
+        out, mask, scale = right(x, p=p, rng=rng)
+        return np.asarray(out * (p * 0 + 1)), mask, scale
+
+    m.dropout.forward = forward
 
 
 # Rules.
@@ -659,6 +742,44 @@ def in_place_the_rule_asks_for_an_input_that_is_gone(m):
 @caught_by(2)
 def tanh_in_place_has_no_rule(m):
     m.tanh_.pull, m.tanh_.needs = None, ()
+
+
+@caught_by(2)
+def a_slope_of_numpys_widens_the_gradient(m):
+    def leaky_relu_back(grad, out, negative_slope):
+        right = (out > 0).astype(grad.dtype)
+        return grad * (right + (1 - right) * negative_slope)
+
+    _rule(m.leaky_relu, "leaky_relu_back", leaky_relu_back, m)
+
+
+@caught_by(2)
+def a_probability_of_numpys_widens_the_gradient(m):
+    _rule(m.dropout, "dropout_back", lambda grad, mask, scale: grad * mask * scale, m)
+
+
+@caught_by(2)
+def the_cube_of_half_a_number_overflows_on_the_way_back(m):
+    def gelu_back(grad, x):
+        x = np.clip(x, -100, 100)
+        cube = x * x * x
+        t = np.tanh(m.GELU_SCALE * (x + m.GELU_CUBE * cube))
+        inner = m.GELU_SCALE * (1 + 3 * m.GELU_CUBE * x * x)
+        return grad * (0.5 * (1 + t) + 0.5 * x * (1 - t * t) * inner)
+
+    _rule(m.gelu, "gelu_back", gelu_back, m)
+
+
+@caught_by(2)
+def gelu_clips_its_input_for_good_on_the_way_back(m):
+    right = m.gelu_back
+
+    def gelu_back(grad, x):
+        if x.flags.writeable and x.dtype.kind == "f":
+            np.clip(x, -m.GELU_FAR, m.GELU_FAR, out=x)
+        return right(grad, x)
+
+    _rule(m.gelu, "gelu_back", gelu_back, m)
 
 
 # What is kept, and what it costs.

@@ -37,12 +37,12 @@ def leaky_relu(x: Array, *, negative_slope: float = 0.01) -> Any:
     x = floating(x)
     if x.dtype.type(negative_slope) == 0:
         return np.maximum(x, 0)
-    return np.where(x > 0, x, negative_slope * x)
+    return np.where(x > 0, x, float(negative_slope) * x)  # numpy's float64 would widen it
 
 
 @leaky_relu.gradient
 def leaky_relu_back(grad: Array, out: Array, negative_slope: float) -> Any:
-    return np.where(out > 0, grad, negative_slope * grad)
+    return np.where(out > 0, grad, float(negative_slope) * grad)
 
 
 @op
@@ -85,9 +85,7 @@ def axes(x: Array, axis: int) -> Any:
 
 def below_largest(x: Array, axis: int) -> Any:
     x = floating(x)
-    if x.size == 0:
-        return x.copy()
-    top = np.max(x, axis=axes(x, axis), keepdims=True)
+    top = np.max(x, axis=axes(x, axis), keepdims=True, initial=-math.inf)
     with np.errstate(all="ignore"):
         return np.where(x == top, x.dtype.type(0), x - top)
 
@@ -126,12 +124,12 @@ def dropout(x: Array, *, p: float = 0.5, rng: np.random.Generator) -> Any:
     if p == 1:
         return np.zeros_like(x), kept
     with np.errstate(over="ignore"):
-        return np.where(kept, x / (1 - p), 0), kept
+        return np.where(kept, x / float(1 - p), 0), kept
 
 
 @dropout.gradient
 def dropout_back(grad: Array, kept: Array, p: float) -> Any:
-    return np.where(kept, grad / (1 - p), 0) if p < 1 else np.zeros_like(grad)
+    return np.where(kept, grad / float(1 - p), 0) if p < 1 else np.zeros_like(grad)
 
 
 @op(in_place=True)
@@ -156,13 +154,13 @@ def leaky_relu_(x: Array, *, negative_slope: float = 0.01) -> Any:
     if not 0 <= negative_slope <= 1:
         raise ValueError(f"a slope of {negative_slope} is not between 0 and 1")
     negative = x < 0
-    x[negative] = 0 if negative_slope == 0 else x[negative] * negative_slope
+    x[negative] = 0 if x.dtype.type(negative_slope) == 0 else x[negative] * negative_slope
     return x
 
 
 @leaky_relu_.gradient
 def leaky_relu_in_place_back(grad: Array, out: Array, negative_slope: float) -> Any:
-    return np.where(out > 0, grad, negative_slope * grad)
+    return np.where(out > 0, grad, float(negative_slope) * grad)
 
 
 @op(in_place=True)
