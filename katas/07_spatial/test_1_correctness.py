@@ -278,11 +278,12 @@ def test_a_bias_does_not_change_the_dtype(convolution):
         expect(out, np.full((1, 1, 1, 1), 4.5, dtype))
 
 
+@by
 @pytest.mark.parametrize("shape", [(0, 2, 3, 3), (2, 0, 3, 3)])
-def test_of_nothing_there_is_nothing_but_the_bias(shape, rng):
+def test_of_nothing_there_is_nothing_but_the_bias(convolution, shape, rng):
     weight, bias = rng.normal(size=(4, shape[1], 2, 2)), rng.normal(size=4)
     expected = np.zeros((shape[0], 4, 2, 2)) + bias[:, None, None]
-    expect(conv2d(np.zeros(shape), weight, bias), expected)
+    expect(array(convolution(np.zeros(shape), weight, bias)), expected)
 
 
 def test_without_kernels_there_is_no_channel():
@@ -365,6 +366,7 @@ def test_windows_see_through_any_strides(rng):
         for i, j, a, b in np.ndindex(*expected.shape[2:]):
             expected[:, :, i, j, a, b] = x[:, :, 2 * i + 3 * a, j + 2 * b]
         expect((name, seen), (name, expected))
+        assert np.shares_memory(seen, same), name
 
 
 def test_windows_of_a_kernel_that_does_not_fit_are_refused():
@@ -455,6 +457,10 @@ def test_taps_are_views_to_write_through():
     for number, tap in enumerate(taps(line, 0, 2, 1, 3), 1):
         tap *= number
     expect(line, [1.0, 2.0, 0.0, 2.0, 4.0, 0.0])
+    image = np.zeros((2, 3, 4))
+    for axis in (1, 2):
+        for tap in taps(image, axis, 2):
+            assert np.shares_memory(tap, image)
 
 
 def test_col2im_adds_up_where_windows_overlap():
@@ -468,6 +474,15 @@ def test_col2im_drops_the_border_and_leaves_what_nobody_sees():
     columns = np.arange(1.0, 17).reshape(4, 4)
     expected = [[4, 0, 7, 8], [0, 0, 0, 0], [10, 0, 13, 14], [12, 0, 15, 16]]
     expect(col2im(columns, (1, 1, 4, 4), 2, 3, 1), np.array([[expected]], float))
+
+
+def test_col2im_takes_columns_whose_last_axis_is_in_two(rng):
+    """(KH * KW, C), as a product for each tap leaves them; here also in another order of memory."""
+    columns = eighths(rng, 12, 4, 3)
+    expected = col2im(columns.reshape(12, 12), (2, 3, 3, 4), 2)
+    expect(col2im(columns, (2, 3, 3, 4), 2), expected)
+    by_tap = columns.transpose(1, 0, 2).copy().transpose(1, 0, 2)
+    expect(col2im(by_tap, (2, 3, 3, 4), 2), expected)
 
 
 def test_col2im_keeps_the_dtype_and_what_it_is_given(rng):

@@ -220,6 +220,8 @@ def test_a_momentum_of_0_leaves_the_running_ones_where_they_are(rng):
 
 def test_without_momentum_all_batches_count_the_same(rng):
     layer = BatchNorm2d(2, momentum=None)
+    expect(layer.eval()(Tensor(np.ones((1, 2, 1, 1), np.float32))), f32([[[[1]], [[1]]]]), rtol=1e-4)
+    layer.train()
     batches = [rng.random((3, 2, 2, 2), np.float32) for _ in range(4)]
     for batch in batches:
         layer(Tensor(batch))
@@ -227,10 +229,11 @@ def test_without_momentum_all_batches_count_the_same(rng):
     expect(layer.running_var, f32(np.mean([b.var(axis=(0, 2, 3), ddof=1) for b in batches], axis=0)))
 
 
-@pytest.mark.parametrize("shape", [(4, 3), (4, 3, 5), (3, 5, 5)])
-def test_what_are_no_images_is_refused(shape, rng):
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("shape", [(4, 3), (4, 3, 5), (3, 5, 5), (2, 3, 4, 4, 4)])
+def test_what_are_no_images_is_refused(shape, training, rng):
     with expect_error(ValueError, str(shape)):
-        BatchNorm2d(3)(images(rng, *shape))
+        BatchNorm2d(3).train(training)(images(rng, *shape))
 
 
 def test_two_layers_share_nothing(rng):
@@ -264,6 +267,7 @@ def test_lenet_is_what_lecun_drew(rng):
         ("Linear", (2, 120)), ("ReLU", (2, 120)), ("Linear", (2, 84)), ("ReLU", (2, 84)), ("Linear", (2, 10)),
     ]  # fmt: skip
     expect(leaves(net, images(rng, 2, 1, 28, 28)), shapes)
+    expect([type(layer).__name__ for layer in net], [kind for kind, _ in shapes])  # none nested
     expect(count_parameters(net), 156 + 2416 + 48120 + 10164 + 850)
     expect(LeNet(7, 3, rng=rng)(images(rng, 1, 3, 28, 28)).shape, (1, 7))
 
@@ -273,6 +277,7 @@ def test_the_small_vgg_doubles_its_width_as_it_halves_the_image(rng):
     seen = leaves(net, images(rng, 2, 3, 16, 16))
     kinds = [*VGG_STAGE, "MaxPool2d", *VGG_STAGE, "MaxPool2d", *VGG_STAGE, "GlobalAvgPool", "Linear"]
     expect([kind for kind, _ in seen], kinds)
+    expect([type(layer).__name__ for layer in net], kinds)  # none nested
     sizes = [(2, 4, 16, 16)] * 2 + [(2, 8, 8, 8)] * 2 + [(2, 16, 4, 4)] * 2
     expect([shape for kind, shape in seen if kind == "Conv2d"], sizes)
     expect([shape for _, shape in seen[-2:]], [(2, 16), (2, 10)])

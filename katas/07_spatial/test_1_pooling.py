@@ -182,7 +182,7 @@ def test_eps_is_a_hundred_thousandth_unless_told():
 
 @some
 @given(
-    st.integers(1, 5), st.integers(1, 4), st.lists(st.integers(1, 4), max_size=2), st.booleans(), SEEDS,
+    st.integers(1, 5), st.integers(1, 4), st.lists(st.integers(1, 4), max_size=3), st.booleans(), SEEDS,
 )  # fmt: skip
 def test_the_result_is_that_of_the_formula(n, channels, rest, small_cache, seed):
     rng = np.random.default_rng(seed)
@@ -293,6 +293,7 @@ def test_running_ones_keep_their_dtype():
         ((4, 3, 2, 2), (2,), (3,), ["(4, 3, 2, 2)", "(2,)"]),
         ((4, 3, 2, 2), (3,), (2,), ["(4, 3, 2, 2)", "(2,)"]),
         ((4, 3, 2, 2), (1,), (1,), ["(4, 3, 2, 2)", "(1,)"]),
+        ((4, 3, 2, 2), (3, 1), (3,), ["(4, 3, 2, 2)", "(3, 1)"]),
         ((3,), (3,), (3,), ["(3,)"]),
         ((1, 3), (3,), (3,), ["(1, 3)"]),
         ((1, 3, 1, 1), (3,), (3,), ["(1, 3, 1, 1)"]),
@@ -322,6 +323,8 @@ def test_the_input_stays_as_it_was(rng):
 
 
 def test_the_result_lies_channels_last_in_memory(rng):
+    """Whatever the order of what it is given."""
     x = rng.normal(size=(2, 3, 4, 5)).transpose(0, 3, 1, 2)
-    out = batch_norm(x, *ones_and_zeros(5)).data
-    assert out.transpose(0, 2, 3, 1).flags.c_contiguous
+    for same in (x, x.copy(), np.asfortranarray(x)):
+        out = batch_norm(same, *ones_and_zeros(5)).data
+        assert out.transpose(0, 2, 3, 1).flags.c_contiguous

@@ -228,6 +228,12 @@ def test_a_border_gets_no_gradient():
     expect(back(np.ones((1, 1, 2, 2))), np.ones((1, 1, 2, 2)))
 
 
+@pytest.mark.parametrize("pool", [max_pool2d, avg_pool2d], ids=["max", "avg"])
+def test_no_images_have_no_gradient_of_pooling(pool):
+    _, back = pool.vjp(np.zeros((0, 2, 4, 4)), kernel=2)
+    expect(back(np.zeros((0, 2, 2, 2))), np.zeros((0, 2, 4, 4)))
+
+
 def test_gradients_of_pooling_keep_their_dtype(rng):
     for pool in (max_pool2d, avg_pool2d):
         x = rng.random((1, 2, 4, 4), np.float32)
@@ -272,6 +278,22 @@ def test_what_lies_far_from_zero_has_right_gradients_too(rng):
     _, right = batch_norm.vjp(x - np.float32(1000), weight, bias)
     for got, expected in zip(back(grad.astype(np.float32)), right(grad.astype(np.float32)), strict=True):
         expect(got, expected, rtol=1e-3, atol=2e-3 * float(np.abs(expected).max()))
+
+
+def test_images_that_are_normed_may_be_integers(rng):
+    """Two channels of 0 and 200, and of 0 to 6: their mean, deviation and normalised pixels, by hand."""
+    pixels = np.array([[0, 0], [200, 6]], np.uint8)
+    grad = np.array([[1.0, 2.0], [5.0, 10.0]], np.float32)
+    out, back = batch_norm.vjp(pixels, np.ones(2, np.float32), np.zeros(2, np.float32), eps=0.0)
+    expect(out, np.array([[-1, -1], [1, 1]], np.float32))
+    expect(tuple(back(grad))[1:], (np.array([4, 8], np.float32), np.array([6, 12], np.float32)))
+
+
+def test_no_images_in_use_have_no_gradient_but_zeros():
+    ones, zeros = np.ones(3), np.zeros(3)
+    seen = {"running_mean": zeros, "running_var": ones}
+    _, back = batch_norm.vjp(np.zeros((0, 3, 2, 2)), ones, zeros, **seen, training=False)
+    expect(tuple(back(np.zeros((0, 3, 2, 2)))), (np.zeros((0, 3, 2, 2)), zeros, zeros))
 
 
 def test_a_constant_added_to_the_input_changes_nothing_so_gradients_sum_to_zero(rng):

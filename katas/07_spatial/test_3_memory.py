@@ -122,6 +122,14 @@ POOL_BACK = Budget(
     unit="times the memory of the images, at the worst moment",
     naively="a version that makes a mask of integers",
 )
+OVERLAP_BACK = Budget(
+    "the gradient of pooling 3x3 with steps of 1",
+    limit=6.5,
+    reference=2.7,
+    naive=9.7,
+    unit="times the memory of the images, at the worst moment",
+    naively="a version that copies the windows of all images",
+)
 NORM = Budget(
     "batch_norm",
     limit=5,
@@ -356,6 +364,24 @@ def test_its_way_back_needs_memory_for_the_gradient_and_a_few_images(rng):
     for pool in (max_pool2d, avg_pool2d):
         out, back = pool.vjp(x, kernel=2)
         POOL_BACK.check(peak_bytes(lambda back=back, out=out: back(out)) / x.nbytes)
+
+
+def test_on_the_way_back_too_windows_that_overlap_are_not_copied_for_all_images_at_once(rng):
+    x = images(rng)
+    for pool in (max_pool2d, avg_pool2d):
+        out, back = pool.vjp(x, kernel=3, stride=1)
+        OVERLAP_BACK.check(peak_bytes(lambda back=back, out=out: back(out)) / x.nbytes)
+
+
+def test_the_twin_that_goes_back_by_the_windows_of_all_images_is_caught(rng):
+    x = images(rng)
+
+    def back():
+        seen = np.lib.stride_tricks.sliding_window_view(x, (3, 3), axis=(2, 3))
+        which = seen.reshape(*seen.shape[:4], 9).argmax(axis=-1)
+        return which, np.zeros_like(x)
+
+    OVERLAP_BACK.catches(peak_bytes(back) / x.nbytes)
 
 
 def test_the_twin_that_makes_a_mask_of_integers_is_caught(rng):

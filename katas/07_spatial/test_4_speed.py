@@ -371,8 +371,10 @@ def by_argmax_and_back(x):
 
 
 def test_its_way_back_takes_all_windows_at_once(rng):
-    mine = there_and_back(max_pool2d, 1, kernel=2)
-    POOL_BACK.check(race(mine, by_argmax_and_back, limit=POOL_BACK.limit, inputs=lambda: pool_operand(rng)))
+    for pool in (max_pool2d, avg_pool2d):
+        mine = there_and_back(pool, 1, kernel=2)
+        operand = lambda: pool_operand(rng)  # noqa: E731
+        POOL_BACK.check(race(mine, by_argmax_and_back, limit=POOL_BACK.limit, inputs=operand))
 
 
 def test_windows_that_overlap_cost_a_tap_more_each(rng):

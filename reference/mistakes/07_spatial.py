@@ -1469,6 +1469,146 @@ def windows_of_the_largest_are_copied_for_all_images(m):
     m.max_pool2d.forward = forward
 
 
+@caught_by(1)
+def windows_of_strided_images_are_copies(m):
+    rewritten(m, "windows", ("    n, c, h, w", "    x = np.ascontiguousarray(x)\n    n, c, h, w"))
+
+
+@caught_by(1)
+def taps_across_are_copies(m):
+    """Swapped to the front and made contiguous, which an axis that is in front already is."""
+    right = m.taps
+    for name in ("col2im", "to_the_first", "avg_pool2d_back"):
+        rewritten(m, name, ("taps(", "taps_to_write_through("))
+    m.taps_to_write_through = right
+    rewritten(m, "taps", ("a.swapaxes(0, axis)\n", "np.ascontiguousarray(a.swapaxes(0, axis))\n"))
+
+
+@caught_by(1)
+def col2im_takes_only_tables(m):
+    right = m.col2im
+
+    def col2im(columns, *arguments):
+        _rows, _length = columns.shape
+        return right(columns, *arguments)
+
+    product = "(pixel_rows(grad[images, outs[g]]) @ by_tap[g]).transpose(1, 0, 2)"
+    table = f"{product}.reshape(-1, kh * kw * inputs)"
+    rewritten(m, "grad_of_images", (product, table))
+    m.col2im = col2im
+
+
+@caught_by(1)
+def the_loops_cannot_do_without_channels(m):
+    rewritten(m, "conv2d_loops", ("    out =", "    1 // weight.shape[1]\n    out ="))
+
+
+@caught_by(1)
+def batch_norm_keeps_the_order_in_memory(m):
+    right = m.batch_norm.forward
+
+    def forward(x, weight, bias, **params):
+        out, *saved = right(x, weight, bias, **params)
+        same = np.empty_like(x, dtype=out.dtype)
+        same[...] = out
+        return same, *saved
+
+    m.batch_norm.forward = forward
+
+
+@caught_by(1)
+def what_is_normed_has_four_axes_at_most(m):
+    rewritten(m, "batch_norm", ("if x.ndim < 2", "if not 2 <= x.ndim <= 4"))
+
+
+@caught_by(1)
+def as_many_weights_as_channels_are_enough(m):
+    rewritten(m, "batch_norm", ("weight.shape != x.shape[1:2]", "len(weight) != x.shape[1]"))
+
+
+@caught_by(1)
+def in_use_a_layer_norms_anything(m):
+    rewritten(m, "BatchNorm2d.forward", ("if x.ndim != 4", "if self.training and x.ndim != 4"))
+
+
+@caught_by(1)
+def without_momentum_a_new_layer_is_of_no_use(m):
+    average = "1 / self.num_batches_tracked.item() if momentum is None else momentum"
+    rewritten(
+        m,
+        "BatchNorm2d.forward",
+        (f"        momentum = {average}\n", ""),
+        ("    return", f"    momentum = {average}\n    return"),
+    )
+
+
+@caught_by(1)
+def the_head_of_lenet_is_a_row_of_its_own(m):
+    right = m.LeNet.__init__
+
+    def init(self, classes=10, in_channels=1, *, rng):
+        right(self, classes, in_channels, rng=rng)
+        layers = list(self)
+        m.Sequential.__init__(self, *layers[:7], m.Sequential(*layers[7:]))
+
+    m.LeNet.__init__ = init
+
+
+@caught_by(2)
+def the_rule_of_batch_norm_takes_pixels_for_floats(m):
+    rewritten(m, "batch_norm_back", ("floating(x)", "x"))
+
+
+@caught_by(2)
+def the_largest_of_no_images_has_no_way_back(m):
+    right = m.max_pool2d.pull
+
+    def pull(grad, x, out, kernel, stride, padding):
+        params = kernel, stride, padding
+        return np.concatenate([right(grad[i], x[i], out[i], *params) for i in m.in_the_cache(x)])
+
+    _rule(m, "max_pool2d", pull)
+
+
+@caught_by(3)
+def the_way_back_of_the_largest_copies_all_windows(m):
+    def pull(grad, x, out, kernel, stride, padding):
+        (kh, kw), (sh, sw) = m.pair(kernel), m.pair(stride or kernel)
+        seen = m.windows(m.pad(x, padding, m.lowest(x.dtype)), kernel, stride or kernel)
+        which = seen.reshape(*seen.shape[:4], kh * kw).argmax(axis=-1)
+        back = m.bordered(x.shape, padding, grad.dtype)
+        for i, rows in enumerate(m.taps(back, 2, kh, sh)):
+            for j, pixels in enumerate(m.taps(rows, 3, kw, sw)):
+                pixels += grad * (which == i * kw + j)
+        return m.crop(back, padding)
+
+    _rule(m, "max_pool2d", pull)
+
+
+@caught_by(3)
+def the_way_back_of_the_mean_makes_the_rows_of_im2col(m):
+    def pull(grad, input_shapes, kernel, stride, padding):
+        many = math.prod(m.pair(kernel))
+        shares = grad.transpose(0, 2, 3, 1)[:, :, :, None] / many
+        rows = np.repeat(shares, many, axis=3).reshape(-1, many * grad.shape[1])
+        return m.col2im(rows, input_shapes[0], kernel, stride or kernel, padding)
+
+    _rule(m, "avg_pool2d", pull)
+
+
+@caught_by(4)
+def the_way_back_of_the_mean_goes_window_by_window(m):
+    def pull(grad, input_shapes, kernel, stride, padding):
+        (kh, kw), (sh, sw) = m.pair(kernel), m.pair(stride or kernel)
+        back = m.bordered(input_shapes[0], padding, grad.dtype)
+        for n, i, j in np.ndindex(len(grad), *grad.shape[2:]):
+            under = back[n, :, i * sh : i * sh + kh, j * sw : j * sw + kw]
+            under += grad[n, :, i, j][:, None, None] / (kh * kw)
+        return m.crop(back, padding)
+
+    _rule(m, "avg_pool2d", pull)
+
+
 TIME = (
     "The numbers are the same: it says how much is done at a time, within what the budgets of level 3 allow."
 )

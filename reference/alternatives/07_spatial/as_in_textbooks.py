@@ -367,7 +367,8 @@ def batch_norm(
     out = x - along_channels(mean, x)
     out *= along_channels(inverse_std * weight.astype(x.dtype), x)
     out += along_channels(bias.astype(x.dtype), x)
-    return out, mean, inverse_std
+    table = np.ascontiguousarray(np.moveaxis(out, 1, -1))  # no copy of what lies channels-last
+    return np.moveaxis(table, -1, 1), mean, inverse_std
 
 
 def along_channels(vector: Array, x: Array) -> Array:
