@@ -7,7 +7,7 @@ import pytest
 
 from dojo.expect import expect, expect_error
 from tinytorch.layers import Parameter
-from tinytorch.optimizers import Optimizer, check_options
+from tinytorch.optimizers import SGD, Optimizer, check_options
 from tinytorch.tensor import Tensor, set_recorder, version
 
 
@@ -246,6 +246,7 @@ def test_what_has_no_gradient_is_left_alone():
     expect((p.data, q.data, r.data), (f32(1, 2), f32(0, 3), f32(1, 2)))
     expect((version(p.data), version(r.data)), before)
     expect(sorted(optimizer.state_dict()), sorted([*OPTIONS, "state.1.step", "state.1.total"]))
+    expect([r is q for r in optimizer.state], [True])  # not even an empty state
 
 
 OPTIONS = ["groups.0.lr", "groups.0.weight_decay", "groups.0.betas"]
@@ -262,6 +263,15 @@ def test_one_without_a_gradient_remembers_what_it_had():
     optimizer.step()
     expect((optimizer.state[p]["step"], optimizer.state[q]["step"]), (2, 3))
     expect(optimizer.state[p]["total"], f32(3, -1))
+
+
+def test_the_data_may_be_another_array_than_at_first():
+    (p,) = parameters(1)
+    optimizer = Plain([p])
+    first = p.data
+    p.data = f32(5, 6)
+    optimizer.step()
+    expect((p.data, first), (f32(4, 7), f32(1, 2)))
 
 
 def test_the_gradient_may_be_a_new_array_each_time():
@@ -436,6 +446,11 @@ def test_parameters_are_numbered_through_all_groups():
     expect((state["state.1.total"], state["state.2.total"]), (f32(2, -2), f32(5, 5)))
 
 
+def test_betas_are_an_array_in_a_state_if_they_came_as_a_list_too():
+    state = Plain(parameters(1), betas=[0.5, 0.25]).state_dict()
+    expect((state["groups.0.betas"], type(state["groups.0.betas"])), (np.array([0.5, 0.25]), np.ndarray))
+
+
 def test_a_state_shows_the_arrays_that_are_there():
     (p,) = parameters(1)
     optimizer = Plain([p])
@@ -486,6 +501,19 @@ def test_a_state_passes_through_a_file_without_pickle():
     other.load_state_dict(np.load(file, allow_pickle=False))
     same_states(other, optimizer)
     expect(type(other.state[other.param_groups[0]["params"][0]]["step"]), int)
+
+
+def test_what_is_on_or_off_stays_so_in_a_file():
+    """As nesterov: True is neither 1.0 nor an array without axes."""
+    p = parameters(1)
+    for on in (True, False):
+        file = io.BytesIO()
+        np.savez(file, **SGD(p, lr=0.5, momentum=0.5, nesterov=on).state_dict())
+        file.seek(0)
+        other = SGD(p, lr=0.1)
+        other.load_state_dict(np.load(file, allow_pickle=False))
+        expect(other.param_groups[0]["nesterov"], on)
+        expect(type(other.param_groups[0]["nesterov"]), bool)
 
 
 def test_a_state_that_is_loaded_shares_no_array():
@@ -539,6 +567,8 @@ def test_arrays_keep_the_dtype_of_their_parameters():
         for name, value in optimizer.state_dict().items()
     }
     other.load_state_dict(state)
+    expect(other.state_dict()["state.0.total"], f32(4, -4))
+    other.load_state_dict({**state, "state.0.total": np.array([4, -4])})
     expect(other.state_dict()["state.0.total"], f32(4, -4))
 
 

@@ -283,6 +283,12 @@ def test_a_running_square_is_the_mean_of_squares():
     expect((mean, value), (f32(10, 1), f32(4, -2)))
 
 
+def test_what_is_squared_may_be_the_scratch_array_too():
+    mean, value = f32(8, 0), f32(4, -2)
+    running_square(mean, value, 0.75, value)
+    expect(mean, f32(10, 1))
+
+
 def test_keeping_nothing_or_nearly_all():
     mean, scratch = np.array([8.0]), np.empty(1)
     running_mean(mean, np.array([4.0]), 0.0, scratch)
@@ -316,6 +322,18 @@ def test_keeping_nothing_or_nearly_all():
 def test_rmsprop_worked_out(options, grads, places):
     options = {"lr": 1.0, "alpha": 0.75, "eps": 0.0, **options}
     expect(trajectory(RMSprop, grads, **options), [float(place) for place in places])
+
+
+def test_the_buffer_of_rmsprop_knows_no_learning_rate():
+    """Quotients 2 and 1, buffers 2 and 0.5 * 2 + 1; each moves the data by the rate of its own step."""
+    p = Parameter(np.array([0.0]))
+    optimizer = RMSprop([p], lr=1.0, alpha=0.75, eps=0.0, momentum=0.5)
+    for lr, grad, place in ((1.0, 2.0, -2.0), (0.25, 1.0, -2.5)):
+        optimizer.param_groups[0]["lr"] = lr
+        p.grad = np.array([grad])
+        optimizer.step()
+        expect(p.data, np.array([place]))
+        expect(optimizer.state[p]["momentum_buffer"], np.array([2.0]))
 
 
 def test_rmsprop_takes_decay_into_the_gradient():
@@ -433,7 +451,8 @@ def test_adamw_decays_by_a_hundredth_unless_told():
 def test_decoupled_decay_writes_in_place_and_hands_the_gradient_on():
     data, grad = f32(4, -8), f32(1, 1)
     optimizer = AdamW([Parameter(data)])
-    assert optimizer.decay(data, grad, {"lr": 0.5, "weight_decay": 0.25}) is grad
+    group = {"lr": 0.5, "initial_lr": 1.0, "weight_decay": 0.25}  # under a schedule: its rate of now
+    assert optimizer.decay(data, grad, group) is grad
     expect((data, grad), (f32(3.5, -7), f32(1, 1)))
 
 
@@ -542,6 +561,24 @@ def test_each_element_is_brought_within_the_limit():
     expect((made[0].grad, made[2].grad), (f32(-1, 0.5), f32(1).reshape(1, 1)))
     assert made[0].grad is held
     expect(made[1].grad, None)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_gradients_are_clipped_in_place_however_they_lie_in_memory(layout):
+    """[[6, 8], [0, 0]] has the norm 10."""
+    p = Parameter(np.zeros((2, 2)))
+    p.grad = held = LAYOUTS[layout](np.array([[6.0, 8.0], [0.0, 0.0]]))
+    expect(clip_grad_norm_([p], 5.0), 10.0)
+    expect(held, np.array([[3.0, 4.0], [0.0, 0.0]]), rtol=1e-6)
+    clip_grad_value_([p], 2.0)
+    expect(held, np.array([[2.0, 2.0], [0.0, 0.0]]))
+
+
+def test_what_is_infinite_is_brought_within_the_limit_too():
+    p = Parameter(f32(0, 0, 0))
+    p.grad = f32(math.inf, -math.inf, 3)
+    clip_grad_value_([p], 2.0)
+    expect(p.grad, f32(2, -2, 2))
 
 
 def test_no_value_is_allowed():

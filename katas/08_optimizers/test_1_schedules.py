@@ -422,6 +422,18 @@ def test_a_sequence_within_a_sequence_has_its_own_state_back():
         expect(rates(other, 3), rates(schedule, 3))
 
 
+def test_there_may_be_more_than_ten_schedules():
+    def make(lr):
+        optimizer = sgd(lr)
+        parts = [StepLR(optimizer, 1, 0.5) for _ in range(12)]
+        return SequentialLR(optimizer, parts, list(range(1, 12)))
+
+    schedule, other = make(8.0), make(1.0)
+    rates(schedule, 11)
+    other.load_state_dict(through_a_file(schedule.state_dict()))
+    expect(rates(other, 2), [8.0, 4.0, 2.0])  # the twelfth, from its start
+
+
 def test_the_state_of_a_sequence_is_flat():
     names = sorted(warmed(sgd(8.0)).state_dict())
     own = ["base_lrs", "last_epoch"]

@@ -1314,6 +1314,91 @@ def the_states_of_nested_parts_lose_their_path(m):
     m.SequentialLR.load_state_dict = load
 
 
+@caught_by(1)
+def those_that_wait_have_an_empty_state(m):
+    each = "    for p, group in moving:\n        self.update"
+    empty = "    for p in self.parameters():\n        self.state.setdefault(p, {})\n"
+    rewritten(m, "Optimizer.step", (each, empty + each))
+
+
+@caught_by(1)
+def a_look_at_the_state_notes_an_empty_one(m):
+    rewritten(m, "Optimizer.state_dict", ("self.state.get(p, {})", "self.state.setdefault(p, {})"))
+
+
+@caught_by(1)
+def arrays_are_those_from_when_the_group_was_added(m):
+    add = "    self.param_groups.append(options)"
+    note = "\n    self.arrays = {p: p.data for p in self.parameters()}"
+    rewritten(m, "Optimizer.add_param_group", (add, add + note))
+    rewritten(m, "Optimizer.step", ("self.update(p.data,", "self.update(self.arrays[p],"))
+
+
+@caught_by(1)
+def a_list_of_betas_is_no_array_in_a_state(m):
+    rewritten(m, "Optimizer.state_dict", ("(tuple, list)", "tuple"))
+
+
+@caught_by(1)
+def options_come_back_as_floats(m):
+    options = "value.tolist()"
+    rewritten(m, "Optimizer.load_state_dict", (options, f"{options} if value.ndim else float(value)"))
+
+
+@caught_by(1)
+def a_state_of_integers_does_not_fit(m):
+    fits = 'np.can_cast(value.dtype, p.dtype, "same_kind")'
+    rewritten(m, "Optimizer.load_state_dict", (fits, 'value.dtype.kind == "f"'))
+
+
+@caught_by(1)
+def a_running_square_needs_scratch_of_its_own(m):
+    def running_square(mean, value, keep, scratch):
+        np.multiply(value, 1 - keep, out=scratch)
+        scratch *= value
+        mean *= keep
+        mean += scratch
+
+    m.running_square = running_square
+
+
+@caught_by(1)
+def the_learning_rate_is_in_the_buffer_of_rmsprop(m):
+    """As in TensorFlow's. It differs as soon as the rate changes."""
+    adds = 'moving += scratch\n        np.multiply(moving, group["lr"], out=scratch)'
+    scaled = 'scratch *= group["lr"]\n        moving += scratch\n        np.copyto(scratch, moving)'
+    rewritten(m, "RMSprop.update", (adds, scaled))
+
+
+@caught_by(1)
+def decoupled_decay_goes_by_the_first_rate(m):
+    rewritten(m, "AdamW.decay", ('group["lr"]', 'group.get("initial_lr", group["lr"])'))
+
+
+@caught_by(1)
+def a_flat_copy_is_scaled(m):
+    scaled = "            flat = grad.reshape(-1)\n            flat *= factor"
+    rewritten(m, "clip_grad_norm_", ("            grad *= factor", scaled))
+
+
+@caught_by(1)
+def values_of_a_flat_copy_are_clipped(m):
+    clip = "np.clip(p.grad, -clip_value, clip_value, out=p.grad)"
+    flat = "flat = p.grad.reshape(-1)\n            np.clip(flat, -clip_value, clip_value, out=flat)"
+    rewritten(m, "clip_grad_value_", (clip, flat))
+
+
+@caught_by(1)
+def values_that_are_not_finite_clip_nothing(m):
+    there = "if p.grad is not None"
+    rewritten(m, "clip_grad_value_", (there, f"{there} and np.isfinite(p.grad).all()"))
+
+
+@caught_by(1)
+def schedules_have_one_digit(m):
+    rewritten(m, "SequentialLR.load_state_dict", ("name.removeprefix(prefix)", "name[2:]"))
+
+
 EQUIVALENT: dict[str, str] = {
     "Optimizer.load_state_dict: {p: {name: v if name == 'step' else v.astype(p.dtype) for name, v in "
     "new.items()} for p, new in states.values() if new} -> {p: {name: v if name == 'step' else "
