@@ -249,11 +249,11 @@ def test_the_collector_rests_while_a_sample_is_taken_and_is_then_as_it_was():
 
 
 def test_the_collector_rests_while_the_number_of_calls_is_found_too():
-    """After the warm-up there are runs of 1, 2 and 4 calls, and a sample of 4."""
     bench, seen = Bench(), []
     work = bench.taking(0.25)
     time_calls(lambda: seen.append(gc.isenabled()) or work(), repeat=1, shortest=1.0, clock=bench.clock)
-    expect(seen[1:], [False] * 11)
+    assert len(seen) > 1 + 4  # after the warm-up, and beside a sample of 4
+    expect(any(seen[1:]), False)
 
 
 def test_the_collector_is_as_it_was_also_if_the_function_raises():

@@ -1,6 +1,5 @@
 """Believable wrong solutions of kata 16.  Each takes the reference and spoils one thing in it."""
 
-import functools
 import gc
 import json
 import os
@@ -1666,11 +1665,6 @@ def nan_is_a_number(m):
 def orders_begin_with_two(m):
     right = m.orders
     m.orders = lambda n, k: [2 * way for way in right(n, k)]
-
-
-@caught_by(1)
-def orders_are_remembered_and_handed_out(m):
-    m.orders = functools.cache(m.orders)
 
 
 @caught_by(1)
