@@ -692,11 +692,6 @@ def _flow(m, carry, free=True):
 
 
 @caught_by(1)
-def the_ends_are_looked_over_too(m):
-    rewritten(m, "flow", ("if isinstance(item, Node) and item not in ends)", "if isinstance(item, Node))"))
-
-
-@caught_by(1)
 def the_last_use_of_a_result_wins(m):
     _flow(m, lambda pending, source, share: pending.__setitem__(source, share))
 

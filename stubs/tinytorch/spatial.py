@@ -375,7 +375,8 @@ def batch_norm(
     momentum: float = 0.1,
     eps: float = 1e-5,
 ) -> tuple[Array, Array, Array]:
-    """Each channel of (N, C, ...) shifted and scaled to mean 0 and variance 1; that times weight, plus bias.
+    """Each channel of (N, C, ...) shifted and scaled to mean 0 and variance 1; that times weight, plus bias,
+    both (C,).
 
     In training, by the mean and variance of the batch; and `running_mean` and `running_var`, if given, move
     towards these by `momentum`, in place, with the variance divided by n - 1. Else by the running ones, which
