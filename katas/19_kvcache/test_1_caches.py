@@ -496,6 +496,14 @@ def test_a_model_without_caches_is_the_model_itself(rng):
     expect(len(list(model.parameters())), len(list(inner.parameters())))
 
 
+def test_a_model_with_caches_reads_ids_of_any_kind(rng):
+    inner = probes.small_gpt(rng)
+    model, ids = with_caches(inner, lambda: StaticCache(9)), rng.integers(0, 31, (2, 7))
+    with no_grad():
+        for same in (ids.tolist(), Tensor(ids), ids.astype(np.uint8)):
+            expect(model(same, caches=model.new_caches()).data, inner(ids).data)
+
+
 @pytest.mark.parametrize("count", [0, 1, 3])
 def test_caches_that_are_not_one_for_each_block_are_the_models_to_refuse(count, rng):
     model = with_caches(probes.small_gpt(rng), lambda: StaticCache(9))

@@ -260,6 +260,18 @@ def test_copies_are_counted_before_anything_changes(forked, rng):
     assert other is None or np.array_equal(other.gather()[0], k)
 
 
+def test_copies_and_new_blocks_are_counted_together(rng):
+    """Two rows of one block, with one place left: a copy, and a new block for each, are 3."""
+    pool, k = BlockPool(blocks=3, block_size=4), some(rng, 1, 1, 3, 3)
+    cache = PagedCache(pool)
+    cache.write(k, k)
+    cache.select([0, 0])
+    before, more = [list(table) for table in cache.tables], some(rng, 2, 1, 2, 3)
+    with expect_error(OutOfBlocks, "3", "2"):
+        cache.write(more, more)
+    expect((cache.tables, cache.length, pool.free, users(pool)), (before, 3, 2, 2))
+
+
 # 19.10 PagedCache.gather
 
 
@@ -703,8 +715,11 @@ def test_what_a_reader_writes_does_not_change_what_is_remembered(rng):
 def test_only_what_the_caches_hold_is_kept():
     pool = BlockPool(80, SIZE)
     prefixes = PrefixCache(pool, layers=1, capacity=9)
-    prefixes.keep([1] * 20, read(pool, [1] * 10, 1))
+    caches = read(pool, [1] * 10, 1)
+    before = caches[0].gather()
+    prefixes.keep([1] * 20, caches)
     expect((len(prefixes), known(prefixes, [1] * 20)), (2, 8))
+    expect(caches[0].gather(), before)  # and they hold it still
     prefixes.keep([2] * 6, read(pool, [2] * 12, 1))
     expect((len(prefixes), known(prefixes, [2] * 20)), (3, 4))
 

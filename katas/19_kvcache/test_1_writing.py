@@ -154,14 +154,27 @@ def test_draws_and_processors_are_as_in_kata_15(rng):
     expect(got, generate(model, ids, 12, rng=new(4), processors=chosen))
 
 
-def test_the_ids_that_were_given_stay_as_they_are_and_the_model_is_left_as_it_was():
-    toy, ids = Toy(), np.array([ROW])
+@pytest.mark.parametrize("trains", [True, False])
+def test_the_ids_that_were_given_stay_as_they_are_and_the_model_is_left_as_it_was(trains):
+    toy, ids = Toy().train(trains), np.array([ROW])
     got = generate_cached(toy, ids, 3)
     expect((got.dtype, got.shape, ids[0].tolist()), (np.dtype(np.int64), (1, 10), ROW))
     expect(set(toy.states), {(False, False)})
-    assert toy.training
+    expect(toy.training, trains)
     got[...] = 0
     expect(ids[0].tolist(), ROW)
+
+
+def test_what_read_rest_refuses_is_refused():
+    toy, caches = Toy(), static(Toy())
+    for chunk in (0, -2):
+        with expect_error(ValueError, str(chunk)):
+            generate_cached(toy, [ROW], 3, caches, chunk=chunk)
+    prefill(toy, [ROW], caches)
+    for row in (ROW, ROW[:5]):
+        with expect_error(ValueError, "7", str(len(row))):
+            generate_cached(toy, [row], 3, caches)
+    expect([cache.length for cache in caches], [7, 7])
 
 
 def test_ids_that_kata_15_refuses_are_refused():
@@ -236,6 +249,7 @@ def test_inputs_of_any_kind_stay_as_they_are():
     q, p, drafted = one_hot(2, 0), one_hot(2, 1, 3), np.array([2, 0], np.int32)
     for some in ((q, p, drafted), (Tensor(q), Tensor(p), Tensor(drafted)), (q.tolist(), p.tolist(), [2, 0])):
         expect(accept(*some, rng=new()), np.array([2, 1]))
+    expect(accept(q, one_hot(2, 0, 3), drafted, rng=new()), np.array([2, 0, 3], np.int64))
     expect((q, p, drafted), (one_hot(2, 0), one_hot(2, 1, 3), np.array([2, 0], np.int32)))
 
 
@@ -352,6 +366,27 @@ def test_each_model_reads_with_its_own_caches_if_they_can_be_cut():
     expect(len(made), 4)
 
 
+class Own:
+    """A cache of another make, which can be cut."""
+
+    def __init__(self):
+        self.inside = StaticCache(64)
+
+    def __getattr__(self, name):
+        return getattr(self.inside, name)
+
+
+def test_a_cache_that_can_be_cut_may_be_of_any_make():
+    made = []
+
+    def make():
+        made.append(Own())
+        return made[-1]
+
+    got = speculative_generate(with_caches(Toy(), make), Toy(seed=3), [ROW], 5, 2)
+    expect((got.ids, [cache.length for cache in made]), (np.array([by_hand(Toy(), ROW, 5)]), [11] * 2))
+
+
 def test_processors_see_the_ids_before_each_token():
     """Of a draft, too: logits are those after the ids that come with them."""
     toy, near = Toy(), Toy()
@@ -422,6 +457,7 @@ def test_costs_by_hand():
     expect(generation_cost(5, 1), generation_cost(5, 1, cached=False))
     for cached in (True, False):
         expect(generation_cost(9, 0, cached), {"tokens": 0, "pairs": 0})
+        assert all(type(n) is int for n in generation_cost(2, 3, cached).values())
 
 
 @pytest.mark.parametrize("window", [None, 1, 4, 50])
@@ -452,6 +488,7 @@ def test_bytes_of_a_token_by_hand():
     expect(bytes_per_token(GPTConfig(50257, 1024, 768, 12, 12), 2), 36_864)
     config = GPTConfig(9, 16, 24, 3, 4, 2)
     expect(bytes_per_token(config, 8), 2 * 3 * 12 * 8)
+    assert type(bytes_per_token(config, 8)) is int
     expect(bytes_per_token(config, 8), cache_bytes(1, 2, 1, 6, layers=3, itemsize=8))
 
 

@@ -1687,6 +1687,103 @@ def nan_is_a_rate(m):
     rewritten(m, "speculative_gain", ("if not 0 <= rate <= 1:", "if rate < 0 or rate > 1:"))
 
 
+@caught_by(1)
+def all_ids_are_arrays(m):
+    rewritten(m, "CachedModel.forward", ("as_array(ids).shape[1]", "ids.shape[1]"))
+
+
+@caught_by(1)
+def a_model_trains_when_all_is_written(m):
+    right = m.generate_cached
+
+    def generate_cached(model, *arguments, **options):
+        try:
+            return right(model, *arguments, **options)
+        finally:
+            model.train()
+
+    m.generate_cached = generate_cached
+
+
+@caught_by(1)
+def what_caches_hold_too_much_is_cut(m):
+    rewritten(
+        m,
+        "generate_cached",
+        (
+            "        for end in range",
+            "        for cache in caches if max_new_tokens else ():\n"
+            "            if cache.length >= length:\n"
+            "                cache.truncate(length - 1)\n"
+            "        for end in range",
+        ),
+    )
+
+
+@caught_by(1)
+def a_chunk_of_none_is_all_while_writing(m):
+    rewritten(m, "generate_cached", ("caches, chunk)", "caches, chunk or None)"))
+
+
+@caught_by(1)
+def copies_and_new_blocks_are_counted_apart(m):
+    rewritten(
+        m, "PagedCache.write", ("len(tables) * more + len(copied)", "max(len(tables) * more, len(copied))")
+    )
+
+
+@caught_by(1)
+def caches_are_cut_to_what_is_kept(m):
+    rewritten(
+        m,
+        "PrefixCache.keep",
+        (
+            "    self.shrink(self.capacity)",
+            "    [cache.truncate(count * size) for cache in caches]\n    self.shrink(self.capacity)",
+        ),
+    )
+
+
+@caught_by(1)
+def ids_that_stand_keep_their_dtype(m):
+    rewritten(
+        m,
+        "accept",
+        (
+            "np.array([*drafted, draw(p[k], rng)], np.int64)",
+            "np.append(drafted, draw(p[k], rng)).astype(drafted.dtype if k else np.int64)",
+        ),
+    )
+
+
+@caught_by(1)
+def only_caches_of_this_kata_can_be_cut(m):
+    rewritten(m, "speculative_generate", ('hasattr(cache, "truncate")', "isinstance(cache, Cache)"))
+
+
+@caught_by(1)
+def pairs_are_halves_of_a_square(m):
+    right = m.generation_cost
+
+    def generation_cost(*arguments, **options):
+        cost = right(*arguments, **options)
+        return {"tokens": cost["tokens"], "pairs": cost["pairs"] * 2 / 2}
+
+    m.generation_cost = generation_cost
+
+
+@caught_by(1)
+def bytes_are_divided_and_not_whole(m):
+    rewritten(
+        m,
+        "bytes_per_token",
+        (
+            "int(2 * config.num_layers * config.kv_dim * itemsize)",
+            "16 * config.num_layers * config.kv_dim * itemsize / 8",
+        ),
+    )
+
+
 TWO = "there are always two of each"
 SWAPPED = "two axes are swapped, whichever is named first"
 NUMBER = "any numbers do that are given out once and are not 0"

@@ -797,7 +797,7 @@ def speculative_generate(
     stop = text.shape[1] + max_new_tokens
     process, dice = chain(*processors), rng or np.random.default_rng()
     large, small = (
-        [c if isinstance(c, Cache) else StaticCache(stop) for c in m.new_caches()] for m in (target, draft)
+        [c if hasattr(c, "truncate") else StaticCache(stop) for c in m.new_caches()] for m in (target, draft)
     )
     calls = drafted = accepted = 0
     with evaluating(target), evaluating(draft):
