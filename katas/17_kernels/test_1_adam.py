@@ -200,13 +200,15 @@ def test_gradients_may_lie_in_any_order_and_have_another_dtype(rng):
 
 
 def test_a_gradient_that_does_not_fit_is_named_and_nothing_has_moved(rng):
-    p, q = parameters(rng, (2,), (3,))
-    p.grad, q.grad = np.ones(2), np.ones((1, 3))
-    before, optimizer = p.data.copy(), FusedAdam([p, q])
-    with expect_error(ValueError, "(1, 3)", "(3,)"):
-        optimizer.step()
-    expect(p.data, before, rtol=0, atol=0)
-    assert not optimizer.state
+    for apart in (False, True):
+        p, q = parameters(rng, (2,), (3,))
+        p.grad, q.grad = np.ones(2), np.ones((1, 3))
+        before = p.data.copy()
+        optimizer = FusedAdam([{"params": [p]}, {"params": [q]}] if apart else [p, q])
+        with expect_error(ValueError, "(1, 3)", "(3,)"):
+            optimizer.step()
+        expect(p.data, before, rtol=0, atol=0)
+        assert not optimizer.state
 
 
 def test_wrong_options_and_parameters_are_refused_as_in_kata_08(rng):
@@ -263,6 +265,19 @@ def test_numbers_written_over_a_parameter_are_its_numbers(rng):
             p.grad = np.array([3.0, 0.1])
             optimizer.step()
             expect(p.data, np.array(expected))
+
+
+def test_an_array_that_is_replaced_between_two_steps_is_moved_in(rng):
+    """As by `load_state_dict` of a module in training. Where gradients stay as they are, each step is lr."""
+    (p,) = parameters(rng, (2, 2))
+    optimizer, p.grad = FusedAdam([p], lr=0.5, eps=0.0), np.array([[3.0, -3.0], [3.0, 3.0]])
+    optimizer.step()
+    p.data = np.array([[10.0, 20.0], [30.0, 40.0]])
+    optimizer.step()
+    expect(p.data, np.array([[9.5, 20.5], [29.5, 39.5]]))
+    p.data = p.data.T  # the same memory in another order
+    optimizer.step()
+    expect(p.data, np.array([[9.0, 30.0], [20.0, 39.0]]))
 
 
 def test_a_replaced_array_may_lie_in_any_order(rng):

@@ -16,6 +16,7 @@ from tinytorch.kernels import (
     add_relu,
     fast_gelu,
     linear_gelu,
+    parallel_for,
     scale_shift_add_relu,
     softmax_cross_entropy,
 )
@@ -62,7 +63,10 @@ def test_gelu_has_all_its_digits_also_where_it_is_nearly_nothing(dtype, rtol):
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_gelu_of_what_is_far_away_or_nothing(dtype):
     x = np.array([INF, -INF, 1e30, -1e30, 60, -60, 0, NAN], dtype)
-    expect(fast_gelu(x), np.array([INF, 0, 1e30, 0, 60, 0, 0, NAN], dtype), atol=1e-30)
+    expected = np.array([INF, 0, 1e30, 0, 60, 0, 0, NAN], dtype)
+    expect(fast_gelu(x), expected, atol=1e-30)
+    # In threads, too, of which each may have warnings of its own.
+    expect(fast_gelu(np.resize(x, CHUNK + 8), threads=2)[-8:], expected, atol=1e-30)
 
 
 def test_gelu_of_more_than_a_piece():
@@ -96,8 +100,8 @@ def test_gelu_begins_no_thread_unless_asked_to():
     assert not seen
 
 
-def test_gelu_s_threads_do_not_write_over_each_other(monkeypatch):
-    """Whenever one comes to an exponential, it waits for the other, so that both are in the middle of it."""
+def let_meet(monkeypatch):
+    """Whenever a thread comes to an exponential, it waits for another: so both are in the middle of it."""
     together, right = threading.Barrier(2), np.exp
 
     def waiting(*args, **options):
@@ -105,9 +109,13 @@ def test_gelu_s_threads_do_not_write_over_each_other(monkeypatch):
             together.wait(timeout=0.5)
         return right(*args, **options)
 
+    monkeypatch.setattr(np, "exp", waiting)
+
+
+def test_gelu_s_threads_do_not_write_over_each_other(monkeypatch):
     x = np.linspace(-3, 3, 2 * CHUNK, dtype=np.float32)
     expected = fast_gelu(x)
-    monkeypatch.setattr(np, "exp", waiting)
+    let_meet(monkeypatch)
     got = fast_gelu(x, threads=2)
     monkeypatch.undo()
     expect(got, expected, rtol=1e-6)
@@ -304,6 +312,16 @@ def test_linear_gelu_of_views_in_any_order(rng):
     expected = gelus(x @ weight.T + bias)
     expect(linear_gelu(np.asfortranarray(x), np.asfortranarray(weight), bias[::-1][::-1]), expected)
     expect(linear_gelu(x[::-2, ::-1], weight[:, ::-1], bias), expected[::-2])
+
+
+def test_two_threads_can_be_in_linear_gelu_at_once(monkeypatch):
+    """What one works in is not the other's. Weights of 0 leave the bias, of which gelu is all or nothing."""
+    x, weight, biases = np.ones((3, 2)), np.zeros((4, 2)), [np.full(4, 50.0), np.full(4, -50.0)]
+    let_meet(monkeypatch)
+    large, nothing = parallel_for(lambda bias: linear_gelu(x, weight, bias).data, biases, threads=2)
+    monkeypatch.undo()
+    expect(large, np.full((3, 4), 50.0))
+    expect(nothing, np.zeros((3, 4)))
 
 
 @pytest.mark.parametrize(

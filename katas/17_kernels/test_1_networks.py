@@ -226,6 +226,7 @@ def test_a_fused_layer_has_the_parameters_of_the_linear_one(rng):
     assert layer.weight is linear.weight
     assert layer.bias is linear.bias
     assert list(layer.state_dict()) == ["weight", "bias"]
+    assert (layer.training, LinearGELU(linear.eval()).training) == (True, False)
     x = Tensor(rng.standard_normal((4, 3), np.float32))
     expect(layer(x), GELU()(linear(x)).data, rtol=1e-5)
     plain = Linear(3, 2, bias=False, rng=rng)
@@ -324,10 +325,21 @@ def test_a_subclass_is_left_alone(rng):
         def forward(self, x):
             return super().forward(x) + 1.0
 
-    net = Sequential(Doubled(3, 3, rng=rng), GELU())
-    assert kinds(fuse(net)) == [Doubled, GELU]
-    net = Sequential(Conv2d(1, 2, 1, rng=rng), Shifted(2)).eval()
-    assert kinds(fuse(net)) == [Conv2d, Shifted]
+    class Halved(Conv2d):
+        def forward(self, x):
+            return super().forward(x) * 0.5
+
+    class Sharper(GELU):
+        def forward(self, x):
+            return super().forward(x * 4.0)
+
+    for net in (
+        Sequential(Doubled(3, 3, rng=rng), GELU()),
+        Sequential(Linear(3, 3, rng=rng), Sharper()),
+        Sequential(Conv2d(1, 2, 1, rng=rng), Shifted(2)).eval(),
+        Sequential(Halved(1, 2, 1, rng=rng), BatchNorm2d(2)).eval(),
+    ):
+        assert kinds(fuse(net)) == kinds(net)
 
 
 def test_the_copy_shares_nothing_with_the_original_which_stays(rng):

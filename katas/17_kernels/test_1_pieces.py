@@ -60,6 +60,7 @@ def test_what_is_taken_is_writable_and_in_c_order():
 def test_a_number_is_a_shape_of_one_axis():
     assert Workspace().take("a", 7).shape == (7,)
     assert Workspace().take("a", ()).shape == ()
+    assert Workspace().take("a", [2, 3]).shape == (2, 3)
 
 
 def test_memory_starts_at_the_same_place_each_time():
@@ -523,6 +524,15 @@ def test_threads_share_the_pieces():
 
     in_chunks(steps, np.empty(4), chunk=2, threads=2)
     assert len(seen) == 2
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_an_error_in_a_piece_is_raised(threads):
+    def steps(part):
+        raise KeyError("in a piece")
+
+    with expect_error(KeyError, "in a piece"):
+        in_chunks(steps, np.empty(4), chunk=2, threads=threads)
 
 
 def test_pieces_are_the_caller_s_unless_one_asks_for_threads():

@@ -1,5 +1,8 @@
 """Level 2: the rules of fused operations, against differences of the operations themselves."""
 
+import contextlib
+import threading
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -14,6 +17,7 @@ from tinytorch.kernels import (
     LinearGELU,
     add_relu,
     linear_gelu,
+    parallel_for,
     scale_shift_add_relu,
     softmax_cross_entropy,
     winograd_conv2d,
@@ -146,6 +150,30 @@ def test_gradients_of_no_rows_are_nothing():
     expect(for_x, np.ones((0, 2)))
     expect(for_weight, np.zeros((3, 2)))
     expect(for_bias, np.zeros(3))
+
+
+def let_meet(monkeypatch, name):
+    """Whenever a thread comes to this function of numpy, it waits for another one to be there as well."""
+    together, right = threading.Barrier(2), getattr(np, name)
+
+    def waiting(*args, **options):
+        with contextlib.suppress(threading.BrokenBarrierError):
+            together.wait(timeout=0.5)
+        return right(*args, **options)
+
+    monkeypatch.setattr(np, name, waiting)
+
+
+def test_two_threads_can_be_on_the_way_back_of_linear_gelu_at_once(monkeypatch):
+    """What one works in is not the other's. Weights of 0 leave the bias; far away the slope is 1 or 0."""
+    x, weight, grad = np.ones((3, 2)), np.zeros((4, 2)), np.full((3, 4), 2.0)
+    backs = [linear_gelu.vjp(x, weight, np.full(4, far))[1] for far in (50.0, -50.0)]
+    let_meet(monkeypatch, "exp")
+    large, nothing = parallel_for(lambda back: back(grad), backs, threads=2)
+    monkeypatch.undo()
+    for shares, total in ((large, 6.0), (nothing, 0.0)):  # of three rows
+        expect(shares[1], np.full((4, 2), total))
+        expect(shares[2], np.full(4, total))
 
 
 def test_frozen_weights_and_inputs_get_none(rng):
@@ -305,6 +333,21 @@ def test_gradients_of_many_and_large_images(n, channels, outputs, height, width,
     for_x, for_weight = back(grad)
     expect(np.vdot(for_x, other), np.vdot(grad, winograd_conv2d(other, weight).data), rtol=1e-8)
     expect(np.vdot(for_weight, kernels), np.vdot(grad, winograd_conv2d(x, kernels).data), rtol=1e-8)
+
+
+def test_two_threads_can_be_in_a_convolution_at_once_there_and_back(monkeypatch):
+    """A kernel of ones adds up four, six or nine numbers; a tap of it sees 9, 12 or 16 of the 16 pixels."""
+    weight, grad = np.ones((1, 1, 3, 3)), np.ones((1, 1, 4, 4))
+    around = np.outer([2.0, 3, 3, 2], [2, 3, 3, 2])
+    seen = np.outer([3.0, 4, 3], [3, 4, 3])
+    let_meet(monkeypatch, "matmul")
+    found = parallel_for(lambda n: winograd_conv2d.vjp(n * grad, weight), (1, 2), threads=2)
+    shares = parallel_for(lambda one: one[1](grad), found, threads=2)
+    monkeypatch.undo()
+    for n, (out, _), (for_x, for_weight) in zip((1, 2), found, shares, strict=True):
+        expect(out[0, 0], n * around)
+        expect(for_x[0, 0], around)
+        expect(for_weight[0, 0], n * seen)
 
 
 def test_kernels_on_images_of_integers_have_gradients():

@@ -59,6 +59,18 @@ def what_is_taken_is_zeroed(m):
 
 
 @caught_by(1)
+def a_shape_is_a_tuple(m):
+    rewritten(
+        m,
+        "Workspace.take",
+        (
+            "(shape,) if isinstance(shape, int) else tuple(shape)",
+            "shape if isinstance(shape, tuple) else (shape,)",
+        ),
+    )
+
+
+@caught_by(1)
 def objects_are_let_in(m):
     rewritten(m, "Workspace.take", ("if kind.hasobject:", "if False:"))
 
@@ -472,6 +484,23 @@ def threads_are_not_handed_on(m):
 
 
 @caught_by(1)
+def nobody_asks_threads_for_their_errors(m):
+    rewritten(
+        m,
+        "in_chunks",
+        (
+            "    parallel_for(work, pieces(out, *wide, chunk=chunk), threads)\n",
+            "    if threads == 1:\n"
+            "        for parts in pieces(out, *wide, chunk=chunk):\n"
+            "            work(parts)\n"
+            "        return out\n"
+            "    with ThreadPoolExecutor(threads) as executor:\n"
+            "        executor.map(work, pieces(out, *wide, chunk=chunk))\n",
+        ),
+    )
+
+
+@caught_by(1)
 def arrays_come_before_numbers(m):
     rewritten(
         m,
@@ -587,6 +616,21 @@ def gelu_s_threads_are_not_handed_on(m):
 @caught_by(1)
 def threads_share_their_scratch(m):
     rewritten(m, "fast_gelu", ("floating(x), Rooms()", "floating(x), Workspace()"), ("rooms.room", "rooms"))
+
+
+@caught_by(1)
+def warnings_are_held_back_in_the_caller_s_thread_only(m):
+    rewritten(m, "gelu_into", ('with np.errstate(over="ignore"):', "if True:"))
+    rewritten(
+        m,
+        "fast_gelu",
+        ("    return in_chunks(", '    with np.errstate(over="ignore"):\n        return in_chunks('),
+    )
+    rewritten(
+        m,
+        "linear_gelu",
+        ("        gelu_into(", '        with np.errstate(over="ignore"):\n            gelu_into('),
+    )
 
 
 @caught_by(3)
@@ -871,6 +915,12 @@ def only_the_first_rows_are_done(m):
     m.row_slices = lambda count, width: iter([slice(0, min(count, max(64, m.CHUNK // max(width, 1))))])
 
 
+@caught_by(1)
+def all_layers_work_in_one_room(m):
+    m.everybody_s = m.Workspace()
+    rewritten(m, "linear_gelu", ("x.dtype), Workspace()", "x.dtype), everybody_s"))
+
+
 @caught_by(2)
 def what_was_before_gelu_had_no_bias(m):
     rewritten(
@@ -965,6 +1015,12 @@ def _keeping(m, rule, saves):
     fresh.forward = checked
     fresh.gradient(rule)
     m.linear_gelu = fresh
+
+
+@caught_by(2)
+def all_layers_work_in_one_room_on_the_way_back(m):
+    m.everybody_s = m.Workspace()
+    rewritten(m, "linear_gelu_back", ("room = Workspace()", "room = everybody_s"))
 
 
 @caught_by(3)
@@ -1263,6 +1319,11 @@ def shapes_are_looked_at_when_others_have_moved(m):
 
 
 @caught_by(1)
+def shapes_of_the_first_group_are_looked_at(m):
+    rewritten(m, "FusedAdam.step", ("in self.parameters():", "in self.param_groups[0]['params']:"))
+
+
+@caught_by(1)
 def only_the_first_chunk_of_a_long_one_moves(m):
     rewritten(
         m, "FusedAdam.move", ("range(0, end - begin, CHUNK)", "range(0, min(end - begin, CHUNK), CHUNK)")
@@ -1310,6 +1371,16 @@ def a_step_of_nothing_is_none(m):
 @caught_by(1)
 def an_array_that_was_replaced_stays_outside(m):
     rewritten(m, "FusedAdam.stretches", ("p.data = flat.views[i]\n", "pass\n"))
+
+
+@caught_by(1)
+def arrays_are_moved_in_before_the_first_step_only(m):
+    rewritten(m, "FusedAdam.stretches", ("if p.data is not", "if not self.state.get(p) and p.data is not"))
+
+
+@caught_by(1)
+def a_view_of_the_long_array_is_in_its_place(m):
+    rewritten(m, "FusedAdam.stretches", ("p.data is not flat.views[i]", "p.data.base is not flat.data"))
 
 
 @caught_by(1)
@@ -1604,6 +1675,18 @@ def pixels_are_kept_for_the_way_back(m):
     m.winograd_conv2d = op
 
 
+@caught_by(2)
+def all_convolutions_work_in_one_room(m):
+    m.everybody_s = m.Workspace()
+    rewritten(m, "winograd_conv2d", ("room = Workspace()", "room = everybody_s"))
+
+
+@caught_by(2)
+def all_convolutions_work_in_one_room_on_the_way_back(m):
+    m.everybody_s = m.Workspace()
+    rewritten(m, "winograd_conv2d_back", ("room = Workspace()", "room = everybody_s"))
+
+
 @caught_by(3)
 def it_is_kata_07_s_convolution_by_another_name(m):
     from tinytorch.spatial import conv2d
@@ -1759,6 +1842,11 @@ def a_fused_layer_is_always_in_training(m):
 
 
 @caught_by(1)
+def a_fused_layer_is_never_in_training(m):
+    rewritten(m, "LinearGELU.__init__", ("linear.training", "False"))
+
+
+@caught_by(1)
 def the_network_itself_is_fused(m):
     rewritten(m, "fuse", ("copy.deepcopy(module)", "module"))
 
@@ -1790,6 +1878,27 @@ def subclasses_of_norms_are_folded_too(m):
         (
             "kinds == (Conv2d, BatchNorm2d) and",
             "layers and isinstance(layers[-1], Conv2d) and isinstance(layer, BatchNorm2d) and",
+        ),
+    )
+
+
+@caught_by(1)
+def subclasses_of_gelu_are_fused_too(m):
+    rewritten(
+        m,
+        "fuse",
+        ("kinds == (Linear, GELU)", "kinds and kinds[0] is Linear and isinstance(layer, GELU)"),
+    )
+
+
+@caught_by(1)
+def subclasses_of_convolutions_are_folded_too(m):
+    rewritten(
+        m,
+        "fuse",
+        (
+            "kinds == (Conv2d, BatchNorm2d)",
+            "kinds and issubclass(kinds[0], Conv2d) and kinds[1] is BatchNorm2d",
         ),
     )
 
