@@ -359,6 +359,9 @@ def test_cifar10_is_five_files_in_a_row(kind, below, tmp_path):
         expect(data[i], (images[i], labels[i]))
     mixed = [11, 0, 3, 3, -9, 7, 2]
     expect(data.__getitems__(mixed), (images[mixed], labels[mixed]))
+    where = np.array(mixed)
+    expect(data.__getitems__(where), (images[mixed], labels[mixed]))
+    expect(where, np.array(mixed))
     expect(data.__getitems__([]), (images[:0], labels[:0]))
     expect(CIFAR10(str(tmp_path), train=False).__getitems__([0, 1]), (test[0], test[1].astype(np.int64)))
 
@@ -372,8 +375,9 @@ def test_a_set_needs_no_files_of_the_other(kind, tmp_path):
     expect(CIFAR10(tmp_path, train=False).__getitems__([1]), (images[1:], labels[1:].astype(np.int64)))
 
 
-def test_binary_files_go_first(tmp_path):
-    write_cifar(tmp_path / "cifar-10-batches-py", "py", counts=(1,) * 5)
+@pytest.mark.parametrize("pickles", ["cifar-10-batches-py", "."])
+def test_binary_files_go_first(pickles, tmp_path):
+    write_cifar(tmp_path / pickles, "py", counts=(1,) * 5)
     write_cifar(tmp_path / "cifar-10-batches-bin", "bin", counts=(2,) * 5)
     expect(len(CIFAR10(tmp_path)), 10)
 
@@ -418,6 +422,7 @@ def test_a_label_above_9_is_found_when_it_is_fetched(tmp_path):
             data.__getitems__(where)
     with expect_error(ValueError, "data_batch_2.bin"):
         data[3]
+    expect(data.__getitems__([4, 4])[1], np.array([3, 3]))  # the next one, in the same file
 
 
 DATA = Path(os.environ.get("TINYTORCH_DATA") or Path.home() / ".cache" / "tinytorch")

@@ -51,6 +51,7 @@ def test_numbers_become_an_array_and_keep_their_dtype():
     expect(default_collate([1, 2, 3]), np.array([1, 2, 3]))
     expect(default_collate([np.float32(0.5), np.float32(2)]), np.array([0.5, 2], np.float32))
     expect(default_collate([np.uint8(7)]), np.array([7], np.uint8))
+    expect(default_collate([1, 2.5]), np.array([1, 2.5]))  # and not 2, since the first has no fractions
 
 
 @pytest.mark.parametrize("kind", [tuple, list])
@@ -80,6 +81,8 @@ def test_samples_that_differ_make_no_batch():
         default_collate([np.zeros(2), np.zeros(3)])
     with expect_error(ValueError, "(2,)", "()"):
         default_collate([np.zeros(2), 1.0])
+    with expect_error(ValueError, "(2,)", "(3,)"):
+        default_collate([Tensor(np.zeros(2)), Tensor(np.zeros(3))])
     with expect_error(ValueError):
         default_collate([(1, 2), (1, 2, 3)])
     with expect_error(ValueError):
@@ -103,6 +106,13 @@ def test_a_batch_is_fetched_in_the_order_asked_for():
     expect(data.__getitems__(np.array([2])), (X[2:3], Y[2:3]))
 
 
+def test_indices_are_not_changed_by_looking_up():
+    where = np.array([-1, 0])
+    for data in (TensorDataset(X), Subset(TensorDataset(X), [3, 0])):
+        expect(data.__getitems__(where), (X[[3, 0] if isinstance(data, TensorDataset) else [0, 3]],))
+        expect(where, np.array([-1, 0]))
+
+
 def test_a_batch_of_nothing_keeps_shape_and_dtype():
     expect(TensorDataset(X, Y).__getitems__([]), (X[:0], Y[:0]))
 
@@ -121,6 +131,8 @@ def test_there_is_no_sample_after_the_last():
         data[4]
     with expect_error(IndexError):
         data.__getitems__([0, 4])
+    with expect_error(IndexError):
+        data.__getitems__([0, -5])
     expect(len(list(data)), 4)
 
 
@@ -286,6 +298,13 @@ def test_batches_are_lists_of_their_own():
     expect([list(first), list(second)], [[4, 5], [6, 7]])
 
 
+def test_what_a_batch_sampler_was_given_is_kept_under_its_name():
+    order = SequentialSampler(range(7))
+    sampler = BatchSampler(order, 3, drop_last=True)
+    assert sampler.sampler is order
+    expect((sampler.batch_size, sampler.drop_last), (3, True))
+
+
 @pytest.mark.parametrize("size", [0, -1, 1.5])
 def test_a_batch_has_a_sample_at_least(size):
     with expect_error(ValueError, str(size)):
@@ -314,6 +333,7 @@ def test_each_channel_has_its_mean_and_std():
     [
         (np.uint8, np.float32),
         (np.int64, np.float32),
+        (np.float16, np.float16),
         (np.float32, np.float32),
         (np.float64, np.float64),
     ],

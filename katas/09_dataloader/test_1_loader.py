@@ -61,6 +61,9 @@ def test_what_a_thread_makes_comes_in_order(depth):
     expect(list(prefetch(range(20), depth)), list(range(20)))
     expect(list(prefetch([], depth)), [])
     expect(list(prefetch([None, False], depth)), [None, False])
+    error = ValueError("an item like any other")
+    (item,) = prefetch([error], depth)
+    assert item is error
 
 
 def test_it_is_another_thread_that_works():
@@ -206,6 +209,7 @@ def test_a_sampler_says_the_order():
     loader = DataLoader(TensorDataset(Y), 2, sampler=[7, 7, 1])
     expect([batch[0].tolist() for batch in loader], [[7, 7], [1]])
     expect(len(loader), 2)
+    expect(list(DataLoader(TensorDataset(Y), 2, sampler=[])), [])  # an order, too, and not the dataset's
 
 
 def test_a_sampler_is_asked_anew_for_each_epoch():
@@ -227,6 +231,24 @@ def test_what_cannot_be_is_refused(rng):
         DataLoader(data, 0)
     with expect_error(ValueError, "-1"):
         DataLoader(data, prefetch=-1)
+
+
+def test_what_a_loader_was_given_is_kept_under_its_name(rng):
+    given = {
+        "dataset": TensorDataset(X),
+        "batch_size": 3,
+        "shuffle": True,
+        "drop_last": True,
+        "collate_fn": list,
+        "prefetch": 2,
+        "rng": rng,
+        "transform": lambda x: x,
+    }
+    loader = DataLoader(**given)
+    for name, value in given.items():
+        assert getattr(loader, name) is value, name
+    order = [2, 0]
+    assert DataLoader(TensorDataset(X), sampler=order).sampler is order
 
 
 def test_a_collate_function_gets_the_samples():
@@ -313,6 +335,9 @@ IMAGES = np.random.default_rng(0).integers(1, 255, (23, 2, 6, 6), np.uint8)
 def make(ahead=0, shared=False, seed=5, size=4):
     """A loader that draws an order and three augmentations, from generators of its own."""
     rngs = [np.random.default_rng(seed)] * 4 if shared else np.random.default_rng(seed).spawn(4)
+    if shared == "one":
+        rngs = np.random.default_rng(seed).spawn(3)
+        rngs.insert(2, rngs[0])
     transform = Compose([
         RandomHorizontalFlip(rng=rngs[1]),
         Compose([RandomCrop(6, padding=2, rng=rngs[2]), Cutout(3, rng=rngs[3])]),
@@ -333,7 +358,7 @@ def run(loader, count=None):
     return batches
 
 
-@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("shared", [False, True, "one"])
 @pytest.mark.parametrize("stop", [1, 3, 5, 6])
 @pytest.mark.parametrize(("before", "after"), [(0, 0), (3, 0), (0, 3), (2, 2)])
 def test_a_loader_goes_on_where_another_stopped(stop, before, after, shared):
@@ -383,6 +408,44 @@ def test_a_state_loaded_is_the_state_that_is_saved(ahead):
     state, other = loader.state_dict(), make(ahead, seed=99)
     other.load_state_dict(state)
     expect(other.state_dict() == state, True)
+
+
+@AHEAD
+def test_a_state_can_be_loaded_twice(ahead):
+    loader = make(ahead)
+    run(loader, 2)
+    state = loader.state_dict()
+    before = json.dumps(state)
+    rests = []
+    for _ in range(2):
+        resumed = make(ahead, seed=99)
+        resumed.load_state_dict(state)
+        rests.append(run(resumed))
+    expect(rests[1], rests[0])
+    expect(json.dumps(state), before)
+
+
+class Raising:
+    """A transform that adds random numbers."""
+
+    def __init__(self):
+        self.rng = np.random.default_rng(3)
+
+    def __call__(self, batch):
+        return batch + self.rng.integers(10, 1000, len(batch))
+
+
+@AHEAD
+def test_after_an_error_there_is_the_rest_of_an_epoch_to_finish(ahead):
+    """The first two batches were handed out; what was drawn for others does not count."""
+    whole = run(DataLoader(Broken(None), 2, prefetch=ahead, transform=Raising()))
+    data = Broken(5)
+    loader = DataLoader(data, 2, prefetch=ahead, transform=Raising())
+    with pytest.raises(ZeroDivisionError):
+        run(loader)
+    state, data.at = loader.state_dict(), None
+    loader.load_state_dict(state)
+    expect(run(loader), whole[2:])
 
 
 def test_a_resumed_epoch_can_stop_again():

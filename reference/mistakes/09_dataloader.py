@@ -2228,6 +2228,155 @@ def each_batch_is_cut_off_the_front_of_what_is_left(m):
     m.BatchSampler.__iter__ = batches
 
 
+# What came through an earlier suite.
+
+
+@caught_by(1)
+def tensors_that_differ_are_numpy_s_business(m):
+    _collate(
+        m,
+        lambda samples, right: m.Tensor(np.stack([sample.data for sample in samples])),
+        lambda s: isinstance(s, m.Tensor),
+    )
+
+
+@caught_by(1)
+def a_batch_has_the_dtype_of_its_first_sample(m):
+    def spoiled(samples, right):
+        whole = right(samples)
+        return whole.astype(np.asarray(samples[0]).dtype)
+
+    _collate(m, spoiled, lambda s: isinstance(s, (int, float, np.number, np.ndarray)))
+
+
+@caught_by(1)
+def below_the_first_sample_it_begins_again(m):
+    rewritten(
+        m,
+        "TensorDataset.__getitems__",
+        (
+            "where = np.asarray(indices, np.intp)",
+            "where = np.asarray(indices, np.intp)\n    where = np.where(where < 0, where + len(self), where)",
+        ),
+    )
+
+
+@caught_by(1)
+def the_indices_given_are_made_positive(m):
+    rewritten(
+        m,
+        "TensorDataset.__getitems__",
+        (
+            "where = np.asarray(indices, np.intp)",
+            "where = np.asarray(indices, np.intp)\n    where[where < 0] += len(self)",
+        ),
+    )
+
+
+@caught_by(1)
+def the_indices_of_photographs_are_made_positive(m):
+    rewritten(m, "CIFAR10.__getitems__", ("where = where % len(self)", "where %= len(self)"))
+
+
+@caught_by(1)
+def the_folder_itself_goes_first_whatever_is_in_it(m):
+    rewritten(
+        m,
+        "CIFAR10.__init__",
+        (
+            '(folder / "cifar-10-batches-bin", ".bin"),',
+            '(folder, ""), (folder / "cifar-10-batches-bin", ".bin"),',
+        ),
+    )
+
+
+@caught_by(1)
+def all_labels_of_a_file_are_looked_at_when_one_is_fetched(m):
+    rewritten(m, "CIFAR10.__getitems__", ("labels[here].max() > 9", "self.parts[part][1].max() > 9"))
+
+
+@caught_by(1)
+def half_precision_is_normalised_into_float32(m):
+    rewritten(
+        m, "Normalize.__call__", ('images.dtype.kind == "f"', "images.dtype in (np.float32, np.float64)")
+    )
+
+
+@caught_by(1)
+def a_batch_sampler_has_names_of_its_own(m):
+    for name in ("__init__", "__len__", "__iter__"):
+        rewritten(
+            m,
+            f"BatchSampler.{name}",
+            ("self.batch_size", "self.size"),
+            *([] if name == "__init__" else [("self.drop_last", "self.drops")]),
+            *([("self.drop_last =", "self.drops =")] if name == "__init__" else []),
+        )
+
+
+@caught_by(1)
+def an_item_that_is_an_error_is_raised(m):
+    rewritten(
+        m, "prefetch", ('if kind == "error":', 'if kind == "error" or isinstance(value, BaseException):')
+    )
+
+
+@caught_by(1)
+def a_loader_forgets_what_it_was_given(m):
+    right = m.DataLoader.__init__
+
+    def init(self, *args, **options):
+        right(self, *args, **options)
+        del self.batch_size, self.shuffle, self.drop_last, self.sampler, self.rng
+
+    init.__defaults__ = right.__defaults__
+    m.DataLoader.__init__ = init
+
+
+@caught_by(1)
+def a_sampler_of_nothing_is_none(m):
+    rewritten(m, "DataLoader.__init__", ("if sampler is None:", "if not sampler:"))
+
+
+@caught_by(1)
+def a_state_that_was_loaded_goes_on_counting(m):
+    rewritten(
+        m,
+        "DataLoader.load_state_dict",
+        ('{"batches": state["batches"], "order": state["order"], "draws": None}', "state"),
+    )
+    rewritten(
+        m,
+        "DataLoader.__iter__",
+        (
+            'self._resumes, self._state = False, {"batches": done, "order": order, "draws": None}',
+            'if not self._resumes:\n        self._state = {"batches": 0, "order": order}\n'
+            '    self._resumes, self._state["draws"] = False, None',
+        ),
+    )
+
+
+@caught_by(1)
+def after_an_error_no_epoch_is_under_way(m):
+    rewritten(
+        m,
+        "DataLoader._hand_out",
+        ("    finally:", "    except Exception:\n        self._state = None\n        raise\n    finally:"),
+    )
+
+
+@caught_by(1)
+def the_last_generators_are_those_of_the_transform(m):
+    rewritten(
+        m,
+        "DataLoader.state_dict",
+        (
+            "now = [stood.get(id(rng), here) for rng, here in zip(generators(self), now, strict=True)]",
+            'now[-len(stood) :] = state["draws"]',
+        ),
+    )
+
+
 EQUIVALENT: dict[str, str] = {
     "TensorDataset.__init__: a.data if isinstance(a, Tensor) else a -> a.data": (
         "an array's own .data is its memory, of which np.asarray makes the same array"
@@ -2284,6 +2433,10 @@ EQUIVALENT: dict[str, str] = {
     "DataLoader._make: _states(self.transform) if self.prefetch else [] -> _states(self.transform)": (
         "without a thread nobody asks for them"
     ),
+    "DataLoader.state_dict: zip(map(id, generators(self.transform)), state['draws'], strict=True) -> "
+    "zip(map(id, generators(self.transform)), state['draws'], strict=False)": ("there are as many of both"),
+    "DataLoader.state_dict: zip(generators(self), now, strict=True) -> zip(generators(self), now, stri"
+    "ct=False)": ("there are as many of both"),
     "DataLoader.state_dict: {'under_way': False, 'batches': 0, 'order': [], 'generators': now} -> "
     "{'under_way': False, 'batches': 1, 'order': [], 'generators': now}": (
         "nobody asks how many batches of no epoch were handed out"

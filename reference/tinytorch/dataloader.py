@@ -615,14 +615,11 @@ class DataLoader:
             raise ValueError(f"prefetch is {prefetch}; it must be 0 or more")
         if shuffle and (sampler is not None or rng is None):
             raise ValueError("shuffle needs rng, and no sampler")
+        self.dataset, self.batch_size, self.shuffle, self.drop_last = dataset, batch_size, shuffle, drop_last
+        self.collate_fn, self.sampler, self.prefetch = collate_fn, sampler, prefetch
+        self.rng, self.transform = rng, transform
         if sampler is None:
             sampler = RandomSampler(dataset, rng=rng) if shuffle and rng else SequentialSampler(dataset)
-        self.dataset, self.collate_fn, self.transform, self.prefetch = (
-            dataset,
-            collate_fn,
-            transform,
-            prefetch,
-        )
         self.batch_sampler = BatchSampler(sampler, batch_size, drop_last)
         self._state: dict[str, Any] | None = None  # of the epoch under way
         self._resumes = False
@@ -688,7 +685,8 @@ class DataLoader:
         if state is None:
             return {"under_way": False, "batches": 0, "order": [], "generators": now}
         if state["draws"] and self.prefetch:
-            now[-len(state["draws"]) :] = state["draws"]
+            stood = dict(zip(map(id, generators(self.transform)), state["draws"], strict=True))
+            now = [stood.get(id(rng), here) for rng, here in zip(generators(self), now, strict=True)]
         return {"under_way": True, "batches": state["batches"], "order": state["order"], "generators": now}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:

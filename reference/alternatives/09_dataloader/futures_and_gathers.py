@@ -373,7 +373,7 @@ class Normalize:
         if {len(self.mean), len(self.std)} - {1, channels}:
             raise ValueError(f"means {self.mean} and stds {self.std} for {images.shape}")
         means, stds = (n * channels if len(n) == 1 else n for n in (self.mean, self.std))
-        out = np.empty(images.shape, np.result_type(images, np.float32) if images.dtype.kind == "f" else "f4")
+        out = np.empty(images.shape, images.dtype if images.dtype.kind == "f" else np.float32)
         for c in range(channels):
             part = out[:, c]
             part[...] = images[:, c]
@@ -513,11 +513,13 @@ class DataLoader:
     ) -> None:
         if prefetch < 0 or (shuffle and rng is None) or (shuffle and sampler is not None):
             raise ValueError(f"prefetch={prefetch}, shuffle={shuffle}, rng={rng}, sampler={sampler}")
+        self.dataset, self.batch_size, self.shuffle, self.drop_last = dataset, batch_size, shuffle, drop_last
+        self.collate_fn, self.sampler, self.prefetch = collate_fn, sampler, prefetch
+        self.rng, self.transform = rng, transform
         if shuffle and rng is not None:
             sampler = RandomSampler(dataset, rng=rng)
-        self.batch_sampler = BatchSampler(sampler or SequentialSampler(dataset), batch_size, drop_last)
-        self.dataset, self.collate_fn, self.transform = dataset, collate_fn, transform
-        self.prefetch = prefetch
+        order = SequentialSampler(dataset) if sampler is None else sampler
+        self.batch_sampler = BatchSampler(order, batch_size, drop_last)
         self.done: int | None = None  # batches of the epoch under way
         self.begun: list[dict[str, Any]] = []  # where the sampler stood then
         self.ahead: list[dict[str, Any]] | None = None  # where the transform would stand without a thread

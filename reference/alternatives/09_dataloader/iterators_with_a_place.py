@@ -389,7 +389,7 @@ class Normalize:
         for numbers in (self.mean, self.std):
             if numbers.size not in (1, images.shape[1]):
                 raise ValueError(f"{numbers.size} numbers for the channels of {images.shape}")
-        dtype = np.float64 if images.dtype == np.float64 else np.float32
+        dtype = images.dtype if images.dtype.kind == "f" else np.float32
         out = images.astype(dtype)
         out -= self.mean.astype(dtype)[:, None, None]
         out *= (1 / self.std).astype(dtype)[:, None, None]
@@ -561,8 +561,9 @@ class DataLoader:
         elif sampler is None:
             sampler = SequentialSampler(dataset)
         self.batch_sampler = BatchSampler(sampler, batch_size, drop_last)
-        self.dataset, self.collate_fn = dataset, collate_fn
-        self.transform, self.prefetch = transform, prefetch
+        self.dataset, self.batch_size, self.shuffle, self.drop_last = dataset, batch_size, shuffle, drop_last
+        self.collate_fn, self.sampler, self.prefetch = collate_fn, sampler, prefetch
+        self.rng, self.transform = rng, transform
         self.place: Place | None = None
         self.saved: dict[str, Any] | None = None
 
