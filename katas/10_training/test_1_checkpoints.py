@@ -247,6 +247,14 @@ def test_if_both_are_damaged_an_error_names_the_file(how, tmp_path):
         load_checkpoint(path)
 
 
+def test_if_the_last_one_is_gone_and_the_one_before_damaged_it_is_not_found(tmp_path):
+    path = saved(tmp_path, 1, 2)
+    damage(path, "gone")
+    damage(tmp_path / "run.npz.previous", "cut")
+    with expect_error(FileNotFoundError, "run.npz"):
+        load_checkpoint(path)
+
+
 @pytest.mark.parametrize("how", DAMAGES)
 def test_a_damaged_file_without_one_before_is_an_error_that_names_it(how, tmp_path):
     path = saved(tmp_path, 1)
@@ -372,6 +380,20 @@ def test_a_disk_that_fails_changes_nothing_and_leaves_nothing_behind(broken, tmp
         if broken == "replace":
             patched.setattr(os, "rename", fails)
         with expect_error(OSError, "No space left"):
+            save_checkpoint(path, state_of(3))
+    expect(sorted(file.name for file in tmp_path.iterdir()), ["run.npz", "run.npz.previous"])
+    expect(loaded(path), (2, []))
+
+
+def test_who_interrupts_a_save_finds_nothing_left_behind(tmp_path, monkeypatch):
+    path = saved(tmp_path, 1, 2)
+
+    def interrupted(*args):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", interrupted)
+        with pytest.raises(KeyboardInterrupt):
             save_checkpoint(path, state_of(3))
     expect(sorted(file.name for file in tmp_path.iterdir()), ["run.npz", "run.npz.previous"])
     expect(loaded(path), (2, []))

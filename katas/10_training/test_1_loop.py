@@ -166,12 +166,14 @@ def test_a_running_mean_goes_on_from_its_state():
 
 @pytest.mark.parametrize("change", [lambda s: s.pop("second"), lambda s: s.update(odd=np.ones(2)),
                                     lambda s: s.update(second=np.ones(3)),
-                                    lambda s: s.update(second=np.ones(1))])  # fmt: skip
+                                    lambda s: s.update(second=np.ones(1)),
+                                    lambda s: s.update(odd=s.pop("second"))])  # fmt: skip
 def test_a_state_that_does_not_fit_changes_nothing(change):
     ema = EMA(Pair())
     state = {name: array + 1 for name, array in ema.state_dict().items()}
     change(state)
-    with expect_error(ValueError, "odd" if "odd" in state else "second"):
+    fits = np.shape(state.get("second")) == (1, 1)
+    with expect_error(ValueError, *["odd"] * ("odd" in state), *["second"] * (not fits)):
         ema.load_state_dict(state)
     expect(ema.shadow["first"], f32(4, 8))
 
@@ -228,6 +230,14 @@ def test_a_training_stops_after_so_many_epochs_that_brought_nothing(options, num
     expect(stops_after(EarlyStopping(**options), numbers), epoch)
 
 
+@pytest.mark.parametrize(("mode", "numbers", "best"), [("min", [3, 2, 2.5, 2.25], 2), ("max", [1, 3, 2], 3)])
+def test_the_best_number_and_how_long_ago_it_was_can_be_read(mode, numbers, best):
+    stopping = EarlyStopping(patience=len(numbers) - 2, mode=mode)
+    expect((stopping.best, stopping.waited), (None, 0))
+    expect(stops_after(stopping, numbers), len(numbers))
+    expect((stopping.best, stopping.waited), (best, len(numbers) - 2))
+
+
 def test_any_number_of_the_history_can_be_watched():
     expect(stops_after(EarlyStopping(1, monitor="val_accuracy", mode="max"), [0.5, 0.4], "val_accuracy"), 2)
     with expect_error(ValueError, "val_loss", "accuracy"):
@@ -258,6 +268,15 @@ def test_a_fit_ends_with_the_epoch_in_which_it_is_stopped():
 
     _, trainer = trained(scales(0), 10, callbacks=[EarlyStopping(2, monitor="loss"), Notes()])
     expect((calls, trainer.epoch, len(trainer.history["loss"]), trainer.stopped), ([0, 1, 2], 3, 3, True))
+
+
+def test_patience_does_not_take_back_that_another_has_stopped_the_fit():
+    class Stops(Callback):
+        def on_batch_end(self, trainer):
+            trainer.stopped = True
+
+    _, trainer = trained(scales(1), 3, callbacks=[Stops(), EarlyStopping(2, monitor="loss")])
+    expect((trainer.epoch, trainer.stopped), (1, True))
 
 
 # 10.13 Progress
@@ -324,6 +343,21 @@ def test_a_bar_counts_the_steps_of_all_epochs(accumulate, monkeypatch):
     expect(seen[-1], (steps, steps))
 
 
+def test_a_bar_of_a_fit_that_goes_on_begins_in_the_middle(monkeypatch):
+    """Two epochs of five steps are done already; the bar is over all four."""
+    seen = []
+    stop = rich.progress.Progress.stop
+
+    def noted(self):
+        seen.append((self.tasks[0].completed, self.tasks[0].total))
+        stop(self)
+
+    _, trainer = shown(epochs=2)
+    monkeypatch.setattr(rich.progress.Progress, "stop", noted)
+    trainer.fit([(np.ones((4, 3)), np.array([0, 1, 0, 1]))] * 5, 4)
+    expect(seen[-1], (20, 20))
+
+
 def test_a_bar_that_an_exception_ends_leaves_the_console_free():
     console = rich.console.Console(file=io.StringIO(), force_terminal=True)
     model = Scale()
@@ -378,6 +412,14 @@ def test_validation_is_a_mean_over_rows_not_over_batches():
     expect(trainer.validate(batches), {"loss": 7 / 4, "accuracy": 3 / 4})
     expect(model.modes, [(False, False)] * 2)
     expect(model.weight.data, np.array([1.0]))
+
+
+def test_a_validation_within_an_epoch_leaves_its_means_alone():
+    """A loss of 1 * 1 in training, and of 5 in between."""
+    _, trainer = trained([], 0, lr=0.0)
+    trainer.train_batch(scales(1))
+    expect(trainer.validate(scales(5)), {"loss": 5.0})
+    expect(trainer.logs, {"loss": 1.0})
 
 
 def test_targets_that_are_no_labels_have_no_accuracy():
@@ -445,6 +487,16 @@ def test_gradients_are_clipped_when_all_of_them_are_there():
     expect(model.weight.data, np.array([0.5]))
     model, _ = trained(scales(4), max_norm=0.0)
     expect(model.weight.data, np.array([1.0]))
+
+
+def test_a_loss_may_have_parameters_of_its_own():
+    """loss = w x s: with w = 1 and x = 2, 4 the mean gradient of s is 3; it is the step's alone."""
+    model, own = Scale(), Parameter(np.array([1.0]))
+    optimizer = SGD([model.weight, own], lr=0.0)
+    trainer = Trainer(model, optimizer, lambda o, t: total(o * own) / len(t), accumulate=2, max_norm=100.0)
+    for _ in range(2):
+        trainer.train_batch(scales(2, 4))
+        expect((own.grad, model.weight.grad), (np.array([3.0]), np.array([3.0])))
 
 
 def test_parameters_without_a_gradient_do_not_matter():
@@ -543,9 +595,7 @@ def test_callbacks_are_called_in_order_with_what_they_need():
             self.name = name
 
         def note(self, hook, trainer):
-            # An epoch's means may go before its callbacks are called, or after.
-            logs = {} if hook in ("epoch end", "fit end") else dict(trainer.logs)
-            calls.append((self.name, hook, trainer.epoch, trainer.step, logs))
+            calls.append((self.name, hook, trainer.epoch, trainer.step, dict(trainer.logs)))
 
         def on_fit_begin(self, trainer):
             self.note("fit begin", trainer)
@@ -663,6 +713,13 @@ def test_a_fit_that_was_stopped_can_be_gone_on_with():
     expect((trainer.epoch, trainer.stopped), (4, False))
 
 
+def test_without_a_checkpoint_nothing_is_written_and_loaders_need_no_state():
+    model = Scale()
+    trainer = Trainer(model, SGD(model.parameters(), lr=1.0), product)
+    trainer.fit(scales(1, 2), 1, every=1)
+    expect(trainer.step, 2)
+
+
 def test_a_fit_knows_how_long_it_will_be():
     _, trainer = trained(scales(1, 2, 3, 4, 5), 3, accumulate=2)
     model = Scale()
@@ -685,8 +742,9 @@ def test_inputs_reach_the_model_as_tensors_and_targets_as_they_are():
         assert given is targets
         return total(outputs)
 
-    Trainer(model, SGD(model.parameters(), lr=1.0), loss).fit([(np.ones((1, 1)), targets)], 1)
-    expect(seen, [Tensor])
+    batches = [(np.ones((1, 1)), targets)]
+    Trainer(model, SGD(model.parameters(), lr=1.0), loss).fit(batches, 1, validation=batches)
+    expect(seen, [Tensor, Tensor])
 
 
 # 10.17 generators, state_dict, load_state_dict: see also level 2
@@ -742,6 +800,16 @@ def test_two_histories_stay_two(rng):
     second.load_state_dict(first.state_dict())
     second.fit(batches, 2)
     expect((len(first.history["loss"]), len(second.history["loss"])), (1, 2))
+
+
+def test_a_loaded_epoch_goes_on_by_itself(rng):
+    """Of an epoch that was left after one of two batches, losses 1 and 3: both have a mean of their own."""
+    first, second = (trained([], 0, lr=0.0)[1] for _ in range(2))
+    first.train_batch(scales(1))
+    saved = first.state_dict()
+    second.load_state_dict(saved)
+    second.train_batch(scales(3))
+    expect((first.logs, second.logs), ({"loss": 1.0}, {"loss": 2.0}))
 
 
 @pytest.mark.parametrize(
@@ -883,6 +951,9 @@ def test_memory_by_part_makes_one_forward_pass():
     model = Scale()
     memory_by_part(model, SGD(model.parameters(), lr=1.0), product, np.ones((3, 1)), np.zeros(3))
     expect(model.modes, [(True, True)])
+    model.eval()
+    memory_by_part(model, SGD(model.parameters(), lr=1.0), product, np.ones((3, 1)), np.zeros(3))
+    expect(model.modes[1:], [(False, True)])
 
 
 def test_a_piece_of_memory_counts_once_however_often_it_is_kept():

@@ -258,6 +258,12 @@ def test_small_integers_do_not_overflow():
     )
 
 
+def test_answers_may_have_any_shape():
+    """As of an image whose every pixel has a class."""
+    answers, labels = np.array([[0, 1], [1, 1]]), np.array([[0, 1], [0, 0]])
+    expect(confusion_matrix(answers, labels, 2), np.array([[1, 2], [0, 1]]))
+
+
 def test_no_answers_make_a_table_of_zeros():
     expect(confusion_matrix(np.zeros(0, int), np.zeros(0, int), 2), np.zeros((2, 2), np.int64))
 

@@ -1172,6 +1172,130 @@ def the_model_is_called_twice_to_count(m):
     rewritten(m, "memory_by_part", ("loss = loss_fn(", "model(x)\n    loss = loss_fn("))
 
 
+@caught_by(1)
+def answers_stand_in_one_row(m):
+    rewritten(m, "confusion_matrix", ("pairs.ravel()", "pairs"))
+
+
+@caught_by(1)
+def who_interrupts_a_save_finds_half_of_it(m):
+    rewritten(
+        m,
+        "save_checkpoint",
+        ("    finally:\n        unfinished", "    except Exception:\n        unfinished"),
+        ("missing_ok=True)", "missing_ok=True)\n        raise"),
+    )
+
+
+@caught_by(1)
+def patience_takes_back_a_stop(m):
+    rewritten(
+        m,
+        "EarlyStopping.on_epoch_end",
+        (
+            "    if self.waited >= self.patience:\n        trainer.stopped = True",
+            "    trainer.stopped = self.waited >= self.patience",
+        ),
+    )
+
+
+@caught_by(1)
+def a_bar_always_begins_at_the_beginning(m):
+    rewritten(m, "Progress.on_fit_begin", ("completed=trainer.step", "completed=0"))
+    rewritten(m, "Progress.on_batch_end", ("completed=trainer.step", "advance=1"))
+
+
+@caught_by(1)
+def a_bar_is_over_what_is_left(m):
+    rewritten(m, "Progress.on_fit_begin", ("trainer.epochs *", "(trainer.epochs - trainer.epoch) *"))
+
+
+@caught_by(1)
+def validation_hands_inputs_over_as_they_are(m):
+    rewritten(m, "Trainer.validate", ("Tensor(inputs)", "inputs"))
+
+
+@caught_by(1)
+def validation_makes_tensors_of_targets(m):
+    rewritten(m, "Trainer.validate", ("loss_fn(outputs, targets)", "loss_fn(outputs, Tensor(targets))"))
+
+
+@caught_by(1)
+def only_the_gradients_of_the_model_are_forgotten(m):
+    _batch(m, ("self.optimizer.zero_grad()", "self.model.zero_grad()"))
+
+
+@caught_by(1)
+def only_the_gradients_of_the_model_are_divided(m):
+    _batch(m, ("self.optimizer.parameters()", "list(self.model.parameters())"))
+
+
+@caught_by(1)
+def an_epochs_means_go_after_its_callbacks(m):
+    _end(
+        m,
+        (
+            '    self._tally = Tally()\n    self.call("on_epoch_end")',
+            '    self.call("on_epoch_end")\n    self._tally = Tally()',
+        ),
+    )
+
+
+@caught_by(1)
+def steps_are_saved_although_nobody_asked(m):
+    rewritten(
+        m, "Trainer.fit", ("    if checkpoint is not None:\n", "    if checkpoint is not None or every:\n")
+    )
+
+
+@caught_by(1)
+def the_means_of_half_an_epoch_are_shared(m):
+    _load(m, ('Tally(saved["tally"])', 'Tally()\n    self._tally.sums = saved["tally"]'))
+
+
+@caught_by(1)
+def memory_is_counted_in_training_mode(m):
+    rewritten(m, "memory_by_part", ("loss = loss_fn(", "model.train()\n    loss = loss_fn("))
+
+
+@caught_by(1)
+def the_error_of_the_one_before_counts_if_it_is_there(m):
+    rewritten(
+        m,
+        "load_checkpoint",
+        ("(OSError, ValueError):\n            raise error", "FileNotFoundError:\n            raise error"),
+    )
+
+
+@caught_by(1)
+def only_one_name_that_does_not_fit_is_named(m):
+    rewritten(m, "EMA.load_state_dict", ("{', '.join(sorted(wrong))}", "{min(wrong)}"))
+
+
+@caught_by(1)
+def the_best_of_the_largest_is_kept_with_a_sign(m):
+    rewritten(
+        m,
+        "EarlyStopping.on_epoch_end",
+        ("self.best, self.waited = now, 0", "self.best, self.waited = sign * now, 0"),
+        ("sign * self.best", "self.best"),
+    )
+
+
+@caught_by(1)
+def who_has_stopped_has_not_waited(m):
+    rewritten(
+        m,
+        "EarlyStopping.on_epoch_end",
+        ("    trainer.stopped = True", "    trainer.stopped, self.waited = True, 0"),
+    )
+
+
+@caught_by(1)
+def a_validation_takes_the_place_of_the_epochs_means(m):
+    rewritten(m, "Trainer.validate", ("tally = Tally()", "tally = self._tally = Tally()"))
+
+
 EQUIVALENT: dict[str, str] = {
     "Callback.state_dict: return {} -> return None": "a state of nothing, which nobody loads",
     "mse_loss: predictions, targets = promote(predictions, targets) -> pass": (
