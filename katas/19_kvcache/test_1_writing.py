@@ -372,8 +372,27 @@ class Own:
     def __init__(self):
         self.inside = StaticCache(64)
 
-    def __getattr__(self, name):
-        return getattr(self.inside, name)
+    @property
+    def length(self):
+        return self.inside.length
+
+    def append(self, k, v):
+        return self.inside.append(k, v)
+
+    def positions(self, new=0):
+        return self.inside.positions(new)
+
+    def fit(self, mask, new):
+        return self.inside.fit(mask, new)
+
+    def select(self, rows):
+        self.inside.select(rows)
+
+    def truncate(self, length):
+        self.inside.truncate(length)
+
+    def reset(self):
+        self.inside.reset()
 
 
 def test_a_cache_that_can_be_cut_may_be_of_any_make():
@@ -457,7 +476,8 @@ def test_costs_by_hand():
     expect(generation_cost(5, 1), generation_cost(5, 1, cached=False))
     for cached in (True, False):
         expect(generation_cost(9, 0, cached), {"tokens": 0, "pairs": 0})
-        assert all(type(n) is int for n in generation_cost(2, 3, cached).values())
+        for count in generation_cost(2, 3, cached).values():
+            assert isinstance(count, (int, np.integer)), count
 
 
 @pytest.mark.parametrize("window", [None, 1, 4, 50])
@@ -488,7 +508,7 @@ def test_bytes_of_a_token_by_hand():
     expect(bytes_per_token(GPTConfig(50257, 1024, 768, 12, 12), 2), 36_864)
     config = GPTConfig(9, 16, 24, 3, 4, 2)
     expect(bytes_per_token(config, 8), 2 * 3 * 12 * 8)
-    assert type(bytes_per_token(config, 8)) is int
+    assert isinstance(bytes_per_token(config, 8), (int, np.integer))
     expect(bytes_per_token(config, 8), cache_bytes(1, 2, 1, 6, layers=3, itemsize=8))
 
 

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from dojo.expect import expect, expect_error
-from tinytorch import competition
 from tinytorch.competition import (
     Metrics,
     Refused,
@@ -165,41 +164,40 @@ def test_where_the_system_tells_nothing_it_is_traced(baseline, tmp_path, monkeyp
 
 @pytest.fixture
 def played(monkeypatch):
-    """Workers that start no process: what each was told, and which are closed. They know nothing."""
-    told, closed, ticks = [], [], itertools.count()
+    """Workers that start no process: which `setup` each was told, and which are closed. They know nothing."""
+    told, closed, ticks = [], set(), itertools.count()
 
-    class Played(Worker):
-        def __init__(self, path, setup="", seconds=20.0):
-            told.append((Path(path), Path(setup), seconds))
-            self.before = 1 << 20
+    def __init__(self, path, setup="", seconds=20.0):
+        told.append(Path(setup))
+        self.seconds, self.before, self.begun, self.given_up = seconds, 1 << 20, True, False
 
-        def __call__(self, images):
-            return images[:, :4]
+    def ask(self, message, expected=""):
+        if isinstance(message, np.ndarray):
+            return message[:, :4]
+        return expected or np.array([1 << 20])
 
-        def clock(self):
-            return float(next(ticks))
-
-        def resident(self, field):
-            return 1 << 20
-
-        def memory(self, measure):
-            return 1 << 20
-
-        def close(self):
-            closed.append(id(self))
-
-    monkeypatch.setattr(competition, "Worker", Played)
+    for name, method in {
+        "__init__": __init__,
+        "ask": ask,
+        "clock": lambda self: float(next(ticks)),
+        "resident": lambda self, field: 1 << 20,
+        "close": lambda self: closed.add(id(self)),
+    }.items():
+        monkeypatch.setattr(Worker, name, method)
     return SimpleNamespace(told=told, closed=closed)
 
 
-def test_both_workers_are_told_the_same_and_closed_when_drawing_fails(baseline, tmp_path, played):
-    def failing(rng):
-        raise ZeroDivisionError("nothing to draw from")
+class NothingToDraw(Exception):
+    pass
 
-    with pytest.raises(ZeroDivisionError):
-        verify(baseline, baseline, failing, setup=tmp_path / "kinds.py", seconds=7.5)
-    assert played.told == [(baseline, tmp_path / "kinds.py", 7.5)] * 2
-    assert len(set(played.closed)) == 2
+
+def test_workers_are_closed_when_drawing_fails(baseline, played):
+    def failing(rng):
+        raise NothingToDraw
+
+    with pytest.raises(NothingToDraw):
+        verify(baseline, baseline, failing)
+    assert len(played.closed) == len(played.told)
 
 
 def refused(path, baseline, *mentions, **options):
@@ -324,8 +322,12 @@ def test_all_broken_claims_and_the_floor_are_told_at_once(baseline, tmp_path):
     )
 
 
-def test_without_claims_a_floor_is_asked_for_all_the_same(baseline, played):
-    refused(baseline, baseline, "accuracy", "0.9", floor=0.9, rounds=1)
+def test_without_claims_a_floor_is_asked_for_all_the_same_and_both_are_told_what_to_run_first(
+    baseline, tmp_path, played
+):
+    (tmp_path / "kinds.py").touch()
+    refused(baseline, baseline, "accuracy", "0.9", floor=0.9, rounds=1, setup=tmp_path / "kinds.py")
+    assert played.told == [tmp_path / "kinds.py"] * 2
 
 
 def test_code_is_not_run_unless_it_is_allowed(baseline, tmp_path):

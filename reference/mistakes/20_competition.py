@@ -2754,11 +2754,6 @@ def a_judge_closes_when_all_went_well_or_was_refused(m):
 
 
 @caught_by(1)
-def the_baseline_may_take_its_time(m):
-    rewritten(m, "verify", ("Worker(baseline, setup, seconds)", "Worker(baseline, setup)"))
-
-
-@caught_by(1)
 def entries_are_read_past_connected(m):
     rewritten(
         m,

@@ -464,8 +464,8 @@ def describe(model: Module) -> tuple[list[dict[str, Any]], dict[str, Array]]:
 
     A dict has the layer's "kind" and its settings. Arrays are the model's own, not copies. A model may be a
     single layer. Sequentials are opened, also within each other; Dropout, which does nothing in use, is left
-    out, and takes no place. A layer's class must be exactly that of a kind: what inherits from Linear may
-    compute something else. ValueError, naming the class and the kinds, if not.
+    out, and takes no place. A layer's class must be exactly that of a kind: what inherits from Linear,
+    Sequential or Dropout may compute something else. ValueError, naming the class and the kinds, if not.
     """
 
     # kata 20.11: first the layers, one after the other, whatever they were nested in.

@@ -295,7 +295,7 @@ def running_mean(mean: Array, value: Array, keep: float, scratch: Array) -> None
 
 
 def running_square(mean: Array, value: Array, keep: float, scratch: Array) -> None:
-    """mean = keep * mean + (1 - keep) * value**2, in place. `value` stays."""
+    """mean = keep * mean + (1 - keep) * value**2, in place. `value` stays, unless it is the scratch array."""
     # kata 08.9: value * value: numpy's ** may be many times slower.
     np.multiply(value, value, out=scratch)
     running_mean(mean, scratch, keep, scratch)

@@ -3,9 +3,9 @@
 A network of affine layers alone is one affine layer. What lies between them bends the line; and since it does
 so to every number of every layer, what it keeps for its gradient decides how much memory training takes.
 
-Floats come out in their dtype, integers and bools in float32 (see `floating`); only relu and relu_ keep
-integers, and what they make of bools is left open. No number that goes in, finite or infinite, gives nan or a
-warning; nan gives nan.
+Floats come out in their dtype, also where a slope or a probability is one of numpy's float64; integers and
+bools come out in float32 (see `floating`); only relu and relu_ keep integers, and what they make of bools is
+left open. No number that goes in, finite or infinite, gives nan or a warning; nan gives nan.
 """
 
 from __future__ import annotations

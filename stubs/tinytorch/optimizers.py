@@ -191,7 +191,7 @@ def running_mean(mean: Array, value: Array, keep: float, scratch: Array) -> None
 
 
 def running_square(mean: Array, value: Array, keep: float, scratch: Array) -> None:
-    """mean = keep * mean + (1 - keep) * value**2, in place. `value` stays."""
+    """mean = keep * mean + (1 - keep) * value**2, in place. `value` stays, unless it is the scratch array."""
     # TODO 08.9: value * value: numpy's ** may be many times slower.
     raise NotImplementedError("kata 08.9: running_square")
 
