@@ -86,6 +86,7 @@ def test_spread_is_from_quarter_to_three_quarters_as_a_share_of_the_median():
     # 1, 2, 3, 4, 5: quarters at 2 and 4
     expect(Timing((5.0, 1.0, 2.0, 4.0, 3.0)).spread, 2 / 3)
     expect(Timing((1e-6, 1e-6, 3e-6, 3e-6)).spread, 1.0)
+    expect(Timing((3.0, 1.0)).spread, 0.5)  # quarters at 1.5 and 2.5
 
 
 def test_equal_samples_have_no_spread():
@@ -216,6 +217,8 @@ def test_a_function_that_is_handed_in_twice_has_a_timing_for_each():
 def test_a_function_that_lasts_as_long_as_it_must_is_called_once():
     bench = Bench()
     expect(time_calls(bench.taking(0.25), repeat=2, shortest=0.25, clock=bench.clock).inner, 1)
+    # Also where that is less than it is without a word.
+    expect(time_calls(bench.taking(2.0**-14), repeat=2, shortest=2.0**-13, clock=bench.clock).inner, 2)
 
 
 def test_functions_of_different_speeds_have_different_numbers_of_calls():

@@ -602,6 +602,23 @@ def test_sums_find_their_call_by_their_shape():
     expect([event.flops for event in profile.events], [3, 6, 6, 12])
 
 
+def test_two_operations_of_one_name_are_told_apart():
+    """Both keep nothing, and have results of 24 bytes; the one reads as many, the other twice that."""
+
+    def twin(forward, pull):
+        forward.__name__ = "twin"
+        made = op(forward)
+        made.gradient(pull)
+        return made
+
+    one, other = twin(lambda x: x * 1, lambda grad: grad), twin(lambda x, y: x + y, lambda grad: (grad, grad))
+    x = leaf(3)
+    with OpProfiler() as profile:
+        for y in (one(x), other(x, x)):
+            y.backward(np.ones(3))
+    expect([event.bytes for event in profile.events], [48, 72, 96, 144])
+
+
 def test_a_graph_that_is_walked_twice_costs_twice():
     x = leaf(2, 3)
     with OpProfiler() as profile:

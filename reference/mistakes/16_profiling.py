@@ -99,6 +99,11 @@ def spread_divides_by_a_median_of_zero(m):
     m.Timing.spread = property(lambda self: (self.quantile(0.75) - self.quantile(0.25)) / self.median)
 
 
+@caught_by(1)
+def two_samples_have_no_spread(m):
+    rewritten(m, "Timing.spread", ("if not width:", "if not width or len(self.samples) < 3:"))
+
+
 # 16.2 time_turns.
 
 
@@ -161,6 +166,11 @@ def the_collector_rests_while_samples_are_taken_only(m):
 @caught_by(1)
 def a_sample_that_is_just_long_enough_is_too_short(m):
     rewritten(m, "time_turns", ("run(function, count) < shortest", "run(function, count) <= shortest"))
+
+
+@caught_by(1)
+def no_sample_is_shorter_than_a_thousandth(m):
+    rewritten(m, "time_turns", ("< shortest", "< max(shortest, SHORTEST)"))
 
 
 @caught_by(1)
@@ -850,6 +860,16 @@ def rules_are_watched_again_and_again(m):
 
 
 @caught_by(1)
+def one_rule_a_name_is_watched(m):
+    rewritten(
+        m,
+        "OpProfiler._watch_rule",
+        ("op in self._seen", "op.name in self._seen"),
+        ("add(op)", "add(op.name)"),
+    )
+
+
+@caught_by(1)
 def a_rule_is_recognised_by_who_watched_it_last(m):
     rewritten(
         m,
@@ -909,6 +929,11 @@ def calls_are_known_by_the_first_thing_they_kept(m):
 @caught_by(1)
 def calls_are_known_by_the_last_thing_they_kept(m):
     m.OpProfiler._key = staticmethod(lambda op, out, kept: (op, out.shape, *map(id, kept[-1:])))
+
+
+@caught_by(1)
+def calls_are_known_by_the_name_of_their_op(m):
+    m.OpProfiler._key = staticmethod(lambda op, out, kept: (op.name, out.shape, *map(id, kept)))
 
 
 @caught_by(1)
@@ -1592,6 +1617,13 @@ def u_is_the_smaller_one(m):
 @caught_by(1)
 def equals_get_the_lowest_rank(m):
     rewritten(m, "mann_whitney", ("np.cumsum(counts) - (counts - 1) / 2", "np.cumsum(counts) - (counts - 1)"))
+
+
+@caught_by(1)
+def what_is_less_than_a_nanosecond_apart_is_equal(m):
+    rewritten(
+        m, "mann_whitney", ("np.concatenate((first, second))", "np.concatenate((first, second)).round(9)")
+    )
 
 
 @caught_by(1)
