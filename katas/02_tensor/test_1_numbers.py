@@ -57,6 +57,7 @@ def expect_itself(got, array):
         ([], f32([])),
         ([2**63], np.array([2**63], np.uint64)),
         ([np.float64(0.5), np.float32(1.5)], f32([0.5, 1.5])),
+        ([np.float16(0.5), np.float16(1.5)], np.array([0.5, 1.5], np.float16)),
         (np.float64(2.5), np.array(2.5, np.float64)),
         (np.int32(7), np.array(7, np.int32)),
     ],
@@ -470,6 +471,7 @@ def test_powers_by_hand():
 
 def test_powers_keep_to_the_rule_for_dtypes():
     expect(Tensor([2, 3]) ** 2, np.array([4, 9]))
+    expect(Tensor([3, -3]) ** 39, np.array([3**39, -(3**39)]))  # 62 bits, of which floats have 53
     expect(Tensor([4, 9]) ** 0.5, f32([2, 3]))
     expect(Tensor(np.array([2.0])) ** 2, np.array([4.0]))
     expect(Tensor(3.0) ** 2, f32(9))

@@ -144,6 +144,7 @@ def test_sums_of_integers_and_bools_are_int64():
     expect(Tensor([True, True, False]).sum(), np.array(2))
     expect(Tensor(np.full(300, 200, np.uint8)).sum(), np.array(60_000))
     expect(Tensor(np.ones((2, 2), np.int32)).sum(axis=0), np.array([2, 2]))
+    expect(Tensor(np.ones((2, 2), np.uint64)).sum(axis=0), np.array([2, 2]))
 
 
 def test_means_of_integers_and_bools_are_float32():
@@ -178,9 +179,10 @@ def test_reductions_of_nothing():
 
 
 def test_an_axis_that_is_not_there_is_an_error():
-    for reduce in (total, mean, amax, amin, argmax):
-        with expect_error(ValueError, "2"):
-            reduce(X, axis=2)
+    for reduce in (total, mean, amax, amin, argmax, var):
+        for axis in (2, -3):
+            with expect_error(ValueError, str(axis)):
+                reduce(X, axis=axis)
 
 
 @pytest.mark.parametrize("operation", [total, mean, amax, amin, argmax, var], ids=lambda op: op.__name__)

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from dojo.mistakes import caught_by
+from dojo.mistakes import caught_by, rewritten
 
 # Layout.
 
@@ -415,6 +415,24 @@ def a_product_is_left_to_einsum(m):
     m.matmul.forward = matmul
 
 
+@caught_by(1)
+def lists_of_any_floats_become_float32(m):
+    rewritten(m, "as_array", ("array.dtype == np.float64", "array.dtype.kind == 'f'"))
+
+
+@caught_by(1)
+def powers_of_integers_are_rounded_as_floats(m):
+    def whole(a, b):
+        if a.dtype.kind == "f" or (b < 0).any():
+            return np.power(a, b)
+        return np.rint(np.float_power(a, b)).astype(a.dtype)
+
+    right = m.power.forward
+    m.power.forward = lambda a, b: (
+        right(a, b) if m.result_type(a, b).kind == "f" else m.elementwise(whole, a, b)
+    )
+
+
 # Reductions.
 
 
@@ -518,6 +536,38 @@ def the_variance_keeps_distances_beside_their_squares(m):
     _var(m, variance)
 
 
+@caught_by(1)
+def an_axis_of_a_variance_is_counted_round(m):
+    right = m.var.forward
+
+    def forward(a, *, axis=None, correction=1, keepdims=False):
+        axis = axis % max(a.ndim, 1) if isinstance(axis, int) else axis
+        return right(a, axis=axis, correction=correction, keepdims=keepdims)
+
+    m.var.forward = forward
+
+
+@caught_by(1)
+def an_axis_from_the_end_is_counted_round(m):
+    def spoil(operation):
+        right = operation.forward
+
+        def forward(a, *, axis=None, keepdims=False):
+            if isinstance(axis, int) and axis < 0 and a.ndim:
+                axis %= a.ndim
+            return right(a, axis=axis, keepdims=keepdims)
+
+        operation.forward = forward
+
+    for operation in (m.total, m.mean, m.amax, m.amin, m.argmax):
+        spoil(operation)
+
+
+@caught_by(1)
+def large_unsigned_integers_are_summed_unsigned(m):
+    rewritten(m, "total", ("np.int64", "(np.uint64 if a.dtype == np.uint64 else np.int64)"))
+
+
 # Shape.
 
 
@@ -601,6 +651,26 @@ def expand_repeats_the_elements(m):
         return repeated
 
     m.expand.forward = expand
+
+
+@caught_by(1)
+def an_axis_to_be_squeezed_is_counted_round(m):
+    rewritten(m, "squeeze", ("(a, axis)", "(a, axis % a.ndim if isinstance(axis, int) else axis)"))
+
+
+@caught_by(1)
+def axes_to_be_permuted_are_counted_round(m):
+    rewritten(m, "permute", ("(a, axes)", "(a, [axis % a.ndim for axis in axes])"))
+
+
+@caught_by(1)
+def any_negative_length_is_kept_by_expand(m):
+    rewritten(m, "expand", ("n == -1", "n < 0"))
+
+
+@caught_by(1)
+def expand_to_a_new_axis_of_minus_1_is_named_by_numpy(m):
+    rewritten(m, "expand", ("if any(n < 0 for n in shape):", "if False:"))
 
 
 # Joining, making, picking.
@@ -1005,6 +1075,37 @@ def random_numbers_have_16_bits(m):
         return m.Tensor(np.float32(drawn) / np.float32(1 << 16))
 
     m.rand = rand
+
+
+@caught_by(1)
+def only_the_first_shapes_are_named(m):
+    rewritten(m, "join", ("join shapes {shapes}", "join shapes {shapes[:2]}"))
+
+
+@caught_by(1)
+def only_the_first_shapes_are_named_by_stack(m):
+    rewritten(m, "stack", ("stack shapes {shapes}", "stack shapes {shapes[:2]}"))
+
+
+@caught_by(1)
+def an_axis_to_stack_along_is_counted_round(m):
+    words = "    return join("
+    rewritten(m, "stack", (words, "    axis %= len(shapes[0]) + 1\n" + words))
+
+
+@caught_by(1)
+def only_the_name_of_float64_is_float64(m):
+    dtype = "np.float64 if dtype is np.float64 else np.float32"
+    rewritten(m, "rand", (", dtype))", f", {dtype}))"))
+    rewritten(m, "randn", (", dtype))", f", {dtype}))"))
+
+
+@caught_by(1)
+def a_tuple_of_one_index_is_that_index(m):
+    right = m.getitem.forward
+    m.getitem.forward = lambda a, *, index: right(
+        a, index=index[0] if isinstance(index, tuple) and len(index) == 1 else index
+    )
 
 
 SAME_LENGTH = "a shape and its strides have the same length"

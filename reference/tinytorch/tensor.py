@@ -646,6 +646,8 @@ def expand(a: Array, *, shape: Shape) -> Array:
     # kata 02.17: read-only, since one write would change many elements.
     extra = len(shape) - a.ndim
     shape = tuple(a.shape[i - extra] if n == -1 and i >= extra else n for i, n in enumerate(shape))
+    if any(n < 0 for n in shape):
+        raise ValueError(f"shape {a.shape} cannot be expanded to {shape}")
     repeated = as_strided(a, shape, broadcast_strides(a.shape, a.strides, shape))
     repeated.flags.writeable = False
     return repeated

@@ -402,7 +402,7 @@ def as_array(data: Any) -> Array:
         array = np.array(data)
     else:
         array = np.array(data)
-        if array.dtype.kind == "f":
+        if array.dtype == np.float64:
             array = np.array(data, np.float32)
         elif array.dtype.kind == "i":
             array = np.array(data, np.int64)
@@ -651,7 +651,7 @@ def transpose(a: Array, *, axis0: int, axis1: int) -> Array:
 @op
 def permute(a: Array, *, axes: Shape) -> Array:
     """A view whose axis i is axis axes[i] of `a`."""
-    if sorted(axis % max(a.ndim, 1) for axis in axes) != list(range(a.ndim)):
+    if sorted(axis + a.ndim if axis < 0 else axis for axis in axes) != list(range(a.ndim)):
         raise ValueError(f"axes {axes} should name each of the {a.ndim} axes once")
     return as_strided(a, tuple(a.shape[i] for i in axes), tuple(a.strides[i] for i in axes))
 
@@ -662,8 +662,8 @@ def squeeze(a: Array, *, axis: Axis = None) -> Array:
     if axis is None:
         drop = {i for i, n in enumerate(a.shape) if n == 1}
     else:
-        drop = {i % a.ndim for i in (axis if isinstance(axis, tuple) else (axis,))}
-        if any(a.shape[i] != 1 for i in drop):
+        drop = {i + a.ndim if i < 0 else i for i in (axis if isinstance(axis, tuple) else (axis,))}
+        if any(not 0 <= i < a.ndim or a.shape[i] != 1 for i in drop):
             raise ValueError(f"not all of the axes {axis} of {a.shape} have length 1")
     kept = [i for i in range(a.ndim) if i not in drop]
     return as_strided(a, tuple(a.shape[i] for i in kept), tuple(a.strides[i] for i in kept))
@@ -690,6 +690,8 @@ def expand(a: Array, *, shape: Shape) -> Array:
     old = (1,) * (len(shape) - a.ndim) + a.shape
     kept = len(shape) - a.ndim
     wanted = tuple(old[i] if n == -1 and i >= kept else n for i, n in enumerate(shape))
+    if any(n < 0 for n in wanted):
+        raise ValueError(f"{a.shape} has no axis for each -1 of {shape}")
     return np.broadcast_to(a, wanted)
 
 

@@ -377,7 +377,7 @@ def as_array(data: Any) -> Array:
     if not np.issubdtype(array.dtype, np.bool_) and not np.issubdtype(array.dtype, np.integer):
         if not np.issubdtype(array.dtype, np.floating):
             raise TypeError(f"cannot hold {array.dtype}")
-        return array if from_numpy else np.asarray(array, np.float32)
+        return array if from_numpy or array.dtype != np.float64 else np.asarray(array, np.float32)
     return array
 
 
@@ -639,6 +639,8 @@ def expand(a: Array, *, shape: Shape) -> Array:
         a.shape[i] if n == -1 and -i <= a.ndim else n
         for i, n in zip(range(-len(shape), 0), shape, strict=True)
     )
+    if -1 in shape:
+        raise ValueError(f"{a.shape} cannot be expanded to {shape}")
     strides = broadcast_strides(a.shape, a.strides, shape)
     return np.lib.stride_tricks.as_strided(a, shape, strides, writeable=False)
 
