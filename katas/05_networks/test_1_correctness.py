@@ -494,6 +494,18 @@ def test_statistics_leave_no_hook_behind_when_a_layer_fails():
     expect(net[0](3.0), 3.0)
 
 
+def test_statistics_leave_no_hook_behind_when_they_are_interrupted():
+    net = Sequential(Same(), Same())
+
+    def interrupted(x):
+        raise KeyboardInterrupt
+
+    net[1].forward = interrupted
+    with pytest.raises(KeyboardInterrupt):
+        activation_stats(net, Tensor([1.0]))
+    expect(net[0](3.0), 3.0)
+
+
 def test_depth_multiplies_what_a_layer_does_to_the_spread(rng):
     """Thirty layers: Kaiming's weights keep the spread within a factor of 30, half of them lose it.
 

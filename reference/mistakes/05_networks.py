@@ -402,6 +402,13 @@ def hooks_stay_when_a_layer_fails(m):
     )
 
 
+@caught_by(1)
+def hooks_stay_when_the_statistics_are_interrupted(m):
+    words = "    finally:\n        for remove in removers:\n            remove()"
+    by_case = words.replace("finally:", "except Exception:") + "\n        raise\n    else:" + words[12:]
+    rewritten(m, "activation_stats", (words, by_case))
+
+
 # The tape.
 
 
