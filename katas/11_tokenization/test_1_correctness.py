@@ -79,6 +79,8 @@ def test_a_token_is_there_once():
         Vocabulary(["a", "b", "c", "b"])
     with expect_error(ValueError, "'a'"):
         Vocabulary(["a", "a"])
+    with expect_error(ValueError, "'b'"):
+        Vocabulary(["a", "b", "b", "c"])
 
 
 def test_what_is_not_there_is_named():
@@ -273,6 +275,8 @@ def test_what_is_allowed_must_be_special():
         Codes(["<e>"]).encode("A", allowed_special=["<e>", "<f>"])
     with expect_error(ValueError):
         Codes(["<e>"]).encode("A", allowed_special="<e>")  # a string is a collection of characters
+    with expect_error(ValueError, "<f>"):
+        Codes(["<e>"]).encode("", allowed_special=["<f>"])
 
 
 # 11.5 Tokenizer.encode_batch
@@ -446,8 +450,9 @@ def test_nothing_in_a_file_is_run(tmp_path):
         b"[" * 100_000,
         b"null",
         b"\xff\xfe",
+        b'{"type": "Codes", "special_tokens": ["<\xe9>"]}',  # Latin-1, in what would be JSON
     ],
-    ids=range(13),
+    ids=range(14),
 )
 def test_a_file_that_holds_something_else_is_named(tmp_path, content):
     path = tmp_path / "wrong.json"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from dojo.mistakes import caught_by
+from dojo.mistakes import caught_by, rewritten
 
 
 def _changed(m, *changes):
@@ -1590,6 +1590,26 @@ def all_ids_are_copied_for_each_piece(m):
 @caught_by(1)
 def brackets_without_end_are_no_damage(m):
     _changed(m, ("KeyError, AttributeError, RecursionError) as error", "KeyError, AttributeError) as error"))
+
+
+@caught_by(1)
+def the_last_token_is_named_for_the_one_that_is_there_twice(m):
+    rewritten(m, "Vocabulary.__init__", ("{twice!r}", "{self.tokens[-1]!r}"))
+
+
+@caught_by(1)
+def what_is_allowed_in_no_text_is_not_looked_at(m):
+    looks = "    if unknown :="
+    rewritten(
+        m,
+        "Tokenizer.encode",
+        (looks, f"    if not text:\n        return self.encode_ordinary(text)\n{looks}"),
+    )
+
+
+@caught_by(1)
+def what_is_no_utf_8_in_a_file_is_replaced(m):
+    rewritten(m, "Tokenizer.load", ('encoding="utf-8"', 'encoding="utf-8", errors="replace"'))
 
 
 NOT_HERE = "only a system whose own encoding is not UTF-8 can tell"
