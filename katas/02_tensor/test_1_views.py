@@ -234,7 +234,7 @@ def test_concatenate_names_shapes_that_do_not_fit():
         concatenate([Tensor(np.zeros((2, 3))), Tensor(np.zeros((2, 1)))])
     with expect_error(ValueError, "(3,)", "(1, 3)"):
         concatenate([Tensor(np.zeros(3)), Tensor(np.zeros((1, 3)))])
-    with expect_error(ValueError, "(2, 3)", "(1, 3)", "(2, 5)"):
+    with expect_error(ValueError, "(2, 5)"):
         concatenate([Tensor(np.zeros((n, m))) for n, m in ((2, 3), (1, 3), (2, 5))])
     with expect_error(ValueError):
         concatenate([Tensor(np.zeros(3))], axis=1)

@@ -59,7 +59,7 @@ JOIN = Budget(
 )
 PICK = Budget(
     "4,096 of 4,096 rows picked",
-    limit=10,
+    limit=5,
     reference=1.2,
     naive=50,
     unit="times the time of numpy's indexing",
