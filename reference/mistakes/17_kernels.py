@@ -1379,11 +1379,6 @@ def arrays_are_moved_in_before_the_first_step_only(m):
 
 
 @caught_by(1)
-def a_view_of_the_long_array_is_in_its_place(m):
-    rewritten(m, "FusedAdam.stretches", ("p.data is not flat.views[i]", "p.data.base is not flat.data"))
-
-
-@caught_by(1)
 def what_is_loaded_stays_outside(m):
     m.FusedAdam.load_state_dict = m.Optimizer.load_state_dict
 

@@ -373,7 +373,7 @@ class FusedAdam(Optimizer):
                 moves = p.grad is not None and p.requires_grad
                 if moves:
                     home = data[begin : begin + p.size]
-                    if p.data.base is not data or not p.data.flags.c_contiguous:
+                    if p.data.base is not data:
                         home[...] = p.data.reshape(-1)
                         p.data = home.reshape(p.shape)
                     state = self.state.setdefault(p, {})
