@@ -388,7 +388,7 @@ def test_a_disk_that_fails_changes_nothing_and_leaves_nothing_behind(broken, tmp
 def test_who_interrupts_a_save_finds_nothing_left_behind(tmp_path, monkeypatch):
     path = saved(tmp_path, 1, 2)
 
-    def interrupted(*args):
+    def interrupted(*args, **options):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:

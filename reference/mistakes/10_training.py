@@ -1268,11 +1268,6 @@ def the_error_of_the_one_before_counts_if_it_is_there(m):
 
 
 @caught_by(1)
-def only_one_name_that_does_not_fit_is_named(m):
-    rewritten(m, "EMA.load_state_dict", ("{', '.join(sorted(wrong))}", "{min(wrong)}"))
-
-
-@caught_by(1)
 def the_best_of_the_largest_is_kept_with_a_sign(m):
     rewritten(
         m,

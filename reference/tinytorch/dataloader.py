@@ -430,7 +430,8 @@ class Compose:
 
 
 class Normalize:
-    """(images - mean) / std, with one number or one for each channel; integers become float32.
+    """(images - mean) / std, with one number or one for each channel; integers become float32,
+    floats keep their dtype.
 
     Raises:
         ValueError: a std of 0, and the message has the 0; or, when called, means or stds for another number

@@ -182,9 +182,9 @@ def save_checkpoint(path: str | os.PathLike[str], state: Mapping[str, Any]) -> N
 
     The file is there whole or not at all, whenever the process or the machine stops: it is written under
     another name in the same folder, brought to the disk, and then gets its name. The one that was there
-    before, if it is whole, becomes PATH.previous. If writing fails, nothing has changed and nothing is left
-    behind; if only the last step does, the giving of the name, the one before is what `load_checkpoint`
-    finds. TypeError for what `pack` does not take.
+    before, if it is whole, becomes PATH.previous. If writing fails or is interrupted, nothing has changed and
+    nothing is left behind; if only the last step does, the giving of the name, the one before is what
+    `load_checkpoint` finds. TypeError for what `pack` does not take.
     """
     # TODO 10.8: pack, dump, sum; flush and os.fsync before the first os.replace. A torn .npz is no zip file.
     raise NotImplementedError("kata 10.8: save_checkpoint")
@@ -311,7 +311,7 @@ class EarlyStopping(Callback):
         self.waited = 0
 
     def on_epoch_end(self, trainer: Trainer) -> None:
-        """Look at the last number of the history, and set `trainer.stopped`.
+        """Look at the last number of the history, and set `trainer.stopped` to True, if it is time.
 
         nan is never better. If nothing of this name was measured, a ValueError has the name, and those that
         there are.
