@@ -1171,8 +1171,6 @@ EQUIVALENT = {
         ONE_MORE,
     "dropout: rng.random(x.shape, np.float32) >= p -> rng.random(x.shape, np.float32) > p":
         "they differ where p itself is drawn, once in 16 million",
-    "dropout: 1 / (1 - p) if p < 1 else 0.0 -> 1 / (1 - p) if p < 1 else 1.0":
-        "with p = 1 all that is multiplied by it is 0",
     "module: GELU_FAR = 30.0 -> GELU_FAR = 31.0":
         "in between gelu is 0, or x, to the last bit",
 }
