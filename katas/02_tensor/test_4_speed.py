@@ -61,7 +61,7 @@ PICK = Budget(
     "4,096 of 4,096 rows picked",
     limit=5,
     reference=1.2,
-    naive=50,
+    naive=35,
     unit="times the time of numpy's indexing",
     naively="a loop over the rows",
 )
