@@ -539,7 +539,7 @@ def gradcheck(
     argument that gets no gradient counts as one with zeros. A result that is not float64 any more is an
     AssertionError too, which names its dtype.
     """
-    # Here, and not above: kata 01 loads rich, a third of the time it takes to load all of the framework.
+    # Here, and not above: kata 01 loads rich, a quarter of all that the framework takes to load.
     from tinytorch.setup import assert_close, numerical_gradient
 
     # TODO 06.18: kata 01 has `numerical_gradient`, of a function to one number, and `assert_close`.
