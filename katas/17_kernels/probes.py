@@ -1,4 +1,10 @@
-"""What kata 17 measures: chains in pieces, fused operations, flat Adam, and a convolution by tiles."""
+"""What kata 17 measures: chains in pieces, fused operations, flat Adam, and a convolution by tiles.
+
+And how its tests let threads meet.
+"""
+
+import contextlib
+import threading
 
 import numpy as np
 
@@ -22,6 +28,18 @@ SIDES = (16, 32, 64, 128)
 MATRICES = (128, 256, 512, 1024)
 COUNTS = (1 << 16, 1 << 17, 1 << 18, 1 << 19)
 F32 = 4  # bytes
+
+
+def let_meet(monkeypatch, name):
+    """Whenever a thread comes to this function of numpy, it waits for another: both are in its midst."""
+    together, right = threading.Barrier(2), getattr(np, name)
+
+    def waiting(*args, **options):
+        with contextlib.suppress(threading.BrokenBarrierError):
+            together.wait(timeout=0.5)
+        return right(*args, **options)
+
+    monkeypatch.setattr(np, name, waiting)
 
 
 def normal(rng, *shape):

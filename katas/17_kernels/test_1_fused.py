@@ -1,6 +1,5 @@
 """Level 1: gelu in pieces, and operations that are several in one."""
 
-import contextlib
 import math
 import threading
 
@@ -11,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import mutually_broadcastable_shapes
 
 from dojo.expect import expect, expect_error
+from dojo.measuring import load_probes
 from tinytorch.kernels import (
     CHUNK,
     add_relu,
@@ -22,6 +22,7 @@ from tinytorch.kernels import (
 )
 from tinytorch.tensor import Tensor
 
+let_meet = load_probes(__file__).let_meet
 steady = settings(deadline=None, derandomize=True, max_examples=40)
 SEEDS = st.integers(0, 2**32 - 1)
 INF, NAN = math.inf, math.nan
@@ -100,22 +101,10 @@ def test_gelu_begins_no_thread_unless_asked_to():
     assert not seen
 
 
-def let_meet(monkeypatch):
-    """Whenever a thread comes to an exponential, it waits for another: so both are in the middle of it."""
-    together, right = threading.Barrier(2), np.exp
-
-    def waiting(*args, **options):
-        with contextlib.suppress(threading.BrokenBarrierError):
-            together.wait(timeout=0.5)
-        return right(*args, **options)
-
-    monkeypatch.setattr(np, "exp", waiting)
-
-
 def test_gelu_s_threads_do_not_write_over_each_other(monkeypatch):
     x = np.linspace(-3, 3, 2 * CHUNK, dtype=np.float32)
     expected = fast_gelu(x)
-    let_meet(monkeypatch)
+    let_meet(monkeypatch, "exp")
     got = fast_gelu(x, threads=2)
     monkeypatch.undo()
     expect(got, expected, rtol=1e-6)
@@ -317,7 +306,7 @@ def test_linear_gelu_of_views_in_any_order(rng):
 def test_two_threads_can_be_in_linear_gelu_at_once(monkeypatch):
     """What one works in is not the other's. Weights of 0 leave the bias, of which gelu is all or nothing."""
     x, weight, biases = np.ones((3, 2)), np.zeros((4, 2)), [np.full(4, 50.0), np.full(4, -50.0)]
-    let_meet(monkeypatch)
+    let_meet(monkeypatch, "exp")
     large, nothing = parallel_for(lambda bias: linear_gelu(x, weight, bias).data, biases, threads=2)
     monkeypatch.undo()
     expect(large, np.full((3, 4), 50.0))

@@ -1,8 +1,5 @@
 """Level 2: the rules of fused operations, against differences of the operations themselves."""
 
-import contextlib
-import threading
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -10,7 +7,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import mutually_broadcastable_shapes
 
 from dojo.expect import expect
-from dojo.measuring import check_gradient
+from dojo.measuring import check_gradient, load_probes
 from tinytorch.autograd import is_grad_enabled
 from tinytorch.kernels import (
     CHUNK,
@@ -25,6 +22,7 @@ from tinytorch.kernels import (
 from tinytorch.layers import Linear
 from tinytorch.tensor import Tensor
 
+let_meet = load_probes(__file__).let_meet
 steady = settings(deadline=None, derandomize=True, max_examples=25)
 SEEDS = st.integers(0, 2**32 - 1)
 
@@ -150,18 +148,6 @@ def test_gradients_of_no_rows_are_nothing():
     expect(for_x, np.ones((0, 2)))
     expect(for_weight, np.zeros((3, 2)))
     expect(for_bias, np.zeros(3))
-
-
-def let_meet(monkeypatch, name):
-    """Whenever a thread comes to this function of numpy, it waits for another one to be there as well."""
-    together, right = threading.Barrier(2), getattr(np, name)
-
-    def waiting(*args, **options):
-        with contextlib.suppress(threading.BrokenBarrierError):
-            together.wait(timeout=0.5)
-        return right(*args, **options)
-
-    monkeypatch.setattr(np, name, waiting)
 
 
 def test_two_threads_can_be_on_the_way_back_of_linear_gelu_at_once(monkeypatch):
